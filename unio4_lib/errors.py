@@ -1,0 +1,9 @@
+"""The one exception that a user may meet: it becomes one line and exit code 2."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong.
+
+    The message is one line that names the place, what was found and what would be right.
+    Library code raises it; only the command line prints it and exits.
+    """

@@ -1,0 +1,58 @@
+"""What every simulator offers: a batch of environments behind five arrays.
+
+Axis letters, here and everywhere: ``N`` environments (or rows), ``D`` observation, ``A`` action.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One step of all environments.
+
+    ``next_observations`` is the true successor of the observation that was acted on, also where the
+    episode ended. ``observations`` is what to act on next: the same rows, except that an episode that
+    ended has already been reset. An episode never ends in both ways at once: ``timeouts`` is only set
+    where ``terminals`` is not.
+    """
+
+    observations: Array  # [N, D]
+    rewards: Array  # [N]
+    next_observations: Array  # [N, D]
+    terminals: Flags  # [N] the task ended: the value of the successor is zero
+    timeouts: Flags  # [N] only time ended: the successor has a value
+
+
+class BatchSim(Protocol):
+    """N copies of one environment that reset themselves."""
+
+    env_id: str
+    num_envs: int
+    observation_dim: int
+    action_dim: int
+    action_low: Array  # [A]
+    action_high: Array  # [A]
+    max_episode_steps: int | None
+
+    def reset(self, seed: int) -> Array:
+        """Start all episodes anew; the same seed gives the same episodes. Returns observations [N, D]."""
+        ...
+
+    def step(self, actions: Array) -> StepResult:
+        """Apply actions [N, A] (clipped to the bounds) and reset what ended."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on bit for bit (arrays and JSON values)."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
