@@ -1,0 +1,124 @@
+"""Ensembles as one stacked tensor: E networks cost one batched matrix product a layer.
+
+Axis letters: ``E`` member, ``B`` batch. The member axis is always first.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Activation = Literal["relu", "tanh", "silu"]
+Init = Literal["uniform", "orthogonal", "truncated"]
+
+_ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": functional.silu}
+
+
+class EnsembleLinear(nn.Module):
+    """E independent affine maps: ``[B, in]`` (shared input) or ``[E, B, in]`` to ``[E, B, out]``."""
+
+    def __init__(
+        self,
+        members: int,
+        in_features: int,
+        out_features: int,
+        *,
+        init: Init = "uniform",
+        gain: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(members, in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(members, 1, out_features))
+        with torch.no_grad():
+            for member in range(members):  # each member draws for itself: no two start alike
+                self._init_member(member, init, gain, generator)
+
+    def _init_member(self, member: int, init: Init, gain: float, generator: torch.Generator | None) -> None:
+        weight, fan_in = self.weight[member], self.weight.shape[1]
+        if init == "orthogonal":
+            nn.init.orthogonal_(weight, gain, generator=generator)
+        elif init == "truncated":
+            std = 1.0 / (2.0 * math.sqrt(fan_in))
+            nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+        else:
+            bound = gain / math.sqrt(fan_in)
+            nn.init.uniform_(weight, -bound, bound, generator=generator)
+            nn.init.uniform_(self.bias[member], -bound, bound, generator=generator)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.dim() == 3:
+            return torch.baddbmm(self.bias, inputs, self.weight)
+        # A shared input needs no copy per member: one wide product, then split by member.
+        members, in_features, out_features = self.weight.shape
+        wide = self.weight.permute(1, 0, 2).reshape(in_features, members * out_features)
+        flat = torch.addmm(self.bias.reshape(-1), inputs, wide)
+        return flat.view(-1, members, out_features).transpose(0, 1)
+
+
+class EnsembleLayerNorm(nn.Module):
+    """Layer normalization with a scale and shift of its own for each member."""
+
+    def __init__(self, members: int, features: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(members, 1, features))
+        self.shift = nn.Parameter(torch.zeros(members, 1, features))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        normalized = functional.layer_norm(inputs, inputs.shape[-1:])
+        return torch.addcmul(self.shift, normalized, self.scale)
+
+
+class EnsembleMLP(nn.Module):
+    """E multi-layer perceptrons: ``[B, in]`` or ``[E, B, in]`` to ``[E, B, out]``."""
+
+    def __init__(
+        self,
+        members: int,
+        in_features: int,
+        out_features: int,
+        hidden: Sequence[int],
+        *,
+        activation: Activation = "relu",
+        layer_norm: bool = False,
+        init: Init = "uniform",
+        hidden_gain: float = 1.0,
+        output_gain: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.members = members
+        self.activation = _ACTIVATIONS[activation]
+        self.layers = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        sizes = [in_features, *hidden]
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            self.layers.append(
+                EnsembleLinear(members, fan_in, fan_out, init=init, gain=hidden_gain, generator=generator)
+            )
+            self.norms.append(EnsembleLayerNorm(members, fan_out) if layer_norm else nn.Identity())
+        self.output = EnsembleLinear(
+            members, sizes[-1], out_features, init=init, gain=output_gain, generator=generator
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            inputs = self.activation(norm(layer(inputs)))
+        return self.output(inputs)
+
+
+@torch.no_grad()
+def select_members(module: nn.Module, members: Sequence[int]) -> dict[str, Tensor]:
+    """State of the given members alone, to be loaded into a module with ``len(members)`` members.
+
+    Every parameter of an ensemble has the member axis first; buffers are shared by all members.
+    """
+    index = torch.as_tensor(list(members))
+    parameters = {name for name, _ in module.named_parameters()}
+    return {
+        name: tensor[index].clone() if name in parameters else tensor.clone()
+        for name, tensor in module.state_dict().items()
+    }

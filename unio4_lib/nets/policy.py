@@ -1,0 +1,139 @@
+"""Gaussian policies: one class for cloning, offline improvement, fine-tuning and deployment.
+
+The published code squashes the log standard deviation once more when it moves a policy online, which
+changes the policy; one class for all phases makes that impossible.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unio4_lib.nets.ensemble import Activation, EnsembleMLP, select_members
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0  # the paper's bounds: std between 0.0067 and 1
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+class Gaussian(NamedTuple):
+    """A diagonal normal distribution over actions in the unit box (its samples may leave the box)."""
+
+    mean: Tensor  # [E, B, A]
+    log_std: Tensor  # [E, B, A]
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log density [E, B] of actions [B, A] or [E, B, A], summed over action dimensions."""
+        z = (actions - self.mean) * torch.exp(-self.log_std)
+        return (-0.5 * z.square() - self.log_std - HALF_LOG_2PI).sum(-1)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """mean + std * noise; the noise is an argument so that two policies can share it."""
+        return self.mean + self.log_std.exp() * noise
+
+    def entropy(self) -> Tensor:
+        """Entropy [E, B]."""
+        return (self.log_std + 0.5 + HALF_LOG_2PI).sum(-1)
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Everything needed to build a policy of the same shape again (plain JSON values)."""
+
+    members: int
+    observation_dim: int
+    action_dim: int
+    hidden: tuple[int, ...]
+    activation: Activation = "relu"
+    std: Literal["state", "shared"] = "state"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "PolicySpec":
+        return cls(**{**values, "hidden": tuple(values["hidden"])})
+
+
+class GaussianPolicy(nn.Module):
+    """E Gaussian policies that carry their own observation statistics and action bounds.
+
+    ``distribution`` speaks normalized observations and unit actions, for training; ``act`` speaks the
+    units of the environment, for use. mean = tanh(.); log std = -5 + 2.5 (tanh(.) + 1), either from the
+    state (the paper's choice) or one free parameter for each action dimension.
+    """
+
+    observation_mean: Tensor
+    observation_std: Tensor
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(self, spec: PolicySpec, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        outputs = spec.action_dim * (2 if spec.std == "state" else 1)
+        self.net = EnsembleMLP(
+            spec.members,
+            spec.observation_dim,
+            outputs,
+            spec.hidden,
+            activation=spec.activation,
+            init="orthogonal",
+            output_gain=0.01 if spec.std == "shared" else 1.0,
+            generator=generator,
+        )
+        if spec.std == "shared":
+            self.raw_std = nn.Parameter(torch.full((spec.members, 1, spec.action_dim), 0.7))
+        self.register_buffer("observation_mean", torch.zeros(spec.observation_dim))
+        self.register_buffer("observation_std", torch.ones(spec.observation_dim))
+        self.register_buffer("action_low", -torch.ones(spec.action_dim))
+        self.register_buffer("action_high", torch.ones(spec.action_dim))
+
+    def set_scales(self, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> None:
+        """Fix the observation statistics [D] and the action bounds [A]."""
+        self.observation_mean.copy_(mean)
+        self.observation_std.copy_(std)
+        self.action_low.copy_(low)
+        self.action_high.copy_(high)
+
+    def normalize(self, observations: Tensor) -> Tensor:
+        """Observations of the environment [..., D] in the units that the network knows."""
+        return (observations - self.observation_mean) / self.observation_std
+
+    def to_environment(self, actions: Tensor) -> Tensor:
+        """Unit actions [..., A] clamped to the box and scaled to the environment's bounds."""
+        half = 0.5 * (self.action_high - self.action_low)
+        return self.action_low + (actions.clamp(-1.0, 1.0) + 1.0) * half
+
+    def distribution(self, observations: Tensor) -> Gaussian:
+        """Distribution over unit actions for normalized observations [B, D] or [E, B, D]."""
+        out = self.net(observations)
+        if self.spec.std == "state":
+            mean, raw_std = out.chunk(2, dim=-1)
+        else:
+            mean, raw_std = out, self.raw_std.expand_as(out)
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(raw_std) + 1.0)
+        return Gaussian(torch.tanh(mean), log_std)
+
+    @torch.no_grad()
+    def act(
+        self, observations: NDArray[Any], noise: NDArray[Any] | None = None, member: int = 0
+    ) -> NDArray[np.float64]:
+        """Actions [B, A] of one member, environment units in and out; deterministic without noise."""
+        inputs = torch.as_tensor(np.asarray(observations, np.float32), device=self.observation_mean.device)
+        gaussian = self.distribution(self.normalize(inputs))
+        actions = gaussian.mean
+        if noise is not None:
+            actions = gaussian.sample(torch.as_tensor(np.asarray(noise, np.float32), device=inputs.device))
+        return self.to_environment(actions[member]).double().cpu().numpy()
+
+    def members(self, indices: Sequence[int]) -> "GaussianPolicy":
+        """A new policy with copies of the given members alone."""
+        spec = PolicySpec(**{**asdict(self.spec), "members": len(indices)})
+        chosen = GaussianPolicy(spec).to(self.observation_mean.device)
+        chosen.load_state_dict(select_members(self, indices))
+        return chosen
