@@ -1,0 +1,154 @@
+"""One YAML file is one run: closed, frozen models, one for each stage.
+
+Every field says its meaning, its unit and, where it matters, its origin; the reference page in the
+documentation is generated from these descriptions.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Hidden = tuple[int, ...]
+
+
+class StageConfig(BaseModel):
+    """Base of all parts: unknown keys are errors, values cannot be changed after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PrepareConfig(StageConfig):
+    """Dataset preparation."""
+
+    normalize_observations: bool = Field(True, description="Standardize observations (paper: per task).")
+    std_floor: float = Field(1e-3, gt=0, description="Smallest observation std (paper 1e-10 blows up).")
+    reward_scaling: Literal["none", "number", "normal", "dynamic"] = Field(
+        "normal",
+        description="How rewards are scaled for the critics: not at all, by reward_scale, by "
+        "1000 / (best - worst return) as IQL, or by the running std of the discounted return.",
+    )
+    reward_scale: float = Field(0.1, gt=0, description="Factor for reward_scaling=number.")
+    clip_actions: bool = Field(False, description="Clip actions into the bounds in place of refusing.")
+
+
+class BehaviorConfig(StageConfig):
+    """Ensemble behavior cloning."""
+
+    members: int = Field(4, ge=1, description="Behavior policies (paper: 4).")
+    hidden: Hidden = Field((256, 256), description="Hidden layer widths (paper: 256 x 3).")
+    activation: Literal["relu", "tanh", "silu"] = Field("relu", description="Hidden activation.")
+    std: Literal["state", "shared"] = Field("state", description="Std from the state or one per dimension.")
+    steps: int = Field(10_000, ge=1, description="Most optimizer steps (paper: 400,000).")
+    batch_size: int = Field(256, ge=1, description="Rows per member and step (paper: 512).")
+    learning_rate: float = Field(3e-4, gt=0, description="Adam step size (paper: 1e-4).")
+    diversity: Literal["none", "paper", "repulsion"] = Field(
+        "repulsion",
+        description="Diversity term: none, the paper's (its gradient only rescales cloning), or ours.",
+    )
+    alpha: float = Field(0.1, ge=0, description="Weight of the diversity term (paper: 0.1).")
+    bootstrap: bool = Field(True, description="Each member draws minibatches of its own.")
+    holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
+    evaluate_every: int = Field(500, ge=1, description="Steps between hold-out evaluations.")
+    patience: int = Field(8, ge=1, description="Hold-out evaluations without a gain before stopping.")
+
+
+class CriticsConfig(StageConfig):
+    """Q and V of the dataset."""
+
+    kind: Literal["iql", "sarsa"] = Field("iql", description="Expectile regression or SARSA / Monte-Carlo.")
+    q_hidden: Hidden = Field((256, 256), description="Q widths (paper: 1024 x 2).")
+    v_hidden: Hidden = Field((256, 256), description="V widths (paper: 512 x 3).")
+    layer_norm: bool = Field(True, description="Layer normalization in Q and V (paper: none).")
+    expectile: float = Field(0.7, gt=0, lt=1, description="Expectile of V (paper: 0.7, AntMaze 0.9).")
+    discount: float = Field(0.99, ge=0, lt=1, description="Discount factor.")
+    polyak: float = Field(0.005, gt=0, le=1, description="Rate of the target network.")
+    target_every: int = Field(2, ge=1, description="Steps between target updates (paper: 2).")
+    steps: int = Field(20_000, ge=1, description="Optimizer steps (paper: 2,000,000).")
+    batch_size: int = Field(256, ge=1, description="Rows per step (paper: 512).")
+    learning_rate: float = Field(3e-4, gt=0, description="Adam step size (paper: 1e-4).")
+
+
+class DynamicsConfig(StageConfig):
+    """Probabilistic ensemble of transition models."""
+
+    members: int = Field(7, ge=1, description="Models (paper: 7).")
+    elites: int = Field(5, ge=1, description="Best models kept for rollouts (paper: 5).")
+    hidden: Hidden = Field((200, 200, 200, 200), description="Widths (paper: 200 x 4, Adroit 400 x 4).")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam step size (paper: 1e-3, Adroit 3e-4).")
+    batch_size: int = Field(256, ge=1, description="Rows per member and step (paper: 256).")
+    steps: int = Field(20_000, ge=1, description="Most optimizer steps (paper: no bound but patience).")
+    holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
+    evaluate_every: int = Field(1_000, ge=1, description="Steps between hold-out evaluations.")
+    patience: int = Field(5, ge=1, description="Hold-out evaluations without a gain before stopping.")
+    weight_decay: float = Field(5e-5, ge=0, description="L2 coefficient.")
+
+
+class ImproveConfig(StageConfig):
+    """Multi-step offline policy improvement behind the OPE gate."""
+
+    steps: int = Field(2_000, ge=1, description="Policy gradient steps (paper: 10,000).")
+    batch_size: int = Field(512, ge=1, description="States per step (paper: 512).")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam step size, decays to 0 (paper: 1e-4).")
+    clip: float = Field(0.25, gt=0, lt=1, description="Ratio clip (paper: 0.25).")
+    entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0).")
+    max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm per member (paper: 0.5).")
+    evaluate_every: int = Field(100, ge=1, description="Steps between gate checks (paper: 100).")
+    estimator: Literal["return", "amq-sum", "amq-mean"] = Field(
+        "return",
+        description="OPE: discounted model return with terminal value, the paper's AM-Q (sum of Q over "
+        "the horizon) or its code's (mean of Q over living states).",
+    )
+    horizon: int = Field(200, ge=1, description="Model steps per OPE rollout (paper: 1000).")
+    starts: int = Field(256, ge=2, description="Start states per OPE estimate (paper: 512).")
+    rule: Literal["mean", "lower-bound", "margin"] = Field(
+        "lower-bound", description="Accept on a higher mean, on a lower confidence bound above zero, or on a margin."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of rule=lower-bound.")
+    margin: float = Field(0.05, ge=0, description="Relative gain asked by rule=margin (RL-100: 0.05).")
+
+
+class FinetuneConfig(StageConfig):
+    """Online PPO from the improved policy."""
+
+    env_steps: int = Field(1_000_000, ge=1, description="Environment steps (paper's curves: 1,000,000).")
+    num_envs: int = Field(32, ge=1, description="Environments stepped together (paper: 1).")
+    rollout_steps: int = Field(64, ge=1, description="Steps of each environment between updates.")
+    epochs: int = Field(10, ge=1, description="Passes over each batch (paper: 5-30).")
+    minibatch_size: int = Field(256, ge=1, description="Rows per gradient step (paper: 128).")
+    actor_learning_rate: float = Field(1e-4, gt=0, description="Adam step size (paper: 1e-6 to 3e-5).")
+    critic_learning_rate: float = Field(1e-3, gt=0, description="Adam step size (paper: 2e-4).")
+    anneal: bool = Field(True, description="Learning rates fall linearly to zero.")
+    clip: float = Field(0.2, gt=0, lt=1, description="Ratio clip (paper: 0.05).")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantages.")
+    discount: float = Field(0.99, ge=0, lt=1, description="Discount factor.")
+    entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0.01).")
+    max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm (paper: 0.5).")
+    target_kl: float | None = Field(None, description="Stop an update's epochs beyond this KL.")
+    value_hidden: Hidden = Field((256, 256), description="Widths of a refitted V.")
+    critic: Literal["refit", "offline"] = Field("refit", description="V: refitted to the policy, or the offline one.")
+    warmup_steps: int = Field(16_384, ge=0, description="Environment steps that only fit V, policy fixed.")
+    evaluate_every: int = Field(50_000, ge=1, description="Environment steps between evaluations.")
+    evaluate_episodes: int = Field(20, ge=1, description="Episodes per evaluation on the curve.")
+
+
+class EvaluateConfig(StageConfig):
+    """Evaluation in the simulator."""
+
+    episodes: int = Field(50, ge=2, description="Episodes behind each reported score.")
+    seed: int = Field(1_000_003, ge=0, description="Seed of the evaluation episodes (never the training seed).")
+
+
+class RunConfig(StageConfig):
+    """A whole run."""
+
+    method: Literal["unio4"] = Field("unio4", description="The offline-to-online method.")
+    dataset: str = Field(description="Where the data comes from: minari:, d4rl:, transitions:, collect:.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tensors live.")
+    prepare: PrepareConfig = PrepareConfig()
+    behavior: BehaviorConfig = BehaviorConfig()
+    critics: CriticsConfig = CriticsConfig()
+    dynamics: DynamicsConfig = DynamicsConfig()
+    improve: ImproveConfig = ImproveConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
