@@ -4,17 +4,27 @@ Every field says its meaning, its unit and, where it matters, its origin; the re
 documentation is generated from these descriptions.
 """
 
-from typing import Literal
+import hashlib
+import json
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Hidden = tuple[int, ...]
+Width = Annotated[int, Field(strict=True, ge=1)]
+# Lists are what YAML has; strict mode would ask for a Python tuple.
+Hidden = Annotated[tuple[Width, ...], Field(strict=False, min_length=1)]
 
 
 class StageConfig(BaseModel):
-    """Base of all parts: unknown keys are errors, values cannot be changed after validation."""
+    """Base of all parts: unknown keys are errors, values cannot be changed after validation.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Strict: no text becomes a number and no number a truth value behind the user's back.
+    Defaults are validated too, so that a preset of one half cannot contradict the other half's default.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )
 
 
 class PrepareConfig(StageConfig):
@@ -82,6 +92,14 @@ class DynamicsConfig(StageConfig):
     patience: int = Field(5, ge=1, description="Hold-out evaluations without a gain before stopping.")
     weight_decay: float = Field(5e-5, ge=0, description="L2 coefficient.")
 
+    @model_validator(mode="after")
+    def _elites_are_members(self) -> Self:
+        if self.elites > self.members:
+            raise ValueError(
+                f"dynamics.elites is {self.elites}; expected at most dynamics.members, which is {self.members}"
+            )
+        return self
+
 
 class ImproveConfig(StageConfig):
     """Multi-step offline policy improvement behind the OPE gate."""
@@ -101,10 +119,20 @@ class ImproveConfig(StageConfig):
     horizon: int = Field(200, ge=1, description="Model steps per OPE rollout (paper: 1000).")
     starts: int = Field(256, ge=2, description="Start states per OPE estimate (paper: 512).")
     rule: Literal["mean", "lower-bound", "margin"] = Field(
-        "lower-bound", description="Accept on a higher mean, on a lower confidence bound above zero, or on a margin."
+        "lower-bound",
+        description="Accept on a higher mean, on a lower confidence bound above zero, or on a margin.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of rule=lower-bound.")
     margin: float = Field(0.05, ge=0, description="Relative gain asked by rule=margin (RL-100: 0.05).")
+
+    @model_validator(mode="after")
+    def _gate_looks_at_least_once(self) -> Self:
+        if self.evaluate_every > self.steps:
+            raise ValueError(
+                f"improve.evaluate_every is {self.evaluate_every}; expected at most improve.steps, which is "
+                f"{self.steps} (the gate would never look)"
+            )
+        return self
 
 
 class FinetuneConfig(StageConfig):
@@ -123,19 +151,38 @@ class FinetuneConfig(StageConfig):
     discount: float = Field(0.99, ge=0, lt=1, description="Discount factor.")
     entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0.01).")
     max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm (paper: 0.5).")
-    target_kl: float | None = Field(None, description="Stop an update's epochs beyond this KL.")
+    target_kl: float | None = Field(None, gt=0, description="Stop an update's epochs beyond this KL.")
     value_hidden: Hidden = Field((256, 256), description="Widths of a refitted V.")
-    critic: Literal["refit", "offline"] = Field("refit", description="V: refitted to the policy, or the offline one.")
+    critic: Literal["refit", "offline"] = Field(
+        "refit", description="V: refitted to the policy, or the offline one."
+    )
     warmup_steps: int = Field(16_384, ge=0, description="Environment steps that only fit V, policy fixed.")
     evaluate_every: int = Field(50_000, ge=1, description="Environment steps between evaluations.")
     evaluate_episodes: int = Field(20, ge=1, description="Episodes per evaluation on the curve.")
+
+    @model_validator(mode="after")
+    def _parts_fit_each_other(self) -> Self:
+        batch = self.num_envs * self.rollout_steps
+        if self.minibatch_size > batch:
+            raise ValueError(
+                f"finetune.minibatch_size is {self.minibatch_size}; expected at most finetune.num_envs x "
+                f"finetune.rollout_steps, which is {batch}"
+            )
+        if self.warmup_steps >= self.env_steps:
+            raise ValueError(
+                f"finetune.warmup_steps is {self.warmup_steps}; expected less than finetune.env_steps, "
+                f"which is {self.env_steps}"
+            )
+        return self
 
 
 class EvaluateConfig(StageConfig):
     """Evaluation in the simulator."""
 
     episodes: int = Field(50, ge=2, description="Episodes behind each reported score.")
-    seed: int = Field(1_000_003, ge=0, description="Seed of the evaluation episodes (never the training seed).")
+    seed: int = Field(
+        1_000_003, ge=0, description="Seed of the evaluation episodes (never the training seed)."
+    )
 
 
 class RunConfig(StageConfig):
@@ -152,3 +199,18 @@ class RunConfig(StageConfig):
     improve: ImproveConfig = ImproveConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _evaluation_has_its_own_seed(self) -> Self:
+        if self.evaluate.seed == self.seed:
+            raise ValueError(
+                f"evaluate.seed is {self.evaluate.seed}; expected another number than seed, "
+                "so that no policy is scored on the episodes it was trained on"
+            )
+        return self
+
+
+def config_digest(config: StageConfig) -> str:
+    """SHA-256 of the canonical JSON: equal settings give equal digests, wherever they came from."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
