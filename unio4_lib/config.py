@@ -96,7 +96,8 @@ class DynamicsConfig(StageConfig):
     def _elites_are_members(self) -> Self:
         if self.elites > self.members:
             raise ValueError(
-                f"dynamics.elites is {self.elites}; expected at most dynamics.members, which is {self.members}"
+                f"dynamics.elites is {self.elites}; expected at most dynamics.members, "
+                f"which is {self.members}"
             )
         return self
 
