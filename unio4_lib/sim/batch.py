@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from unio4_lib.errors import InputError
 from unio4_lib.sim.base import Array, Flags, StepResult
 from unio4_lib.sim.envs import TASKS, Fields, Task
+from unio4_lib.sim.registry import make_env
 from unio4_lib.sim.seeding import env_generators, restore_generators, save_generators
 
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION.value)  # includes controls and the warm start
@@ -26,15 +27,23 @@ STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION.value)  # includes controls
 class _Slot(NamedTuple):
     """One environment as the threads see it."""
 
-    index: int
+    row: int
     data: mujoco.MjData
     control: Array  # view into the simulator's memory
 
 
-def is_native(env: gymnasium.Env) -> bool:
+def _is_native(env: gymnasium.Env) -> bool:
     """Whether a task definition exists, and nothing but the usual wrappers surrounds the environment."""
     spec = env.spec
     return type(env.unwrapped) in TASKS and spec is not None and not spec.additional_wrappers
+
+
+def has_native(env_id: str, env_kwargs: dict[str, Any] | None = None) -> bool:
+    """Whether ``NativeSim`` can simulate this environment."""
+    env = make_env(env_id, env_kwargs)
+    native = _is_native(env)
+    env.close()
+    return native
 
 
 def default_threads() -> int:
@@ -72,8 +81,8 @@ class NativeSim:
         env_kwargs: dict[str, Any] | None = None,
         threads: int | None = None,
     ) -> None:
-        env = gymnasium.make(env_id, disable_env_checker=True, **(env_kwargs or {}))
-        if not is_native(env):
+        env = make_env(env_id, env_kwargs)
+        if not _is_native(env):
             raise InputError(f'environment {env_id!r} has no native simulator: use backend="gym"')
         plain: Any = env.unwrapped
         assert env.spec is not None and isinstance(env.action_space, gymnasium.spaces.Box)
@@ -128,7 +137,7 @@ class NativeSim:
 
         Their rows of the result hold the present observation, reward 0 and no flag.
         """
-        return self._step(actions, [slot for slot in self._slots if active[slot.index]], active)
+        return self._step(actions, [slot for slot in self._slots if active[slot.row]], active)
 
     def _step(self, actions: Array, slots: list[_Slot], active: Flags | None) -> StepResult:
         actions = self._checked(actions)
@@ -180,8 +189,8 @@ class NativeSim:
     def _work(self, queue: Iterator[_Slot], actions: Array) -> None:
         model, frame_skip, step = self._model, self._frame_skip, mujoco.mj_step
         contact_forces = self._task.needs_contact_forces
-        for index, data, control in queue:
-            control[:] = actions[index]
+        for row, data, control in queue:
+            control[:] = actions[row]
             step(model, data, frame_skip)
             if contact_forces:
                 mujoco.mj_rnePostConstraint(model, data)

@@ -143,7 +143,7 @@ class _Mortal(Task):
     def _alive_reward(self, healthy: Flags) -> Array:
         if self.pays_while_ending and self.ends_unhealthy:
             return np.full(len(healthy), float(self.healthy_reward))
-        return healthy * float(self.healthy_reward)
+        return healthy.astype(np.float64) * self.healthy_reward
 
     def _terminals(self, healthy: Flags) -> Flags:
         return ~healthy if self.ends_unhealthy else np.zeros_like(healthy)
@@ -256,7 +256,7 @@ class InvertedDoublePendulumV5(_NormalVelocities):
         return self._alive_reward(terminals) - distance_cost - velocity_cost, terminals
 
     def _alive_reward(self, terminals: Flags) -> Array:
-        return self.healthy_reward * (~terminals)
+        return (~terminals).astype(np.float64) * self.healthy_reward
 
 
 class InvertedDoublePendulumV4(InvertedDoublePendulumV5):
@@ -424,7 +424,7 @@ class AntV4(AntV5):
 class _Body(Task):
     """Humanoid and HumanoidStandup: the same long observation."""
 
-    fields = ("qpos", "qvel", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+    fields: tuple[str, ...] = ("qpos", "qvel", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")
     needs_contact_forces = True
 
     def __init__(self, env: Any) -> None:

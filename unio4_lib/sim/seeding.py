@@ -27,7 +27,7 @@ def restore_generators(states: list[dict[str, Any]]) -> list[np.random.Generator
     """The inverse of ``save_generators``."""
     generators = []
     for state in states:
-        bits = np.random.PCG64()
+        bits: Any = np.random.PCG64()
         bits.state = state
         generators.append(np.random.Generator(bits))
     return generators

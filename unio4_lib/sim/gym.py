@@ -1,0 +1,196 @@
+"""Any continuous-action Gymnasium environment behind the ``BatchSim`` contract.
+
+N plain environments, stepped one after another on the calling thread and reset in the step that ends
+an episode. The native simulator is faster where it has the task.
+"""
+
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+
+from unio4_lib.errors import InputError
+from unio4_lib.sim.base import Array, Flags, StepResult
+from unio4_lib.sim.batch import STATE_SPEC
+from unio4_lib.sim.registry import find_spec, make_env
+from unio4_lib.sim.seeding import env_seed, restore_generators, save_generators
+
+# Parts of the model that environments edit when an episode starts, such as the place of a goal.
+EDITED_MODEL_FIELDS = ("body_pos", "body_quat", "site_pos", "site_quat")
+
+
+def _checked_action_space(env_id: str, space: gymnasium.Space) -> spaces.Box:
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        raise InputError(f"environment {env_id!r} has action space {space}, expected a flat continuous Box")
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise InputError(f"environment {env_id!r} has unbounded actions, expected finite bounds")
+    return space
+
+
+def _checked_observation_space(env_id: str, space: gymnasium.Space) -> gymnasium.Space:
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    for part in parts:
+        if not isinstance(part, spaces.Box) or len(part.shape) != 1:
+            expected = "a flat Box or a Dict of flat Boxes (no images, no discrete states)"
+            raise InputError(f"environment {env_id!r} has observation space {part}, expected {expected}")
+    return space
+
+
+class GymSim:
+    """N environments of any id. See ``BatchSim`` for the contract.
+
+    Dict observations are flattened in the order of ``gymnasium.spaces.flatten``. Actions are handed over
+    in the precision of the action space, so rewards can differ from the native simulator's in the
+    precision of float32.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, *, env_kwargs: dict[str, Any] | None = None) -> None:
+        kwargs = dict(env_kwargs or {})
+        # Time is counted here, so that an environment's own truncation cannot hide a termination.
+        limit = kwargs.pop("max_episode_steps", find_spec(env_id).max_episode_steps)
+        self.max_episode_steps: int | None = limit
+        self._envs = [make_env(env_id, kwargs, max_episode_steps=-1) for _ in range(num_envs)]
+        self._action_space = _checked_action_space(env_id, self._envs[0].action_space)
+        self._observation_space = _checked_observation_space(env_id, self._envs[0].observation_space)
+        self.env_id = env_id
+        self.num_envs = num_envs
+        self.observation_dim: int = spaces.flatdim(self._observation_space)
+        self.action_dim: int = self._action_space.shape[0]
+        self.action_low = self._action_space.low.astype(np.float64)
+        self.action_high = self._action_space.high.astype(np.float64)
+        self.observations: Array = np.zeros((num_envs, self.observation_dim))
+        self._elapsed = np.zeros(num_envs, dtype=np.int64)
+        self._started = False
+
+    def _flat(self, observation: Any) -> Array:
+        return np.asarray(spaces.flatten(self._observation_space, observation), dtype=np.float64)
+
+    def reset(self, seed: int) -> Array:
+        """Start all episodes anew. Returns observations [N, D]."""
+        for index, env in enumerate(self._envs):
+            self.observations[index] = self._flat(env.reset(seed=env_seed(seed, index))[0])
+        self._elapsed[:] = 0
+        self._started = True
+        return self.observations.copy()
+
+    def step(self, actions: Array) -> StepResult:
+        """Apply actions [N, A] and reset what ended."""
+        return self.step_active(actions, np.ones(self.num_envs, dtype=np.bool_))
+
+    def step_active(self, actions: Array, active: Flags) -> StepResult:
+        """As ``step``, but leave environments where ``active`` [N] is false as they are.
+
+        Their rows of the result hold the present observation, reward 0 and no flag.
+        """
+        actions = self._checked(actions)
+        rewards = np.zeros(self.num_envs)
+        terminals, timeouts = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
+        next_observations = self.observations.copy()
+        for index in np.flatnonzero(active):
+            env = self._envs[index]
+            observation, reward, terminated, truncated, _ = env.step(actions[index])
+            self._elapsed[index] += 1
+            next_observations[index] = self._flat(observation)
+            rewards[index], terminals[index] = float(reward), terminated
+            out_of_time = (
+                self.max_episode_steps is not None and self._elapsed[index] >= self.max_episode_steps
+            )
+            timeouts[index] = (truncated or out_of_time) and not terminated
+            self.observations[index] = next_observations[index]
+            if terminated or truncated or out_of_time:
+                self.observations[index] = self._flat(env.reset()[0])
+                self._elapsed[index] = 0
+        return StepResult(self.observations.copy(), rewards, next_observations, terminals, timeouts)
+
+    def _out_of_time(self, index: int) -> bool:
+        return self.max_episode_steps is not None and bool(self._elapsed[index] >= self.max_episode_steps)
+
+    def _checked(self, actions: Array) -> Array:
+        if not self._started:
+            raise RuntimeError("step was called before reset")
+        if actions.shape != (self.num_envs, self.action_dim):
+            expected = (self.num_envs, self.action_dim)
+            raise ValueError(f"actions have shape {actions.shape}, expected {expected}")
+        if not np.isfinite(actions).all():
+            row = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
+            raise ValueError(f"actions[{row}] is not finite: {actions[row]}")
+        return np.clip(actions, self.action_low, self.action_high).astype(self._action_space.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Simulator states of MuJoCo environments; other environments cannot be saved."""
+        self._require_mujoco()
+        return {
+            "envs": [_mujoco_state(env.unwrapped) for env in self._envs],
+            "generators": save_generators([env.unwrapped.np_random for env in self._envs]),
+            "observations": self.observations.copy(),
+            "elapsed": self._elapsed.copy(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._require_mujoco()
+        if len(state["envs"]) != self.num_envs:
+            raise ValueError(f"state holds {len(state['envs'])} environments, expected {self.num_envs}")
+        generators = restore_generators(state["generators"])
+        for env, saved, generator in zip(self._envs, state["envs"], generators, strict=True):
+            env.reset(seed=0)  # wrappers refuse to step an environment that was never reset
+            _load_mujoco_state(env.unwrapped, saved)
+            env.unwrapped.np_random = generator
+        self.observations = np.array(state["observations"])
+        self._elapsed[:] = state["elapsed"]
+        self._started = True
+
+    def _require_mujoco(self) -> None:
+        if not isinstance(self._envs[0].unwrapped, MujocoEnv):
+            raise NotImplementedError(f"{self.env_id}: only the state of MuJoCo environments can be saved")
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+
+def _derived_fields(data: mujoco.MjData) -> dict[str, Array]:
+    """Float arrays in the simulator's memory: some lag the state, so they cannot be computed from it."""
+    found = {}
+    for name in dir(data):
+        if name.startswith(("_", "efc_")):
+            continue
+        value = getattr(data, name)
+        if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.flags.writeable:
+            found[name] = value
+    return found
+
+
+def _plain_attributes(env: Any) -> dict[str, Any]:
+    """The environment's own numbers, such as the goal of the present episode."""
+    kinds = (bool, int, float)
+    return {
+        name: value.copy() if isinstance(value, np.ndarray) else value
+        for name, value in vars(env).items()
+        if isinstance(value, kinds) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
+    }
+
+
+def _mujoco_state(env: Any) -> dict[str, Any]:
+    state = np.empty(mujoco.mj_stateSize(env.model, STATE_SPEC))
+    mujoco.mj_getState(env.model, env.data, state, STATE_SPEC)
+    return {
+        "state": state,
+        "derived": {name: values.copy() for name, values in _derived_fields(env.data).items()},
+        "model": {name: getattr(env.model, name).copy() for name in EDITED_MODEL_FIELDS},
+        "attributes": _plain_attributes(env),
+    }
+
+
+def _load_mujoco_state(env: Any, saved: dict[str, Any]) -> None:
+    for name, values in saved["model"].items():
+        getattr(env.model, name)[:] = values
+    mujoco.mj_setState(env.model, env.data, np.asarray(saved["state"]), STATE_SPEC)
+    mujoco.mj_forward(env.model, env.data)
+    present = _derived_fields(env.data)
+    for name, values in saved["derived"].items():
+        present[name][:] = values
+    for name, value in saved["attributes"].items():
+        setattr(env, name, value.copy() if isinstance(value, np.ndarray) else value)

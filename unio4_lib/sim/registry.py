@@ -1,0 +1,54 @@
+"""Environment ids: looking one up, and making an environment with errors that a user can act on."""
+
+import difflib
+import importlib
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from unio4_lib.errors import InputError
+
+# Ids that the optional package gymnasium-robotics registers.
+ROBOTICS_PREFIXES = (
+    "AdroitHand",
+    "AntMaze",
+    "Fetch",
+    "FrankaKitchen",
+    "HandManipulate",
+    "HandReach",
+    "PointMaze",
+)
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The registered specification of ``env_id``, else an ``InputError`` with the nearest id."""
+    if env_id.startswith(ROBOTICS_PREFIXES):
+        _register_robotics(env_id)
+    try:
+        return gymnasium.spec(env_id)
+    except (gymnasium.error.Error, ImportError) as error:
+        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1, cutoff=0.4)
+        hint = f", did you mean {near[0]!r}?" if near else ", see gymnasium.pprint_registry()"
+        raise InputError(f"environment {env_id!r} is not registered{hint}") from error
+
+
+def _register_robotics(env_id: str) -> None:
+    try:
+        robotics = importlib.import_module("gymnasium_robotics")
+    except ImportError as error:
+        raise InputError(
+            f'environment {env_id!r} needs gymnasium-robotics: pip install "unio4[robotics]"'
+        ) from error
+    gymnasium.register_envs(robotics)
+
+
+def make_env(env_id: str, env_kwargs: dict[str, Any] | None, **options: Any) -> gymnasium.Env:
+    """``gymnasium.make`` without its checker; what the user got wrong becomes an ``InputError``."""
+    find_spec(env_id)
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True, **{**(env_kwargs or {}), **options})
+    except TypeError as error:
+        raise InputError(f"env_kwargs do not fit {env_id!r}: {error}") from error
+    except (ImportError, gymnasium.error.Error) as error:
+        raise InputError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
