@@ -5,15 +5,13 @@ All checks run over blocks of rows, so that their temporary arrays stay small ne
 
 import json
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unio4_lib.data.info import DatasetInfo
 from unio4_lib.errors import InputError
-
-if TYPE_CHECKING:
-    from unio4_lib.data.transitions import DatasetInfo, Transitions
 
 BLOCK_ROWS = 1 << 16
 ACTION_TOLERANCE = 1e-5  # rounding of float32 and of simulators that clip in another precision
@@ -25,7 +23,35 @@ MATRIX_FIELDS = ("observations", "actions", "next_observations")
 FLOAT_FIELDS = ("observations", "actions", "rewards", "next_observations")
 
 
-def check_transitions(transitions: "Transitions") -> None:
+class Rows(Protocol):
+    """The fields of Transitions, which itself imports this module."""
+
+    @property
+    def observations(self) -> NDArray[np.float32]: ...  # [N, D]
+
+    @property
+    def actions(self) -> NDArray[np.float32]: ...  # [N, A]
+
+    @property
+    def rewards(self) -> NDArray[np.float32]: ...  # [N]
+
+    @property
+    def next_observations(self) -> NDArray[np.float32]: ...  # [N, D]
+
+    @property
+    def terminals(self) -> NDArray[np.bool_]: ...  # [N]
+
+    @property
+    def timeouts(self) -> NDArray[np.bool_]: ...  # [N]
+
+    @property
+    def episode_offsets(self) -> NDArray[np.int64]: ...  # [episodes + 1]
+
+    @property
+    def info(self) -> DatasetInfo: ...
+
+
+def check_transitions(transitions: Rows) -> None:
     """Raise an InputError for the first thing that is wrong."""
     check_info(transitions.info)
     check_shapes(transitions)
@@ -52,12 +78,13 @@ def first_row(rows: int, broken: Callable[[slice], NDArray[np.bool_]]) -> tuple[
     return None
 
 
-def check_info(info: "DatasetInfo") -> None:
+def check_info(info: DatasetInfo) -> None:
     """Action bounds are finite and ordered, and the rest can be written as JSON."""
     low, high = np.asarray(info.action_low, np.float64), np.asarray(info.action_high, np.float64)
     if low.ndim != 1 or low.shape != high.shape or low.size == 0:
         raise InputError(
-            f"info: action_low has {low.size} values and action_high {high.size}; give one per action dimension"
+            f"info: action_low has {low.size} values and action_high {high.size}; "
+            "give one per action dimension"
         )
     wrong = ~(np.isfinite(low) & np.isfinite(high) & (low < high))
     if wrong.any():
@@ -74,7 +101,7 @@ def check_info(info: "DatasetInfo") -> None:
         raise InputError(f"info: env_kwargs and extra must be plain JSON values ({error})") from error
 
 
-def check_shapes(transitions: "Transitions") -> None:
+def check_shapes(transitions: Rows) -> None:
     """Ranks, dtypes, equal lengths and widths, by field name."""
     rows = _check_field(transitions, "observations")
     for name in ROW_FIELDS[1:]:
@@ -93,7 +120,7 @@ def check_shapes(transitions: "Transitions") -> None:
         raise InputError(f"actions: {width} dimensions, but the action bounds have {expected}")
 
 
-def _check_field(transitions: "Transitions", name: str) -> int:
+def _check_field(transitions: Rows, name: str) -> int:
     array = getattr(transitions, name)
     dtype = np.dtype(np.float32 if name in FLOAT_FIELDS else np.bool_)
     if not isinstance(array, np.ndarray):
@@ -167,12 +194,12 @@ def check_finite(name: str, array: NDArray[np.float32]) -> None:
     raise InputError(f"{name}: row {row}{dimension} is {value}, must be a finite number")
 
 
-def action_bounds(info: "DatasetInfo") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def action_bounds(info: DatasetInfo) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Low and high, each [A]."""
     return np.asarray(info.action_low, np.float32), np.asarray(info.action_high, np.float32)
 
 
-def check_actions(actions: NDArray[np.float32], info: "DatasetInfo") -> None:
+def check_actions(actions: NDArray[np.float32], info: DatasetInfo) -> None:
     """Every action [N, A] within its bounds, up to rounding."""
     low, high = action_bounds(info)
     slack = ACTION_TOLERANCE * np.maximum(1, np.maximum(np.abs(low), np.abs(high)))
@@ -192,7 +219,7 @@ def same_state(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.bool_]:
     return np.abs(first - second) <= CONTINUITY_TOLERANCE * (1 + np.abs(first))
 
 
-def check_continuity(transitions: "Transitions") -> None:
+def check_continuity(transitions: Rows) -> None:
     """Inside an episode s' of a row is s of the next row."""
     states, successors = transitions.observations, transitions.next_observations
     ends = transitions.terminals | transitions.timeouts
@@ -203,12 +230,13 @@ def check_continuity(transitions: "Transitions") -> None:
             return np.zeros((1, 1), dtype=np.bool_)
         return ~(same_state(successors[block], states[following]) | ends[block, None])
 
-    place = first_row(transitions.num_transitions - 1, broken)
+    place = first_row(len(states) - 1, broken)
     if place is None:
         return
     row, column = place
     episode = int(np.searchsorted(transitions.episode_offsets, row, side="right")) - 1
+    found, expected = successors[row, column], states[row + 1, column]
     raise InputError(
-        f"next_observations: row {row}, dimension {column} is {successors[row, column]:.7g}, but observations of "
-        f"row {row + 1} of the same episode ({episode}) has {states[row + 1, column]:.7g}; they must be equal"
+        f"next_observations: row {row}, dimension {column} is {found:.7g}, but observations of row {row + 1} "
+        f"of the same episode ({episode}) has {expected:.7g}; they must be equal"
     )

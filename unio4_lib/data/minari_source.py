@@ -21,6 +21,7 @@ from unio4_lib.errors import InputError
 
 DATA_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
+SUMMARY_EPISODES = 200  # enough for a mean return in a list
 FLAG_FIELDS = ("terminations", "truncations")
 
 
@@ -80,7 +81,7 @@ def _fetch(dataset_id: str, download: bool) -> None:
     ids = local_ids()
     nearest = difflib.get_close_matches(dataset_id, ids, n=1, cutoff=0.0)
     hint = f"nearest here: {nearest[0]}" if nearest else "no dataset is here"
-    where = f"no dataset {dataset_id} in {datasets_root()} ({hint})"
+    where = f"not in {datasets_root()} ({hint})"
     if not download:
         raise InputError(f"{where}; set MINARI_DATASETS_PATH or allow the download")
     import minari  # only now: it is slow to import and a local dataset does not need it
@@ -194,8 +195,8 @@ class _Buffer:
     def check_rows(self, name: str, found: int, expected: int) -> None:
         if found != expected:
             raise InputError(
-                f"{name}: {found} rows in episode {self.filled - 1}, must be {expected} (observations have one more "
-                "row than rewards, the rest as many)"
+                f"{name}: {found} rows in episode {self.filled - 1}, must be {expected} (observations have "
+                "one more row than rewards, the rest as many)"
             )
 
     def build(self, info: DatasetInfo, clip_actions: bool) -> Transitions:
@@ -228,14 +229,18 @@ def _read_hdf5(dataset_id: str, buffer: _Buffer) -> None:
     try:
         with h5py.File(path, "r") as file:
             for episode in range(buffer.episodes):
-                group = file.get(f"episode_{episode}")
-                if not isinstance(group, h5py.Group):
-                    raise InputError(
-                        f"{path}: no episode_{episode}, but the metadata says {buffer.episodes} episodes"
-                    )
-                _read_episode(group, buffer)
+                _read_episode(_episode(file, episode), buffer)
     except OSError as error:
         raise InputError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())})") from error
+
+
+def _episode(file: h5py.File, number: int) -> h5py.Group:
+    group = file.get(f"episode_{number}")
+    if not isinstance(group, h5py.Group):
+        raise InputError(
+            f"{file.filename}: no episode_{number}, which the metadata counts; create the dataset again"
+        )
+    return group
 
 
 def _read_episode(group: h5py.Group, buffer: _Buffer) -> None:
@@ -311,3 +316,39 @@ def _iterate_arrow(dataset_id: str) -> Iterator[Any]:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{dataset_id}: its arrow files cannot be read ({reason})") from error
+
+
+def summarize_episodes(dataset_id: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Id of the environment, sizes and, where it is cheap, the mean return.
+
+    Only the rewards of at most a few hundred episodes, spread evenly, are read; from arrow files none.
+    """
+    info = _info(
+        dataset_id,
+        metadata,
+        _spaces(dataset_id, metadata)[1],
+        "unknown" if not metadata.get("env_spec") else None,
+    )
+    episodes = _count(metadata, "total_episodes")
+    cheap = metadata.get("data_format", "hdf5") == "hdf5"
+    returns = _sample_returns(dataset_id, episodes) if cheap else np.empty(0)
+    mean = float(returns.mean()) if cheap else None
+    return {
+        "env_id": info.env_id,
+        "episodes": episodes,
+        "steps": _count(metadata, "total_steps"),
+        "mean_return": mean,
+        "returns_read": len(returns),
+        "normalized": None if mean is None else info.normalized(mean),
+        "megabytes": metadata.get("dataset_size"),
+    }
+
+
+def _sample_returns(dataset_id: str, episodes: int) -> NDArray[np.float64]:
+    path = datasets_root() / dataset_id / "data" / DATA_FILE
+    chosen = np.unique(np.linspace(0, episodes - 1, min(episodes, SUMMARY_EPISODES)).astype(int))
+    try:
+        with h5py.File(path, "r") as file:
+            return np.array([np.sum(_open(_episode(file, number), "rewards")[()]) for number in chosen])
+    except OSError as error:
+        raise InputError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())})") from error

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unio4_lib.data import checks
+from unio4_lib.data.info import DatasetInfo
 from unio4_lib.data.tensor_file import map_tensors, write_tensors
 from unio4_lib.errors import InputError
 
@@ -24,26 +25,6 @@ TENSOR_FILE = "transitions.safetensors"
 INFO_FILE = "info.json"
 FORMAT = "unio4.transitions"
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What is known about a dataset besides its rows."""
-
-    env_id: str
-    env_kwargs: dict[str, Any]
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    source: str
-    ref_min_score: float | None = None
-    ref_max_score: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def normalized(self, episode_return: float) -> float | None:
-        """100 · (R − min) / (max − min), or None without reference scores."""
-        if self.ref_min_score is None or self.ref_max_score is None:
-            return None
-        return 100 * (episode_return - self.ref_min_score) / (self.ref_max_score - self.ref_min_score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +172,9 @@ class Transitions:
         return {name: getattr(self, name) for name in ARRAYS}
 
     def _frozen(self) -> "Transitions":
-        return replace(self, **{name: _read_only(array) for name, array in self._arrays().items()})
+        return Transitions(
+            **{name: _read_only(array) for name, array in self._arrays().items()}, info=self.info
+        )
 
 
 ARRAYS = (*checks.ROW_FIELDS, "episode_offsets")
