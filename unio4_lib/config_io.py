@@ -199,7 +199,7 @@ def dataset_words(dataset: str) -> list[str]:
     """
     scheme, _, name = dataset.partition(":")
     if scheme in ("d4rl", "transitions"):
-        name = Path(name).name
+        name = Path(name.partition("?")[0]).name
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
 
 

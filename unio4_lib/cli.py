@@ -1,0 +1,245 @@
+"""The ``unio4`` command.
+
+Only this module (and its neighbors ``cli_*``) prints and exits: the library raises. Heavy imports stand
+inside the commands, so that ``unio4 --help`` is there at once.
+"""
+
+import errno
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from unio4_lib import __version__
+from unio4_lib.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from unio4_lib.config_io import Resolved
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+DEBUG_VARIABLE = "UNIO4_DEBUG"
+
+app = typer.Typer(
+    help="Offline-to-online reinforcement learning, from a dataset to a fine-tuned policy.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Show settings, their schema and their reference page.")
+app.add_typer(config_app, name="config")
+
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="minari:ID, d4rl:FILE, transitions:FOLDER or collect:ENV?...")
+]
+PresetOption = Annotated[str, typer.Option("--preset", help="quick, standard or paper.")]
+FileOption = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+OutputOption = Annotated[Path, typer.Option("--output", help="Folder that holds the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"unio4 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened.")] = False,
+) -> None:
+    # main() takes --debug away wherever it stands; the option is here to be seen in the help.
+    pass
+
+
+@app.command("run")
+def run_command(
+    dataset: DatasetOption = None,
+    preset: PresetOption = "quick",
+    config: FileOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    output: OutputOption = Path("runs"),
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run the whole method: from a dataset to a fine-tuned policy."""
+    resolved = _resolve(dataset, preset, config, overrides, seed)
+    from unio4_lib.run import run
+
+    summary = run(resolved.config, output, None if quiet else _progress_console())
+    if as_json:
+        print(json.dumps(summary, indent=2))
+    else:
+        from unio4_lib.cli_summary import print_summary
+
+        print_summary(summary)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or of a policy.")],
+    episodes: Annotated[int, typer.Option("--episodes", min=2, help="Number of episodes.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the episodes.")] = 1_000_003,
+    sampled: Annotated[bool, typer.Option("--sampled", help="Sample actions; else take the mean.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Score a policy in its environment."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected a run such as runs/latest, or a policy")
+    from unio4_lib.run import evaluate_policy
+
+    console = None if quiet else _progress_console()
+    scores = evaluate_policy(folder, episodes=episodes, seed=seed, sampled=sampled, console=console)
+    if as_json:
+        print(json.dumps(scores, indent=2))
+    else:
+        from unio4_lib.cli_summary import print_scores
+
+        print_scores(scores)
+
+
+@app.command(
+    "dataset",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def dataset_command(context: typer.Context) -> None:
+    """List, inspect and collect datasets."""
+    # Handed on as it stands: mounting the commands would import their readers for every other one.
+    from unio4_lib.cli_dataset import app as dataset_app
+
+    code = dataset_app(args=context.args or ["--help"], prog_name="unio4 dataset", standalone_mode=False)
+    raise typer.Exit(code or 0)
+
+
+@config_app.command("show")
+def config_show(
+    dataset: DatasetOption = None,
+    preset: PresetOption = "quick",
+    config: FileOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    origins: Annotated[bool, typer.Option("--origins", help="Say where each value came from.")] = False,
+) -> None:
+    """Print the settings of a run as YAML that --config reads."""
+    resolved = _resolve(dataset, preset, config, overrides, seed)
+    from unio4_lib.config_docs import config_yaml
+
+    print(config_yaml(resolved.config, resolved.origins if origins else None), end="")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON schema of the settings."""
+    from unio4_lib.config import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(), indent=2))
+
+
+@config_app.command("docs")
+def config_docs() -> None:
+    """Print the reference page of all settings (docs/config.md)."""
+    from unio4_lib.config_docs import reference_page
+
+    print(reference_page(), end="")
+
+
+@app.command("doctor")
+def doctor_command(output: OutputOption = Path("runs")) -> None:
+    """Check this machine: one line for each thing that is needed or set up."""
+    from unio4_lib.doctor import examine
+
+    findings = examine(output, os.environ)
+    for finding in findings:
+        print(finding.line())
+    if any(finding.state == "broken" for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _resolve(
+    dataset: str | None, preset: str, config: Path | None, overrides: list[str] | None, seed: int | None
+) -> "Resolved":
+    from unio4_lib.config_io import resolve_config
+
+    resolved = resolve_config(preset, config, overrides or (), dataset, seed)
+    for note in resolved.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return resolved
+
+
+def _progress_console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: whatever happens, one line and an exit code that means something."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(args=arguments or ["--help"], prog_name="unio4", standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text, code = explain(error)
+        hint = "" if debug or code == EXIT_BAD_INPUT else f" ({DEBUG_VARIABLE}=1 or --debug shows where)"
+        print(f"error: {text}{hint}", file=sys.stderr)
+    if code == EXIT_INTERRUPTED:
+        print("error: interrupted", file=sys.stderr)
+    sys.exit(code)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line and the exit code for anything that may be raised."""
+    if isinstance(error, InputError):
+        return _flat(error), EXIT_BAD_INPUT
+    if isinstance(error, TyperException):
+        return _usage(error), EXIT_BAD_INPUT
+    if _is_disk_full(error):
+        place = getattr(error, "filename", None)
+        where = f" for {place}" if place else ""
+        return f"no space left on the disk{where}; free some or choose another --output", EXIT_BAD_INPUT
+    return f"{type(error).__name__}: {_flat(error) or 'no message'}", EXIT_FAILED
+
+
+def _usage(error: TyperException) -> str:
+    context: Any = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "unio4"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    return f"{message}; see {path} --help"
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # Writers in native code (HDF5, safetensors) say it in their own classes, without a number.
+    return getattr(error, "errno", None) in NO_SPACE or "no space left on device" in str(error).lower()
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()

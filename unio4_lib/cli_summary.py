@@ -1,0 +1,60 @@
+"""What a finished run or evaluation looks like on a terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+# The stage after which each policy of the summary exists.
+STAGE_OF_POLICY = {"behavior": "clone-behavior", "offline": "improve-policy", "online": "finetune-online"}
+PLAIN_WIDTH = 100  # of tables when the output is no terminal
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Stage, time, return and normalized score, then the gate in one line."""
+    console = _console()
+    console.print(summary_table(summary))
+    if gate := summary.get("gate"):
+        console.print(f"gate: {gate['accepted']} of {gate['checks']} candidates accepted ({gate['rule']})")
+    if run_id := summary.get("run_id"):
+        console.print(f"run: {run_id}")
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """One row for each stage; scores stand with the stage that made the policy."""
+    table = _table("stage", "seconds")
+    policies = {stage: policy for policy, stage in STAGE_OF_POLICY.items()}
+    for stage, facts in summary["stages"].items():
+        scores = summary["scores"].get(policies.get(stage, ""))
+        note = " (reused)" if facts.get("reused") else ""
+        table.add_row(stage + note, f"{facts['seconds']:.1f}", *_score_cells(scores))
+    return table
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """One score: return, standard error, normalized, episodes."""
+    table = _table("episodes")
+    table.add_row(str(scores["episodes"]), *_score_cells(scores))
+    _console().print(table)
+
+
+def _table(*leading: str) -> Table:
+    names = [*leading, "return", "± error", "normalized"]
+    numbers = [Column(name, justify="right") for name in names[1:]]
+    return Table(names[0], *numbers)
+
+
+def _score_cells(scores: dict[str, Any] | None) -> tuple[str, str, str]:
+    if scores is None:
+        return "", "", ""
+    normalized = scores.get("normalized")
+    return (
+        f"{scores['mean_return']:.1f}",
+        f"{scores['stderr']:.1f}",
+        "" if normalized is None else f"{normalized:.1f}",
+    )
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
