@@ -1,0 +1,309 @@
+"""Proximal policy optimization (Schulman et al. 2017) on a batch of environments.
+
+The equations are pure functions; ``PPO`` collects, computes targets and takes gradient steps. Policy
+and value function share no parameter and are updated by loops of their own, so an early stop of the
+one does not starve the other.
+"""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from unio4_lib.config import FinetuneConfig
+from unio4_lib.nets.policy import Gaussian, GaussianPolicy
+from unio4_lib.online.rollout import Collector, Observer, Rollout
+from unio4_lib.online.value import ValueFunction
+from unio4_lib.sim.base import BatchSim
+
+Metrics = dict[str, Tensor]  # detached 0-d tensors
+
+ADAM_EPSILON = 1e-5  # of the field's PPO implementations: gradients here are small
+ADVANTAGE_FLOOR = 1e-8  # smallest advantage std
+STD_FLOOR = 1e-2  # smallest std of a running observation normalizer
+
+
+def generalized_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminals: Tensor,
+    episode_ends: Tensor,
+    discount: float,
+    lam: float,
+) -> Tensor:
+    """Generalized advantage estimates (Schulman et al. 2016, eq. 16); all tensors [T, N].
+
+    delta_t = r_t + discount * (1 - terminal_t) * V(s'_t) - V(s_t)
+    A_t = delta_t + discount * lam * (1 - end_t) * A_{t+1}
+
+    ``next_values`` are V of the true successors s', never of the first observation of a new episode.
+    A terminal removes the successor's value; a timeout keeps it and only ends the chain, and so does the
+    last row.
+    """
+    deltas = rewards + discount * next_values * ~terminals - values
+    carry = discount * lam * (~episode_ends).to(deltas.dtype)
+    advantages = torch.empty_like(deltas)
+    ahead = torch.zeros_like(deltas[0])
+    for t in range(len(deltas) - 1, -1, -1):
+        ahead = torch.addcmul(deltas[t], carry[t], ahead)
+        advantages[t] = ahead
+    return advantages
+
+
+def standardize_advantages(advantages: Tensor) -> Tensor:
+    """Mean 0 and std 1 over the whole tensor (the whole batch, not a minibatch)."""
+    centered = advantages - advantages.mean()
+    return centered / centered.square().mean().sqrt().clamp(min=ADVANTAGE_FLOOR)
+
+
+def ppo_policy_loss(
+    gaussian: Gaussian,
+    actions: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    *,
+    clip: float,
+    entropy: float,
+) -> tuple[Tensor, Metrics]:
+    """-mean min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A) - entropy * mean H (PPO, eq. 7).
+
+    gaussian: distribution of one policy, fields [1, B, A]; actions [B, A] as sampled, not clamped;
+    old_log_probs, advantages [B]. Gradients reach the distribution only. The reference code of Uni-O4
+    evaluates the density at the clamped action, which biases the ratio at the border; we do not.
+    """
+    log_ratio = gaussian.log_prob(actions)[0] - old_log_probs
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(ratio * advantages, ratio.clamp(1.0 - clip, 1.0 + clip) * advantages)
+    loss = -surrogate.mean()
+    if entropy > 0.0:
+        loss = loss - entropy * gaussian.entropy().mean()
+    with torch.no_grad():
+        metrics = {
+            "policy/loss": loss.detach(),
+            "policy/kl": (ratio - 1.0 - log_ratio).mean(),  # low-variance estimate of KL(old || new)
+            "policy/clip_fraction": ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean(),
+        }
+    return loss, metrics
+
+
+def value_loss(value: ValueFunction, observations: Tensor, targets: Tensor) -> tuple[Tensor, Metrics]:
+    """0.5 * mean (net(s) - target)^2 for normalized observations [B, D], standardized targets [B].
+
+    There is no clipping around the old value: the published code clips at the policy's ratio in raw
+    reward units, which all but freezes the value function where rewards are large.
+    """
+    loss = 0.5 * (value.standardized(observations) - targets).square().mean()
+    return loss, {"value/loss": loss.detach()}
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns): 1 is perfect, 0 no better than a constant."""
+    residual = (returns - values).var(correction=0)
+    return 1.0 - residual / returns.var(correction=0).clamp(min=1e-12)
+
+
+def remaining_fraction(step: int, total: int) -> float:
+    """Factor of a learning rate that falls linearly to zero at ``total``."""
+    return max(0.0, 1.0 - step / total)
+
+
+class PPO:
+    """Collects with a policy and improves it; see ``train`` for one round.
+
+    ``normalize="frozen"`` keeps the policy's observation statistics (fine-tuning); ``"running"`` lets
+    them follow the data (training from scratch). All randomness comes from one generator and from the
+    simulator, so on a CPU equal seeds give equal bits.
+    """
+
+    def __init__(
+        self,
+        policy: GaussianPolicy,
+        value: ValueFunction,
+        sim: BatchSim,
+        config: FinetuneConfig,
+        *,
+        seed: int,
+        normalize: Literal["frozen", "running"] = "frozen",
+    ) -> None:
+        if policy.spec.members != 1:
+            raise ValueError(f"PPO improves one policy; this one has {policy.spec.members} members: choose one")
+        self.policy, self.value, self.config = policy, value, config
+        self.normalize = normalize
+        self.device = policy.observation_mean.device
+        self.collector = Collector(sim, seed=seed, device=self.device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.policy_optimizer = self._optimizer(policy, config.actor_learning_rate)
+        self.value_optimizer = self._optimizer(value, config.critic_learning_rate)
+        self.observation_count = 0  # rows behind the running observation statistics
+        self.env_steps = 0
+
+    @staticmethod
+    def _optimizer(module: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(module.parameters(), learning_rate, eps=ADAM_EPSILON, fused=True)
+
+    def train(self, observer: Observer | None = None) -> Metrics:
+        """One round: collect a batch, then improve policy and value function on it."""
+        rollout = self.collect(self.config.rollout_steps, observer)
+        metrics = self.update(rollout)
+        if self.normalize == "running":
+            # After the update: within a round the stored densities belong to the statistics in force.
+            self._follow_observations(rollout.observations)
+        return metrics
+
+    def collect(self, steps: int, observer: Observer | None = None) -> Rollout:
+        """``steps`` steps of every environment with sampled actions."""
+        rollout = self.collector.collect(self.policy, steps, self.generator, observer)
+        self.env_steps += rollout.env_steps
+        return rollout
+
+    def update(self, rollout: Rollout) -> Metrics:
+        """Gradient steps of both networks on one batch."""
+        advantages, returns, before = self.targets(rollout, self.config.gae_lambda)
+        advantages = standardize_advantages(advantages).flatten()
+        self.value.rescale(returns)
+        fraction = remaining_fraction(self.env_steps, self.config.env_steps) if self.config.anneal else 1.0
+        set_learning_rate(self.policy_optimizer, self.config.actor_learning_rate * fraction)
+        set_learning_rate(self.value_optimizer, self.config.critic_learning_rate * fraction)
+        observations = self.policy.normalize(rollout.observations).flatten(0, 1)
+        batch = (observations, rollout.actions.flatten(0, 1), rollout.log_probs.flatten(), advantages)
+        metrics = self._update_policy(*batch)
+        metrics |= self.fit_value(observations, returns.flatten(), self.config.epochs)
+        return metrics | {"value/explained_variance": before}
+
+    @torch.no_grad()
+    def targets(self, rollout: Rollout, lam: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Advantages [T, N], returns [T, N] and the present explained variance [] of a batch."""
+        values = self._values(rollout.observations)
+        advantages = generalized_advantages(
+            rollout.rewards,
+            values,
+            self._values(rollout.next_observations),
+            rollout.terminals,
+            rollout.episode_ends,
+            self.config.discount,
+            lam,
+        )
+        returns = advantages + values
+        return advantages, returns, explained_variance(values, returns)
+
+    def _values(self, observations: Tensor) -> Tensor:
+        """V [T, N] in reward units of observations [T, N, D] of the environment."""
+        flat = self.policy.normalize(observations).flatten(0, 1)
+        return self.value(flat).view(observations.shape[:2])
+
+    def warm_up(self, rollout: Rollout, epochs: int) -> Metrics:
+        """Fit V to the present policy alone.
+
+        Regresses on the full discounted sums of the batch (lambda = 1), which owe nothing to the untrained
+        V but beyond the last row; that tail is bootstrapped anew in every epoch.
+        """
+        observations = self.policy.normalize(rollout.observations).flatten(0, 1)
+        metrics: Metrics = {}
+        for _ in range(epochs):
+            returns = self.targets(rollout, 1.0)[1]
+            self.value.rescale(returns)
+            metrics = self.fit_value(observations, returns.flatten(), 1)
+        return metrics | {"value/explained_variance": self.targets(rollout, 1.0)[2]}
+
+    def _update_policy(
+        self, observations: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor
+    ) -> Metrics:
+        config, history = self.config, []
+        for _ in range(config.epochs):
+            epoch: list[Metrics] = []
+            for rows in self._minibatches(len(observations)):
+                loss, metrics = ppo_policy_loss(
+                    self.policy.distribution(observations[rows]),
+                    actions[rows],
+                    log_probs[rows],
+                    advantages[rows],
+                    clip=config.clip,
+                    entropy=config.entropy,
+                )
+                self._apply(self.policy_optimizer, loss)
+                epoch.append(metrics)
+            history.append(average(epoch))
+            # One look per epoch, not per minibatch: reading a number waits for the device.
+            if config.target_kl is not None and float(history[-1]["policy/kl"]) > config.target_kl:
+                break
+        epochs = torch.tensor(float(len(history)))
+        return average(history) | {"policy/kl": history[-1]["policy/kl"], "policy/epochs": epochs}
+
+    def fit_value(self, observations: Tensor, returns: Tensor, epochs: int) -> Metrics:
+        """Regress V on returns [B] (reward units) of normalized observations [B, D]."""
+        targets = self.value.standardize(returns)
+        history: list[Metrics] = []
+        for _ in range(epochs):
+            for rows in self._minibatches(len(observations)):
+                loss, metrics = value_loss(self.value, observations[rows], targets[rows])
+                self._apply(self.value_optimizer, loss)
+                history.append(metrics)
+        return average(history)
+
+    def _minibatches(self, rows: int) -> tuple[Tensor, ...]:
+        """A fresh random partition of the rows into minibatches of nearly equal size."""
+        order = torch.randperm(rows, generator=self.generator).to(self.device)
+        return order.tensor_split(max(1, math.ceil(rows / self.config.minibatch_size)))
+
+    def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.max_grad_norm)
+        optimizer.step()
+
+    @torch.no_grad()
+    def _follow_observations(self, observations: Tensor) -> None:
+        """Merge the mean and variance of observations [T, N, D] into the policy's statistics."""
+        rows = observations.flatten(0, 1).double()
+        count = self.observation_count + len(rows)
+        share = len(rows) / count
+        old_mean, old_std = self.policy.observation_mean.double(), self.policy.observation_std.double()
+        gap = rows.mean(0) - old_mean
+        variance = (1 - share) * old_std.square() + share * rows.var(0, correction=0)
+        variance += share * (1 - share) * gap.square()
+        self.policy.observation_mean.copy_(old_mean + share * gap)
+        self.policy.observation_std.copy_(variance.sqrt().clamp(min=STD_FLOOR))
+        self.observation_count = count
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on."""
+        return {
+            "policy": _copied(self.policy.state_dict()),
+            "value": _copied(self.value.state_dict()),
+            "policy_optimizer": _copied(self.policy_optimizer.state_dict()),
+            "value_optimizer": _copied(self.value_optimizer.state_dict()),
+            "generator": self.generator.get_state(),
+            "collector": self.collector.state_dict(),
+            "observation_count": self.observation_count,
+            "env_steps": self.env_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("policy", "value", "policy_optimizer", "value_optimizer", "collector"):
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        self.observation_count = state["observation_count"]
+        self.env_steps = state["env_steps"]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def average(history: list[Metrics]) -> Metrics:
+    """Mean of each metric, still on the device."""
+    return {name: torch.stack([metrics[name] for metrics in history]).mean() for name in history[0]}
+
+
+def _copied(state: Any) -> Any:
+    """A state without shared memory: live tensors change in place with the next gradient step."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_copied(value) for value in state]
+    return state

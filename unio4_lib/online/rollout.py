@@ -1,0 +1,124 @@
+"""On-policy experience from a batch of environments."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.sim.base import Array, BatchSim, StepResult
+
+RECENT_EPISODES = 100  # finished episodes behind the running return
+
+# Called with observations [N, D], the actions [N, A] that the environments got, and their answer.
+Observer = Callable[[Array, Array, StepResult], None]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of N environments; float32 unless said otherwise.
+
+    ``actions`` are the unit actions as sampled, before the clamp to the box that the environments get,
+    and ``log_probs`` is their density: the importance ratio must be the ratio of the distributions that
+    were sampled, and the clamp is part of the environment.
+    """
+
+    observations: Tensor  # [T, N, D] in the units of the environment
+    next_observations: Tensor  # [T, N, D] the true successors, also at episode ends
+    actions: Tensor  # [T, N, A]
+    log_probs: Tensor  # [T, N]
+    rewards: Tensor  # [T, N]
+    terminals: Tensor  # [T, N] bool: the successor has no value
+    episode_ends: Tensor  # [T, N] bool: terminal or timeout; row t + 1 belongs to another episode
+
+    @property
+    def env_steps(self) -> int:
+        return self.rewards.numel()
+
+
+class Collector:
+    """Lets a policy act in N environments and keeps the score of finished episodes."""
+
+    def __init__(self, sim: BatchSim, *, seed: int, device: torch.device) -> None:
+        self.sim = sim
+        self.device = device
+        self.observations = sim.reset(seed)
+        self.returns = np.zeros(sim.num_envs)  # of the episodes under way
+        self.lengths = np.zeros(sim.num_envs, np.int64)
+        self.recent_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self.recent_lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
+
+    @torch.no_grad()
+    def collect(
+        self,
+        policy: GaussianPolicy,
+        steps: int,
+        generator: torch.Generator,
+        observer: Observer | None = None,
+    ) -> Rollout:
+        """Sampled actions of member 0 for ``steps`` steps of every environment."""
+        envs, actions_dim = self.sim.num_envs, self.sim.action_dim
+        observations = np.empty((steps, envs, self.sim.observation_dim), np.float32)
+        next_observations = np.empty_like(observations)
+        rewards = np.empty((steps, envs), np.float32)
+        terminals, ends = np.empty((steps, envs), np.bool_), np.empty((steps, envs), np.bool_)
+        noise = torch.randn(steps, envs, actions_dim, generator=generator, device=generator.device)
+        noise = noise.to(self.device)
+        actions, log_probs = torch.empty_like(noise), noise.new_empty(steps, envs)
+        for t in range(steps):
+            observations[t] = self.observations
+            gaussian = policy.distribution(policy.normalize(self._tensor(observations[t])))
+            sampled = gaussian.sample(noise[t])
+            actions[t], log_probs[t] = sampled[0], gaussian.log_prob(sampled)[0]
+            applied = policy.to_environment(sampled[0]).double().cpu().numpy()
+            result = self.sim.step(applied)
+            if observer is not None:
+                observer(self.observations, applied, result)
+            next_observations[t], rewards[t] = result.next_observations, result.rewards
+            terminals[t], ends[t] = result.terminals, result.terminals | result.timeouts
+            self._keep_score(result)
+            self.observations = result.observations
+        return Rollout(
+            self._tensor(observations),
+            self._tensor(next_observations),
+            actions,
+            log_probs,
+            self._tensor(rewards),
+            self._tensor(terminals),
+            self._tensor(ends),
+        )
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _keep_score(self, result: StepResult) -> None:
+        self.returns += result.rewards
+        self.lengths += 1
+        ended = result.terminals | result.timeouts
+        if ended.any():
+            self.recent_returns.extend(self.returns[ended].tolist())
+            self.recent_lengths.extend(self.lengths[ended].tolist())
+            self.returns[ended] = 0.0
+            self.lengths[ended] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "sim": self.sim.state_dict(),
+            "observations": self.observations.copy(),
+            "returns": self.returns.copy(),
+            "lengths": self.lengths.copy(),
+            "recent_returns": list(self.recent_returns),
+            "recent_lengths": list(self.recent_lengths),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sim.load_state_dict(state["sim"])
+        self.observations = np.array(state["observations"])
+        self.returns = np.array(state["returns"])
+        self.lengths = np.array(state["lengths"])
+        self.recent_returns = deque(state["recent_returns"], maxlen=RECENT_EPISODES)
+        self.recent_lengths = deque(state["recent_lengths"], maxlen=RECENT_EPISODES)
