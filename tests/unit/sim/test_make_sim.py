@@ -1,0 +1,67 @@
+"""Which simulator an id gets, and what is said about ids that get none."""
+
+import importlib.util
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unio4_lib.errors import InputError
+from unio4_lib.sim import GymSim, NativeSim, make_sim
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*out of date")  # version 4 is asked for on purpose
+
+
+@pytest.mark.parametrize(
+    ("env_id", "backend", "expected"),
+    [
+        ("Hopper-v5", "auto", NativeSim),
+        ("Hopper-v5", "gym", GymSim),
+        ("Hopper-v5", "native", NativeSim),
+        ("Pendulum-v1", "auto", GymSim),
+    ],
+)
+def test_backend(env_id: str, backend: Any, expected: type) -> None:
+    sim = make_sim(env_id, 2, backend=backend)
+    assert type(sim) is expected
+    observations = sim.reset(0)
+    assert observations.shape == (2, sim.observation_dim)
+    result = sim.step(np.zeros((2, sim.action_dim)))
+    assert result.observations.dtype == result.rewards.dtype == np.float64
+    assert result.terminals.dtype == result.timeouts.dtype == np.bool_
+    assert sim.action_low.shape == sim.action_high.shape == (sim.action_dim,)
+    sim.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env_id": "Hoper-v5"}, "'Hoper-v5' is not registered, did you mean 'Hopper-v5'?"),
+        ({"env_id": "Hopper-v9"}, "'Hopper-v9' is not registered, did you mean 'Hopper-v"),
+        ({"env_id": "#####"}, "'#####' is not registered, see gymnasium.pprint_registry()"),
+        ({"env_id": "Pusher-v4"}, "'Pusher-v4' cannot be made: `Pusher-v4` is only supported on"),
+        ({"env_id": "Pendulum-v1", "backend": "native"}, 'has no native simulator: use backend="gym"'),
+        ({"env_id": "Hopper-v5", "backend": "fast"}, "'fast' is unknown, expected auto, native or gym"),
+        ({"env_id": "Hopper-v5", "num_envs": 0}, "num_envs is 0, expected at least 1"),
+        ({"env_id": "Hopper-v5", "env_kwargs": {"weight": 1}}, "env_kwargs do not fit 'Hopper-v5'"),
+    ],
+)
+def test_input_errors_are_one_line(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        make_sim(**{"num_envs": 1, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gymnasium_robotics") is not None, reason="it is installed")
+@pytest.mark.parametrize("env_id", ["AdroitHandPen-v1", "AntMaze_UMaze-v5"])
+def test_missing_robotics_package_is_named(env_id: str) -> None:
+    with pytest.raises(InputError, match=re.escape('pip install "unio4[robotics]"')):
+        make_sim(env_id, 1)
+
+
+@pytest.mark.parametrize("backend", ["native", "gym"])
+def test_time_limit_can_be_changed(backend: Any) -> None:
+    sim = make_sim("HalfCheetah-v5", 1, env_kwargs={"max_episode_steps": 3}, backend=backend)
+    sim.reset(0)
+    assert [bool(sim.step(np.zeros((1, 6))).timeouts[0]) for _ in range(6)] == [False, False, True] * 2

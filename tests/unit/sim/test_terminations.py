@@ -1,0 +1,78 @@
+"""The termination rules against the simulator's own flags."""
+
+import numpy as np
+import pytest
+import torch
+
+from unio4_lib.sim import known_never_terminates, known_termination, make_sim
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*out of date")  # version 4 is asked for on purpose
+
+
+@pytest.mark.parametrize(
+    ("env_id", "falls_expected"),
+    [
+        ("Hopper-v5", 50),
+        ("Hopper-v4", 50),
+        ("Walker2d-v5", 50),
+        ("InvertedPendulum-v5", 50),
+        ("InvertedDoublePendulum-v5", 50),
+        ("InvertedDoublePendulum-v4", 50),
+        ("Ant-v5", 3),
+        ("Humanoid-v5", 20),
+        ("HalfCheetah-v5", 0),
+        ("Swimmer-v5", 0),
+        ("Reacher-v5", 0),
+        ("Pusher-v5", 0),
+    ],
+)
+def test_agrees_with_the_simulator(env_id: str, falls_expected: int) -> None:
+    rule = known_termination(env_id)
+    assert rule is not None
+    sim = make_sim(env_id, 20)
+    sim.reset(0)
+    rng, agree, falls = np.random.default_rng(0), [], 0
+    for _ in range(110):
+        result = sim.step(rng.uniform(sim.action_low, sim.action_high, (20, sim.action_dim)))
+        guess = rule(torch.as_tensor(result.next_observations, dtype=torch.float32)).numpy()
+        agree.append(guess == result.terminals)
+        falls += int(result.terminals.sum())
+    assert np.size(agree) >= 2000
+    assert falls >= falls_expected
+    assert np.mean(agree) >= 0.999
+    assert known_never_terminates(env_id) == (falls_expected == 0)
+
+
+def test_hopper_checks_both_signs_and_every_coordinate() -> None:
+    rule = known_termination("hopper")
+    assert rule is not None
+    rows = torch.zeros(6, 11)
+    rows[:, 0] = 1.2
+    rows[1, 0] = 0.69
+    rows[2, 1] = -0.21
+    rows[3, 4] = -101.0  # the known slip is to test the upper bound only
+    rows[4, 10] = 101.0
+    rows[5, 7] = torch.nan
+    assert rule(rows).tolist() == [False, True, True, True, True, True]
+
+
+def test_pen_ends_when_dropped() -> None:
+    rule = known_termination("AdroitHandPen-v1")
+    assert rule is not None
+    rows = torch.full((2, 45), 1.0)
+    rows[1, 26] = 0.07
+    assert rule(rows).tolist() == [False, True]
+    assert not known_never_terminates("AdroitHandPen-v1")
+
+
+def test_shapes_are_kept() -> None:
+    for env_id in ("Hopper-v5", "HalfCheetah-v5"):
+        rule = known_termination(env_id)
+        assert rule is not None
+        flags = rule(torch.zeros(4, 3, 17))
+        assert flags.shape == (4, 3) and flags.dtype == torch.bool
+
+
+def test_unknown_tasks_have_no_rule() -> None:
+    assert known_termination("Pendulum-v1") is None
+    assert not known_never_terminates("Pendulum-v1")
