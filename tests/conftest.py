@@ -1,0 +1,36 @@
+"""Every test starts from the same surroundings, whatever the developer's machine has set."""
+
+import os
+
+# Before torch and numpy are imported anywhere: two processes with one thread each beat one with two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+
+OUTSIDE_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE",
+    "AWS_SECRET_ACCESS_KEY",
+    "KF_PIPELINES_ENDPOINT",
+    "MLFLOW_TRACKING_URI",
+    "UNIO4_DEBUG",
+)
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No service and no dataset of the developer's is seen."""
+    for name in OUTSIDE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return Path(__file__).parents[1]

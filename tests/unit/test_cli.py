@@ -1,0 +1,235 @@
+"""The command: exit codes and one line for every error."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from unio4_lib import __version__, cli
+from unio4_lib.config import RunConfig
+from unio4_lib.errors import InputError
+
+SLOWEST_HELP_SECONDS = 0.6
+HOPPER = "minari:mujoco/hopper/medium-v0"
+SCORE = {"mean_return": 1200.4, "stderr": 31.2, "normalized": 37.5, "episodes": 20}
+SUMMARY: dict[str, Any] = {
+    "run_id": "run-1",
+    "stages": {"clone-behavior": {"seconds": 12.3, "reused": False}, "fit-critics": {"seconds": 4.0}},
+    "scores": {"behavior": SCORE},
+    "gate": {"checks": 12, "accepted": 3, "estimator": "return", "rule": "lower-bound"},
+}
+
+
+def unio4(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "unio4_lib.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of ``main`` in this process."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+@pytest.fixture
+def fake_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """``unio4_lib.run`` that records its call; an exception under "raise" is raised."""
+    seen: dict[str, Any] = {}
+
+    def run(config: RunConfig, output: Path, console: object) -> dict[str, Any]:
+        seen.update(config=config, output=output, console=console)
+        if "raise" in seen:
+            raise seen["raise"]
+        return SUMMARY
+
+    def evaluate_policy(folder: Path, **options: Any) -> dict[str, Any]:
+        seen.update(folder=folder, **options)
+        return SCORE
+
+    module = ModuleType("unio4_lib.run")
+    vars(module).update(run=run, evaluate_policy=evaluate_policy)
+    monkeypatch.setitem(sys.modules, "unio4_lib.run", module)
+    return seen
+
+
+def test_help_is_there_at_once() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert unio4("--help").returncode == 0
+        return time.perf_counter() - start
+
+    # The best of several: the machine may be busy, the command may not.
+    assert min(seconds() for _ in range(5)) < SLOWEST_HELP_SECONDS
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, unio4_lib.cli; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "--foo"], "error: No such option: --foo; see unio4 run --help"),
+        (["runn"], "error: No such command 'runn'. Did you mean 'run'?; see unio4 --help"),
+        (["evaluate"], "error: Missing argument 'RUN'; see unio4 evaluate --help"),
+        (["config"], "error: Missing command; see unio4 config --help"),
+        (
+            ["run", "--dataset", HOPPER, "--set", "improve.stps=3"],
+            "error: --set improve.stps=3: unknown key improve.stps; did you mean improve.steps?",
+        ),
+        (
+            ["run", "--dataset", HOPPER, "--preset", "fast"],
+            "error: --preset fast: no such preset; expected one of quick, standard, paper",
+        ),
+        (
+            ["run", "--dataset", HOPPER, "--seed", "-1"],
+            "error: --seed: seed is -1; expected a whole number >= 0",
+        ),
+        (
+            ["evaluate", "nowhere"],
+            "error: nowhere: no such folder; expected a run such as runs/latest, or a policy",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], line: str) -> None:
+    ended = unio4(*arguments)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", line + "\n")
+
+
+def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version") == (0, f"unio4 {__version__}\n", "")
+    code, out, _ = call(capsys)
+    assert code == 0
+    assert "evaluate" in out
+
+
+def test_run_hands_over_the_settings(fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(
+        capsys,
+        *("run", "--dataset", HOPPER, "--preset", "standard", "--set", "improve.steps=300"),
+        *("--set", "improve.clip=0.1", "--seed", "7", "--output", "elsewhere", "--json"),
+    )
+    assert (code, err) == (0, "")
+    assert json.loads(out) == SUMMARY
+    config = fake_run["config"]
+    assert (config.dataset, config.seed) == (HOPPER, 7)
+    assert (config.improve.steps, config.improve.clip) == (300, 0.1)
+    assert fake_run["output"] == Path("elsewhere")
+    assert fake_run["console"].stderr
+
+
+def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "run", "--dataset", HOPPER, "--quiet")
+    assert code == 0
+    assert fake_run["console"] is None
+    row = next(line for line in out.splitlines() if "clone-behavior" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        *("clone-behavior", "12.3", "1200.4", "31.2", "37.5")
+    ]
+    assert "gate: 3 of 12 candidates accepted (lower-bound)" in out
+
+
+def test_paper_preset_says_that_the_task_is_unknown(
+    fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, err = call(capsys, "run", "--dataset", "minari:mine", "--preset", "paper", "--json")
+    assert json.loads(out) == SUMMARY
+    assert err.startswith("note: no task of the paper preset fits dataset minari:mine")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("row 3 is\nNaN"), 2, "error: row 3 is NaN"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a"),
+            2,
+            "error: no space left on the disk for runs/a; free some or choose another --output",
+        ),
+        (
+            RuntimeError("write failed: No space left on device (os error 28)"),
+            2,
+            "error: no space left on the disk; free some or choose another --output",
+        ),
+        (
+            ZeroDivisionError("float division"),
+            1,
+            "error: ZeroDivisionError: float division (UNIO4_DEBUG=1 or --debug shows where)",
+        ),
+        (ValueError(), 1, "error: ValueError: no message (UNIO4_DEBUG=1 or --debug shows where)"),
+        (KeyboardInterrupt(), 130, "error: interrupted"),
+        (SystemExit(75), 75, ""),
+    ],
+)
+def test_what_happens_when_a_run_fails(
+    error: BaseException, code: int, line: str, fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run["raise"] = error
+    found, out, err = call(capsys, "run", "--dataset", HOPPER, "--quiet")
+    assert (found, out, err.removesuffix("\n")) == (code, "", line)
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_traceback_on_demand(
+    way: str,
+    fake_run: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake_run["raise"] = ZeroDivisionError("oops")
+    if way == "variable":
+        monkeypatch.setenv("UNIO4_DEBUG", "1")
+    arguments = ["run", "--dataset", HOPPER, *(["--debug"] if way == "option" else [])]
+    code, _, err = call(capsys, *arguments)
+    assert code == 1
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith("error: ZeroDivisionError: oops\n")
+
+
+def test_evaluate(fake_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "evaluate", str(tmp_path), "--episodes", "9", "--sampled", "--json")
+    assert (code, json.loads(out)) == (0, SCORE)
+    assert fake_run["folder"] == tmp_path
+    assert (fake_run["episodes"], fake_run["sampled"], fake_run["seed"]) == (9, True, 1_000_003)
+    _, out, _ = call(capsys, "evaluate", str(tmp_path))
+    assert "1200.4" in out
+    assert fake_run["sampled"] is False
+
+
+def test_config_commands() -> None:
+    runner = CliRunner()
+    shown = runner.invoke(cli.app, ["config", "show", "--dataset", HOPPER, "--origins"])
+    assert shown.exit_code == 0
+    assert f"dataset: {HOPPER}  # --dataset\n" in shown.stdout
+    schema = json.loads(runner.invoke(cli.app, ["config", "schema"]).stdout)
+    assert schema["additionalProperties"] is False
+    assert runner.invoke(cli.app, ["config", "docs"]).stdout.startswith("# Settings\n")
+
+
+def test_dataset_commands_are_mounted(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "dataset", "--help")
+    assert code == 0
+    assert "inspect" in out
+    code, out, err = call(capsys, "dataset", "inspect", "nonsense:x")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+
+
+def test_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m unio4_lib.cli config schema | head -c 1"
+    ended = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert (ended.stdout, ended.stderr) == ("{", "")

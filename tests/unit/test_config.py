@@ -1,0 +1,287 @@
+"""Settings: layers, presets, the paper's table, and every way to get them wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unio4_lib.config import RunConfig, config_digest
+from unio4_lib.config_docs import config_yaml, reference_page
+from unio4_lib.config_io import PRESETS, dataset_words, find_task, load_config, resolve_config, task_table
+from unio4_lib.config_keys import known_keys, nearest_key
+from unio4_lib.errors import InputError
+
+HOPPER = "minari:mujoco/hopper/medium-v0"
+
+
+def line_of(**arguments: object) -> str:
+    """The message of a refused configuration; it must be one line."""
+    with pytest.raises(InputError) as caught:
+        load_config(**{"dataset": HOPPER, **arguments})  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def paper(task: str) -> RunConfig:
+    return load_config("paper", dataset=f"minari:D4RL/{task}-v2")
+
+
+# Wrong settings on the command line and the exact line that each must give.
+BAD_SETTINGS = {
+    "improve.steps": "--set improve.steps: expected key=value, for example --set improve.steps=2000",
+    "=3": "--set =3: expected key=value, for example --set improve.steps=2000",
+    "improv.steps=3": "--set improv.steps=3: unknown key improv.steps; did you mean improve.steps?",
+    "critics.expectille=.8": (
+        "--set critics.expectille=.8: unknown key critics.expectille; did you mean critics.expectile?"
+    ),
+    "expectile=.8": "--set expectile=.8: unknown key expectile; did you mean critics.expectile?",
+    "sed=3": "--set sed=3: unknown key sed; did you mean seed?",
+    "improve=3": "--set improve=3: improve is a section; expected one of its keys, such as improve.steps",
+    "improve.steps=many": ("--set improve.steps=many: improve.steps is 'many'; expected a whole number >= 1"),
+    "improve.steps=2.5": "--set improve.steps=2.5: improve.steps is 2.5; expected a whole number >= 1",
+    "improve.steps=": "--set improve.steps=: improve.steps is null; expected a whole number >= 1",
+    "improve.steps='5'": "--set improve.steps='5': improve.steps is '5'; expected a whole number >= 1",
+    "improve.steps=0": "--set improve.steps=0: improve.steps is 0; expected a whole number >= 1",
+    "improve.clip=2": "--set improve.clip=2: improve.clip is 2; expected a number > 0 and < 1",
+    "critics.discount=.nan": (
+        "--set critics.discount=.nan: critics.discount is nan; expected a number >= 0 and < 1"
+    ),
+    "finetune.target_kl=no": (
+        "--set finetune.target_kl=no: finetune.target_kl is false; expected a number > 0 or null"
+    ),
+    "seed=true": "--set seed=true: seed is true; expected a whole number >= 0",
+    "behavior.bootstrap=1": ("--set behavior.bootstrap=1: behavior.bootstrap is 1; expected true or false"),
+    "device=tpu": "--set device=tpu: device is 'tpu'; expected one of auto, cpu, cuda",
+    "behavior.hidden=[]": (
+        "--set behavior.hidden=[]: behavior.hidden is []; "
+        "expected a list of at least one entry, each a whole number >= 1"
+    ),
+    "behavior.hidden=[64,x]": (
+        "--set behavior.hidden=[64,x]: behavior.hidden entry 1 is 'x'; "
+        "expected a list of at least one entry, each a whole number >= 1"
+    ),
+    "improve.steps=[1": (
+        "--set improve.steps=[1: line 1, column 3 expected ',' or ']', but got '<stream end>'"
+    ),
+    "dynamics.elites=99": (
+        "--set dynamics.elites=99: dynamics.elites is 99; expected at most dynamics.members, which is 5"
+    ),
+    "behavior.holdout_fraction=1": (
+        "--set behavior.holdout_fraction=1: behavior.holdout_fraction is 1; expected a number > 0 and < 1"
+    ),
+    "evaluate.seed=0": (
+        "--set evaluate.seed=0: evaluate.seed is 0; expected another number than seed, "
+        "so that no policy is scored on the episodes it was trained on"
+    ),
+}
+
+
+@pytest.mark.parametrize("setting", BAD_SETTINGS)
+def test_bad_setting_gives_one_exact_line(setting: str) -> None:
+    overrides = ["dynamics.members=5", setting]
+    assert line_of(overrides=overrides) == BAD_SETTINGS[setting]
+
+
+# Wrong files and the exact rest of the line after the file's name.
+BAD_FILES = {
+    "improve:\n  stps: 3\n": "unknown key improve.stps; did you mean improve.steps?",
+    "improve:\n  steps: 5\n  steps: 6\n": "line 3, column 3 key steps is given twice",
+    "seed: 1\nseed: 2\n": "line 2, column 1 key seed is given twice",
+    "improve: [1\nseed: 3\n": "line 2, column 5 expected ',' or ']', but got ':'",
+    "- 1\n": "found a list; expected keys and values, such as seed: 1",
+    "improve: 3\n": "improve is a section; expected one of its keys, such as improve.steps",
+    "improve:\n  steps: x\n": "improve.steps is 'x'; expected a whole number >= 1",
+    "a: !!python/object/apply:os.system [ls]\n": (
+        "line 1, column 4 could not determine a constructor for the tag "
+        "'tag:yaml.org,2002:python/object/apply:os.system'"
+    ),
+    "? [1]\n: 2\n": "line 1, column 3 a key must be a single word",
+    "finetune: {minibatch_size: 99, num_envs: 2, rollout_steps: 3}\n": (
+        "finetune.minibatch_size is 99; expected at most finetune.num_envs x finetune.rollout_steps, "
+        "which is 6"
+    ),
+    "finetune: {env_steps: 100, warmup_steps: 100}\n": (
+        "finetune.warmup_steps is 100; expected less than finetune.env_steps, which is 100"
+    ),
+    "improve: {steps: 5, evaluate_every: 6}\n": (
+        "improve.evaluate_every is 6; expected at most improve.steps, which is 5 (the gate would never look)"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", BAD_FILES)
+def test_bad_file_gives_one_exact_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert line_of(file=path) == f"{path}: {BAD_FILES[text]}"
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    absent = tmp_path / "absent.yaml"
+    assert line_of(file=absent) == f"{absent}: no such file; expected a YAML file of settings"
+    assert line_of(file=tmp_path) == f"{tmp_path}: cannot be read (Is a directory); expected a YAML file"
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"seed: \xff")
+    assert line_of(file=binary) == f"{binary}: not UTF-8 text (byte 6); expected a YAML file"
+
+
+def test_impossible_preset_lists_the_presets() -> None:
+    expected = "--preset papr: no such preset; expected one of quick, standard, paper"
+    assert line_of(preset="papr") == expected
+    assert line_of(preset="../../etc/passwd").endswith("expected one of quick, standard, paper")
+
+
+def test_dataset_is_required() -> None:
+    with pytest.raises(InputError, match=r"^dataset is not set; expected --dataset \(minari:, d4rl:"):
+        load_config()
+
+
+def test_later_layers_win(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 3\nimprove: {steps: 4_000, horizon: 7}\n")
+    task = "minari:D4RL/pen/human-v2"
+    resolved = resolve_config("paper", path, ["improve.horizon=9", "seed=4"], dataset=task, seed=5)
+    assert resolved.config.improve.clip == 0.25  # preset
+    assert resolved.config.improve.learning_rate == 1e-5  # task, over the preset's 1e-4
+    assert resolved.config.improve.steps == 4_000  # file, over the preset's 10,000
+    assert resolved.config.improve.horizon == 9  # --set, over the file's 7 and the task's 50
+    assert resolved.config.seed == 5  # --seed, over --set
+    wanted = {
+        "improve.clip": "preset paper",
+        "improve.learning_rate": "task pen-human",
+        "improve.steps": str(path),
+        "improve.horizon": "--set improve.horizon=9",
+        "seed": "--seed",
+        "improve.margin": "default",
+    }
+    assert {key: resolved.origins[key] for key in wanted} == wanted
+
+
+def test_numbers_are_read_as_people_write_them() -> None:
+    config = load_config(
+        dataset=HOPPER, overrides=["improve.steps=1e3", "improve.learning_rate=1e-4", "critics.steps=2_000"]
+    )
+    assert (config.improve.steps, config.improve.learning_rate, config.critics.steps) == (1000, 1e-4, 2000)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid_and_survive_their_file(preset: str, tmp_path: Path) -> None:
+    config = load_config(preset, dataset=HOPPER)
+    path = tmp_path / "config.yaml"
+    path.write_text(config_yaml(config))
+    again = load_config("standard", path)  # whatever the preset: the file says everything
+    assert again == config
+    assert config_digest(again) == config_digest(config)
+
+
+def test_digest_depends_on_values_only() -> None:
+    base = load_config(dataset=HOPPER)
+    digest = config_digest(base)
+    assert len(digest) == 64
+    same = load_config(dataset=HOPPER, overrides=[f"improve.steps={base.improve.steps}", "improve.entropy=0"])
+    assert config_digest(same) == digest
+    assert config_digest(load_config(dataset=HOPPER, seed=1)) != digest
+
+
+@pytest.mark.parametrize("task", task_table("paper"))
+def test_every_task_is_valid_and_found_by_its_names(task: str) -> None:
+    domain, _, kind = task.partition("-")
+    for dataset in (f"minari:D4RL/{domain}/{kind}-v2", f"d4rl:/data/hopper-medium/{domain}_{kind}-v2.hdf5"):
+        resolved = resolve_config("paper", dataset=dataset)
+        assert f"task {task}" in resolved.origins.values()
+        assert resolved.notes == ()
+
+
+def test_unknown_task_says_so_in_one_line() -> None:
+    resolved = resolve_config("paper", dataset="minari:mine/robot-v0")
+    note = "no task of the paper preset fits dataset minari:mine/robot-v0: its general values are used"
+    assert resolved.notes == (note,)
+    assert resolve_config("quick", dataset="minari:mine/robot-v0").notes == ()
+
+
+def test_names_of_datasets() -> None:
+    assert dataset_words("minari:mujoco/hopper/medium-replay-v0") == [
+        *("mujoco", "hopper", "medium", "replay", "v0")
+    ]
+    assert find_task("collect:Hopper-v5?level=medium-expert&steps=9", "paper") == "hopper-medium-expert"
+    assert find_task("d4rl:/hopper-medium/x.hdf5", "paper") is None
+
+
+def test_paper_locomotion() -> None:
+    config = paper("halfcheetah/medium")
+    assert config.behavior.activation == "tanh"
+    assert config.prepare.normalize_observations
+    assert (config.critics.kind, config.critics.expectile, config.critics.steps) == ("iql", 0.7, 2_000_000)
+    assert (config.critics.q_hidden, config.critics.v_hidden) == ((1024, 1024), (512, 512, 512))
+    assert config.behavior.hidden == (256, 256, 256)
+    assert (config.behavior.steps, config.behavior.batch_size) == (400_000, 512)
+    assert (config.improve.horizon, config.improve.steps, config.improve.rule) == (1000, 10_000, "mean")
+    assert (config.dynamics.members, config.dynamics.elites) == (7, 5)
+    assert not paper("halfcheetah/medium-replay").prepare.normalize_observations
+    assert paper("halfcheetah/medium-expert").critics.kind == "sarsa"
+    assert paper("hopper/medium-expert").critics.kind == "sarsa"
+    assert paper("walker2d/medium-expert").critics.kind == "iql"
+    assert paper("walker2d/medium-replay").critics.steps == 500_000
+
+
+def test_paper_other_families() -> None:
+    maze = paper("antmaze/large-diverse")
+    assert (maze.critics.expectile, maze.critics.q_hidden) == (0.9, (256, 256, 256))
+    assert (maze.improve.horizon, maze.evaluate.episodes) == (150, 50)
+    for kind, steps in (("complete", 500_000), ("partial", 1_000_000), ("mixed", 1_000_000)):
+        kitchen = paper(f"kitchen/{kind}")
+        assert (kitchen.improve.steps, kitchen.critics.steps) == (1000, steps)
+    assert paper("kitchen/mixed").behavior.alpha == 0.0
+    pen = paper("pen/human")
+    assert (pen.critics.steps, pen.behavior.steps) == (1_000_000, 200_000)
+    assert (pen.dynamics.patience, paper("pen/cloned").dynamics.patience) == (20, 10)
+    for domain in ("pen", "hammer", "door", "relocate"):
+        for kind in ("human", "cloned"):
+            config = paper(f"{domain}/{kind}")
+            assert config.prepare.clip_actions
+            assert (config.improve.learning_rate, config.dynamics.learning_rate) == (1e-5, 3e-4)
+            assert config.dynamics.hidden == (400,) * 4
+    assert paper("door/human").improve.steps == 5_000
+
+
+@pytest.mark.parametrize(
+    ("task", "rate", "epochs", "minibatch", "critic"),
+    [
+        ("halfcheetah/medium", 3e-5, 30, 128, "refit"),
+        ("halfcheetah/medium-expert", 2e-5, 10, 128, "refit"),
+        ("halfcheetah/medium-replay", 3e-5, 20, 128, "refit"),
+        ("hopper/medium", 1e-5, 5, 128, "refit"),
+        ("hopper/medium-expert", 6e-6, 5, 128, "refit"),
+        ("walker2d/medium-replay", 1e-5, 20, 128, "offline"),
+        ("pen/cloned", 3e-6, 10, 256, "refit"),
+        ("hammer/human", 8e-6, 10, 256, "refit"),
+        ("door/cloned", 8e-6, 10, 256, "offline"),
+    ],
+)
+def test_paper_online(task: str, rate: float, epochs: int, minibatch: int, critic: str) -> None:
+    online = paper(task).finetune
+    found = (online.actor_learning_rate, online.epochs, online.minibatch_size, online.critic)
+    assert found == (rate, epochs, minibatch, critic)
+    assert (online.clip, online.num_envs * online.rollout_steps) == (0.05, 2048)
+    assert (online.critic_learning_rate, online.entropy) == (2e-4, 0.01)
+
+
+def test_every_key_is_described() -> None:
+    assert [key.name for key in known_keys().values() if len(key.meaning) < 10] == []
+
+
+def test_nearest_key_is_itself_for_every_key() -> None:
+    assert [name for name in known_keys() if nearest_key(name) != name] == []
+
+
+def test_committed_reference_page_is_current(repository: Path) -> None:
+    page = (repository / "docs" / "config.md").read_text(encoding="utf-8")
+    assert page == reference_page(), "run: make docs-config"
+
+
+def test_origins_are_comments() -> None:
+    resolved = resolve_config(dataset=HOPPER, overrides=["improve.clip=0.1"])
+    text = config_yaml(resolved.config, resolved.origins)
+    assert "  clip: 0.1  # --set improve.clip=0.1\n" in text
+    assert yaml.safe_load(text)["dataset"] == HOPPER

@@ -1,0 +1,111 @@
+"""The doctor names what is broken and does not mind what is not set up."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from unio4_lib import cli, doctor
+from unio4_lib.doctor import Finding, examine
+
+# Nothing listens on port 1.
+NOBODY = "http://127.0.0.1:1"
+
+
+class HealthyAt(BaseHTTPRequestHandler):
+    """A server that is healthy at MLflow's and KFP's addresses and nowhere else."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path in ("/health", "/apis/v2beta1/healthz") else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), HealthyAt) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+def test_this_machine_is_ready(tmp_path: Path) -> None:
+    findings = {finding.name: finding for finding in examine(tmp_path / "not" / "yet", {})}
+    needed = ("Python", "PyTorch", "MuJoCo", "native simulation", "disk")
+    assert {name: findings[name].state for name in needed} == dict.fromkeys(needed, "ok")
+    services = ("S3", "MLflow", "Kubeflow Pipelines")
+    assert {name: findings[name].state for name in services} == dict.fromkeys(services, "absent")
+
+
+def test_lines() -> None:
+    assert Finding("disk", "ok", "fine").line() == "✔ disk: fine"
+    assert Finding("disk", "broken", "full").line() == "✘ disk: full"
+    assert Finding("S3", "absent", "not set").line() == "– S3: not set"
+
+
+def test_minari_counts_datasets(tmp_path: Path) -> None:
+    assert doctor.check_minari({"MINARI_DATASETS_PATH": str(tmp_path / "absent")})[0] == "absent"
+    for name in ("a/one-v0", "two-v0"):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "data" / "metadata.json").write_text("{}")
+    found = doctor.check_minari({"MINARI_DATASETS_PATH": str(tmp_path)})
+    assert found == ("ok", f"2 datasets in {tmp_path}")
+
+
+def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    assert doctor.check_disk(taken / "runs")[0] == "broken"
+    monkeypatch.setattr(doctor, "LEAST_FREE_GIB", 1e9)
+    state, text = doctor.check_disk(tmp_path)
+    assert state == "broken"
+    assert text.endswith("expected at least 1000000000 GiB")
+
+
+def test_services_that_answer(server: str) -> None:
+    assert doctor.check_mlflow({"MLFLOW_TRACKING_URI": server}) == ("ok", f"{server}/health answers 200")
+    assert doctor.check_kfp({"KF_PIPELINES_ENDPOINT": server.removeprefix("http://")})[0] == "ok"
+    sick = doctor.check_mlflow({"MLFLOW_TRACKING_URI": f"{server}/elsewhere"})
+    assert sick == ("broken", f"{server}/elsewhere/health answers 503 Service Unavailable")
+
+
+def test_services_that_do_not_answer() -> None:
+    state, text = doctor.check_mlflow({"MLFLOW_TRACKING_URI": NOBODY})
+    assert state == "broken"
+    assert text.startswith(f"{NOBODY}/health cannot be reached (")
+    assert doctor.check_kfp({"KF_PIPELINES_ENDPOINT": NOBODY})[0] == "broken"
+    assert doctor.check_mlflow({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})[0] == "ok"
+
+
+def test_s3_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("boto3", reason="the extra s3 is not installed")
+    surroundings = {
+        "AWS_ENDPOINT_URL": NOBODY,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "here-1",
+    }
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    finding = next(finding for finding in examine(tmp_path, surroundings) if finding.name == "S3")
+    assert finding.state == "broken"
+    assert NOBODY in finding.text
+
+
+def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail() -> tuple[doctor.State, str]:
+        raise ImportError("libtorch.so: no\nsuch file")
+
+    monkeypatch.setattr(doctor, "check_torch", fail)
+    finding = next(finding for finding in examine(tmp_path, {}) if finding.name == "PyTorch")
+    assert finding == Finding("PyTorch", "broken", "ImportError: libtorch.so: no")
+    ended = CliRunner().invoke(cli.app, ["doctor", "--output", str(tmp_path)])
+    assert ended.exit_code == 1
+    assert "✘ PyTorch: ImportError" in ended.stdout
