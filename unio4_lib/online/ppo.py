@@ -128,7 +128,8 @@ class PPO:
         normalize: Literal["frozen", "running"] = "frozen",
     ) -> None:
         if policy.spec.members != 1:
-            raise ValueError(f"PPO improves one policy; this one has {policy.spec.members} members: choose one")
+            found = policy.spec.members
+            raise ValueError(f"PPO improves one policy, found {found} members: choose one with members()")
         self.policy, self.value, self.config = policy, value, config
         self.normalize = normalize
         self.device = policy.observation_mean.device
@@ -249,7 +250,7 @@ class PPO:
 
     def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.max_grad_norm)
         optimizer.step()
 

@@ -1,0 +1,98 @@
+"""Fine-tuning of an offline policy in its environment, without a drop at the switch."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from unio4_lib.config import FinetuneConfig
+from unio4_lib.evaluation import EpisodeStats, SimFactory
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.online.ppo import PPO, Metrics
+from unio4_lib.online.value import ValueFunction
+
+WARMUP_EPOCHS = 20  # passes over the warm-up batch: it is small, and V starts from nothing
+
+Evaluate = Callable[[GaussianPolicy], EpisodeStats]
+Progress = Callable[[int, Metrics], None]  # environment steps so far, metrics of the round
+
+
+class CurvePoint(NamedTuple):
+    """One evaluation on the learning curve."""
+
+    env_steps: int
+    stats: EpisodeStats
+
+
+class FineTuning:
+    """PPO from a given policy; ``run`` yields the learning curve while it trains.
+
+    The first point is the unchanged policy at 0 environment steps. The next ``warmup_steps`` only fit V:
+    a policy that follows the advantages of an untrained V forgets what it knew. Only then it moves.
+    All steps count against ``env_steps``, those of the warm-up too. The policy is updated in place, and
+    the delivered policy is the last one: choosing the best point of a noisy curve would report luck.
+    """
+
+    def __init__(
+        self,
+        policy: GaussianPolicy,
+        config: FinetuneConfig,
+        make_sim: SimFactory,
+        *,
+        seed: int,
+        initial_value: ValueFunction | None = None,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        if initial_value is None:
+            dim = policy.spec.observation_dim
+            initial_value = ValueFunction.create(dim, config.value_hidden, generator=generator)
+        value = initial_value.to(policy.observation_mean.device)
+        self.config = config
+        self.ppo = PPO(policy, value, make_sim(config.num_envs), config, seed=seed)
+        self.next_evaluation = 0
+        self.warm = False
+
+    def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]:
+        """Train to the end of the budget.
+
+        ``progress`` is called after every round; there and at every point of the curve ``state_dict``
+        is complete, so a run may be stopped and taken up at any of them.
+        """
+        while True:
+            if self.ppo.env_steps >= self.next_evaluation:
+                steps = self.ppo.env_steps
+                self.next_evaluation = self._following_evaluation(steps)
+                yield CurvePoint(steps, evaluate(self.ppo.policy))
+            if self.ppo.env_steps >= self.config.env_steps:
+                return
+            metrics = self.advance()
+            if progress is not None:
+                progress(self.ppo.env_steps, metrics)
+
+    def _following_evaluation(self, steps: int) -> int:
+        """The next multiple of ``evaluate_every``; the end of the budget is always evaluated."""
+        every = self.config.evaluate_every
+        return min((steps // every + 1) * every, max(self.config.env_steps, steps + 1))
+
+    def advance(self) -> Metrics:
+        """One round: the warm-up if it is due, else a batch and its update."""
+        if not self.warm:
+            self.warm = True
+            if self.config.warmup_steps > 0:
+                return self._warm_up()
+        return self.ppo.train()
+
+    def _warm_up(self) -> Metrics:
+        rollout = self.ppo.collect(-(-self.config.warmup_steps // self.config.num_envs))
+        return self.ppo.warm_up(rollout, WARMUP_EPOCHS)
+
+    def close(self) -> None:
+        self.ppo.collector.sim.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"ppo": self.ppo.state_dict(), "next_evaluation": self.next_evaluation, "warm": self.warm}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ppo.load_state_dict(state["ppo"])
+        self.next_evaluation = state["next_evaluation"]
+        self.warm = state["warm"]
