@@ -6,9 +6,11 @@ keeps the solver's warm start and exposes all derived quantities, so it equals G
 """
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from itertools import repeat
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -24,12 +26,8 @@ from unio4_lib.sim.seeding import env_generators, restore_generators, save_gener
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION.value)  # includes controls and the warm start
 
 
-class _Slot(NamedTuple):
-    """One environment as the threads see it."""
-
-    row: int
-    data: mujoco.MjData
-    control: Array  # view into the simulator's memory
+def _exhaust(calls: Iterable[None]) -> None:
+    deque(calls, maxlen=0)
 
 
 def _is_native(env: gymnasium.Env) -> bool:
@@ -95,7 +93,7 @@ class NativeSim:
         self._model: mujoco.MjModel = plain.model
         self._frame_skip: int = plain.frame_skip
         self._task: Task = TASKS[type(plain)](plain)
-        self._make_slots()
+        self._make_datas()
         self._threads = max(1, min(threads or default_threads(), num_envs))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self._generators: list[np.random.Generator] = []
@@ -104,9 +102,9 @@ class NativeSim:
         self.observations: Array = self._task.observe(self._now)
         self.observation_dim: int = self.observations.shape[1]
 
-    def _make_slots(self) -> None:
+    def _make_datas(self) -> None:
         self._datas = [mujoco.MjData(self._model) for _ in range(self.num_envs)]
-        self._slots = [_Slot(i, data, data.ctrl) for i, data in enumerate(self._datas)]
+        self._controls: list[Array] = [data.ctrl for data in self._datas]  # views into their memory
         self._gathers = {field: _Gather(self._datas, field) for field in self._task.fields}
 
     def _gather(self) -> Fields:
@@ -130,19 +128,20 @@ class NativeSim:
 
     def step(self, actions: Array) -> StepResult:
         """Apply actions [N, A] and reset what ended."""
-        return self._step(actions, self._slots, None)
+        return self._step(actions, None)
 
     def step_active(self, actions: Array, active: Flags) -> StepResult:
         """As ``step``, but leave environments where ``active`` [N] is false as they are.
 
         Their rows of the result hold the present observation, reward 0 and no flag.
         """
-        return self._step(actions, [slot for slot in self._slots if active[slot.row]], active)
+        return self._step(actions, active)
 
-    def _step(self, actions: Array, slots: list[_Slot], active: Flags | None) -> StepResult:
+    def _step(self, actions: Array, active: Flags | None) -> StepResult:
         actions = self._checked(actions)
         before = self._now
-        self._simulate(slots, actions)
+        rows = np.arange(self.num_envs) if active is None else np.flatnonzero(active)
+        self._simulate(rows, actions)
         self._now = self._gather()
         rewards, terminals = self._task.judge(before, self._now, actions)
         next_observations = self._task.observe(self._now)
@@ -174,26 +173,25 @@ class NativeSim:
         timeouts: Flags = (self._elapsed >= self.max_episode_steps) & ~terminals
         return timeouts if active is None else timeouts & active
 
-    def _simulate(self, slots: list[_Slot], actions: Array) -> None:
-        # All threads draw from one iterator, so a slow environment never holds up a fixed share.
-        queue = iter(slots)
-        helpers = (
-            [self._pool.submit(self._work, queue, actions) for _ in range(self._threads - 1)]
-            if self._pool
-            else []
-        )
-        self._work(queue, actions)
-        for helper in helpers:
-            helper.result()
+    def _simulate(self, rows: NDArray[np.intp], actions: Array) -> None:
+        for row in rows:
+            self._controls[row][:] = actions[row]
+        datas = [self._datas[row] for row in rows]
+        self._for_each(datas, mujoco.mj_step, self._frame_skip)
+        if self._task.needs_contact_forces:
+            self._for_each(datas, mujoco.mj_rnePostConstraint)
 
-    def _work(self, queue: Iterator[_Slot], actions: Array) -> None:
-        model, frame_skip, step = self._model, self._frame_skip, mujoco.mj_step
-        contact_forces = self._task.needs_contact_forces
-        for row, data, control in queue:
-            control[:] = actions[row]
-            step(model, data, frame_skip)
-            if contact_forces:
-                mujoco.mj_rnePostConstraint(model, data)
+    def _for_each(self, datas: list[mujoco.MjData], function: Callable[..., None], *arguments: Any) -> None:
+        """Call ``function(model, data, *arguments)`` for all ``datas``, shared between the threads."""
+        # All threads draw from one iterator, so a slow environment never holds up a fixed share. The loop
+        # itself runs in map: a thread holds the interpreter lock for less than a microsecond per call.
+        calls = (repeat(self._model), iter(datas), *map(repeat, arguments))
+        helpers = min(self._threads, len(datas)) - 1
+        pool = self._pool
+        running = [pool.submit(_exhaust, map(function, *calls)) for _ in range(helpers)] if pool else []
+        _exhaust(map(function, *calls))
+        for helper in running:
+            helper.result()
 
     def _restart(self, ended: NDArray[np.intp], next_observations: Array) -> Array:
         """Begin new episodes in the environments ``ended`` [K]. Returns observations [N, D]."""
@@ -224,7 +222,7 @@ class NativeSim:
             raise ValueError(f"simulator states have shape {states.shape}, {self.env_id} needs {expected}")
         for row, data in zip(states, self._datas, strict=True):
             mujoco.mj_setState(self._model, data, row, STATE_SPEC)
-            # Derived fields lag the state, so computing them again would not give what was saved.
+        # Derived fields lag the state, so computing them again would not give what was saved.
         for field, gather in self._gathers.items():
             saved = np.asarray(state["fields"][field])
             for view, row in zip(gather.views, saved, strict=True):
