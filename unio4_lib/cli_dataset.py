@@ -1,11 +1,15 @@
 """``unio4 dataset``: list, inspect and collect datasets."""
 
+import contextlib
 import json
+import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
+from rich.progress import Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
 from unio4_lib.data.collect_spec import LEVELS
@@ -17,6 +21,7 @@ from unio4_lib.errors import InputError
 app = typer.Typer(no_args_is_help=True, help="List, inspect and collect datasets.")
 
 BAR_WIDTH = 40
+LINE_SECONDS = 10.0  # between lines of progress when there is no terminal
 PLAIN_WIDTH = 100  # of tables when the output is no terminal
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
@@ -103,8 +108,30 @@ def collect_dataset(
     spec = collect_spec(parse_source(_collect_source(environment, flags, env_kwarg or [])))
     from unio4_lib.data.collect import collect  # trains a policy: torch and a simulator, only when asked for
 
-    source = f"minari:{collect(spec)}"
+    with _collect_progress() as progress:
+        source = f"minari:{collect(spec, progress)}"
     typer.echo(json.dumps({"source": source}) if as_json else source)
+
+
+@contextlib.contextmanager
+def _collect_progress() -> Iterator[Callable[[str, int, int, float], None]]:
+    """A bar on a terminal, one line per interval otherwise; always on standard error."""
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), TextColumn("return {task.fields[mean_return]:,.0f}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+        printed = time.monotonic()
+
+        def report(phase: str, done: int, total: int, mean_return: float) -> None:
+            nonlocal printed
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=total, mean_return=mean_return)
+            bar.update(tasks[phase], completed=done, total=total, mean_return=mean_return)
+            if not console.is_terminal and time.monotonic() - printed >= LINE_SECONDS:
+                printed = time.monotonic()
+                typer.echo(f"{phase}: {done:,} of {total:,} steps, mean return {mean_return:,.0f}", err=True)
+
+        yield report
 
 
 def _collect_source(environment: str, flags: dict[str, Any], env_kwargs: list[str]) -> str:

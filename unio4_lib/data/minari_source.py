@@ -87,9 +87,8 @@ def _fetch(dataset_id: str, download: bool) -> None:
     import minari  # only now: it is slow to import and a local dataset does not need it
 
     try:
-        with contextlib.redirect_stdout(
-            sys.stderr
-        ):  # Minari reports with print; standard output is for results
+        # Minari reports with print; standard output is for results.
+        with contextlib.redirect_stdout(sys.stderr):
             minari.download_dataset(dataset_id)
     except Exception as error:  # each remote store of Minari has its own exceptions
         reason = " ".join(str(error).split())[:160] or type(error).__name__

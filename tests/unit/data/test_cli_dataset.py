@@ -88,10 +88,18 @@ def test_mistakes_reach_the_caller_as_input_errors(source: str) -> None:
 def test_collect_builds_the_spec_from_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[CollectSpec] = []
     module = ModuleType("unio4_lib.data.collect")
-    module.collect = lambda spec, progress=None: seen.append(spec) or "made/set-v0"  # type: ignore[attr-defined]
+
+    def collect(spec: CollectSpec, progress: Callable[[str, int, int, float], None]) -> str:
+        seen.append(spec)
+        progress("train", 10, 100, 3.5)
+        return "made/set-v0"
+
+    module.collect = collect  # type: ignore[attr-defined]
+    monkeypatch.setattr("unio4_lib.cli_dataset.LINE_SECONDS", 0.0)
     monkeypatch.setitem(sys.modules, "unio4_lib.data.collect", module)
     result = run("collect", "Hopper-v5", "--level", "expert", "--steps", "500", "--env-kwarg", "a=1")
     assert result.stdout == "minari:made/set-v0\n"
+    assert "train: 10 of 100 steps" in result.stderr
     assert seen == [CollectSpec("Hopper-v5", level="expert", steps=500, env_kwargs={"a": 1})]
     assert json.loads(run("collect", "collect:Hopper-v5?seed=2", "--json").stdout) == {
         "source": "minari:made/set-v0"

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,11 @@ import pytest
 
 from unio4_lib.data import sources
 from unio4_lib.data.collect_spec import CollectSpec
+from unio4_lib.data.reference import D4RL_SCORES, d4rl_reference
 from unio4_lib.data.sources import Source, collect_spec, load_transitions, parse_source
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
+from unio4_lib.evaluation import REFERENCE_SCORES, reference_scores
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,7 @@ def test_grammar(text: str, source: Source) -> None:
         ("collect:Hopper-v5?level=target", "give one of the two"),
         ("s3://bucket/key", "s3: is reserved"),
         ("transitions:/nowhere/at/all", "no such folder"),
+        ("transitions:/no\nwhere", "no such folder"),
     ],
 )
 def test_mistakes_give_one_line(text: str, words: str) -> None:
@@ -104,3 +108,24 @@ def test_a_saved_folder_is_a_source(make_transitions: Callable[..., Transitions]
     data = make_transitions((3, 2))
     data.save(tmp_path / "mine")
     assert load_transitions(f"transitions:{tmp_path / 'mine'}").digest() == data.digest()
+
+
+def test_reading_needs_no_torch_and_no_simulator() -> None:
+    code = (
+        "import sys, unio4_lib.data.sources, unio4_lib.data.normalize, unio4_lib.cli_dataset;"
+        "assert not {'torch', 'mujoco'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_both_tables_of_reference_scores_agree() -> None:
+    assert D4RL_SCORES == REFERENCE_SCORES
+    for name in (
+        "Hopper-v5",
+        "AdroitHandPen-v1",
+        "FrankaKitchen-v1",
+        "AntMaze_UMaze-v5",
+        "Ant-v5",
+        "Reacher-v5",
+    ):
+        assert d4rl_reference(name) == (reference_scores(name) or (None, None))
