@@ -1,11 +1,12 @@
 """Settings: layers, presets, the paper's table, and every way to get them wrong."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from unio4_lib.config import RunConfig, config_digest
+from unio4_lib.config import EvaluateConfig, config_digest
 from unio4_lib.config_docs import config_yaml, reference_page
 from unio4_lib.config_io import PRESETS, dataset_words, find_task, load_config, resolve_config, task_table
 from unio4_lib.config_keys import known_keys, nearest_key
@@ -21,10 +22,6 @@ def line_of(**arguments: object) -> str:
     message = str(caught.value)
     assert message and "\n" not in message
     return message
-
-
-def paper(task: str) -> RunConfig:
-    return load_config("paper", dataset=f"minari:D4RL/{task}-v2")
 
 
 # Wrong settings on the command line and the exact line that each must give.
@@ -175,6 +172,11 @@ def test_presets_are_valid_and_survive_their_file(preset: str, tmp_path: Path) -
     assert config_digest(again) == config_digest(config)
 
 
+def test_digest_is_of_the_canonical_json() -> None:
+    text = b'{"episodes":5,"seed":1}'
+    assert config_digest(EvaluateConfig(episodes=5, seed=1)) == hashlib.sha256(text).hexdigest()
+
+
 def test_digest_depends_on_values_only() -> None:
     base = load_config(dataset=HOPPER)
     digest = config_digest(base)
@@ -208,71 +210,18 @@ def test_names_of_datasets() -> None:
     assert find_task("d4rl:/hopper-medium/x.hdf5", "paper") is None
 
 
-def test_paper_locomotion() -> None:
-    config = paper("halfcheetah/medium")
-    assert config.behavior.activation == "tanh"
-    assert config.prepare.normalize_observations
-    assert (config.critics.kind, config.critics.expectile, config.critics.steps) == ("iql", 0.7, 2_000_000)
-    assert (config.critics.q_hidden, config.critics.v_hidden) == ((1024, 1024), (512, 512, 512))
-    assert config.behavior.hidden == (256, 256, 256)
-    assert (config.behavior.steps, config.behavior.batch_size) == (400_000, 512)
-    assert (config.improve.horizon, config.improve.steps, config.improve.rule) == (1000, 10_000, "mean")
-    assert (config.dynamics.members, config.dynamics.elites) == (7, 5)
-    assert not paper("halfcheetah/medium-replay").prepare.normalize_observations
-    assert paper("halfcheetah/medium-expert").critics.kind == "sarsa"
-    assert paper("hopper/medium-expert").critics.kind == "sarsa"
-    assert paper("walker2d/medium-expert").critics.kind == "iql"
-    assert paper("walker2d/medium-replay").critics.steps == 500_000
-
-
-def test_paper_other_families() -> None:
-    maze = paper("antmaze/large-diverse")
-    assert (maze.critics.expectile, maze.critics.q_hidden) == (0.9, (256, 256, 256))
-    assert (maze.improve.horizon, maze.evaluate.episodes) == (150, 50)
-    for kind, steps in (("complete", 500_000), ("partial", 1_000_000), ("mixed", 1_000_000)):
-        kitchen = paper(f"kitchen/{kind}")
-        assert (kitchen.improve.steps, kitchen.critics.steps) == (1000, steps)
-    assert paper("kitchen/mixed").behavior.alpha == 0.0
-    pen = paper("pen/human")
-    assert (pen.critics.steps, pen.behavior.steps) == (1_000_000, 200_000)
-    assert (pen.dynamics.patience, paper("pen/cloned").dynamics.patience) == (20, 10)
-    for domain in ("pen", "hammer", "door", "relocate"):
-        for kind in ("human", "cloned"):
-            config = paper(f"{domain}/{kind}")
-            assert config.prepare.clip_actions
-            assert (config.improve.learning_rate, config.dynamics.learning_rate) == (1e-5, 3e-4)
-            assert config.dynamics.hidden == (400,) * 4
-    assert paper("door/human").improve.steps == 5_000
-
-
-@pytest.mark.parametrize(
-    ("task", "rate", "epochs", "minibatch", "critic"),
-    [
-        ("halfcheetah/medium", 3e-5, 30, 128, "refit"),
-        ("halfcheetah/medium-expert", 2e-5, 10, 128, "refit"),
-        ("halfcheetah/medium-replay", 3e-5, 20, 128, "refit"),
-        ("hopper/medium", 1e-5, 5, 128, "refit"),
-        ("hopper/medium-expert", 6e-6, 5, 128, "refit"),
-        ("walker2d/medium-replay", 1e-5, 20, 128, "offline"),
-        ("pen/cloned", 3e-6, 10, 256, "refit"),
-        ("hammer/human", 8e-6, 10, 256, "refit"),
-        ("door/cloned", 8e-6, 10, 256, "offline"),
-    ],
-)
-def test_paper_online(task: str, rate: float, epochs: int, minibatch: int, critic: str) -> None:
-    online = paper(task).finetune
-    found = (online.actor_learning_rate, online.epochs, online.minibatch_size, online.critic)
-    assert found == (rate, epochs, minibatch, critic)
-    assert (online.clip, online.num_envs * online.rollout_steps) == (0.05, 2048)
-    assert (online.critic_learning_rate, online.entropy) == (2e-4, 0.01)
-
-
 def test_every_key_is_described() -> None:
     assert [key.name for key in known_keys().values() if len(key.meaning) < 10] == []
 
 
 def test_nearest_key_is_itself_for_every_key() -> None:
     assert [name for name in known_keys() if nearest_key(name) != name] == []
+
+
+def test_nearest_key_looks_past_a_wrong_section() -> None:
+    # As whole words both are nearer to a key of the wrong section.
+    assert nearest_key("improve.expectile") == "critics.expectile"
+    assert nearest_key("finetune.elites") == "dynamics.elites"
 
 
 def test_committed_reference_page_is_current(repository: Path) -> None:
