@@ -34,8 +34,13 @@ def datasets_root() -> Path:
 def local_ids() -> list[str]:
     """Ids of the datasets that are here, sorted."""
     root = datasets_root()
-    files = root.glob(f"**/data/{METADATA_FILE}")
-    return sorted(file.parent.parent.relative_to(root).as_posix() for file in files)
+    found = []
+    for folder, inner, _ in os.walk(root):
+        if "data" in inner:
+            inner.clear()  # episodes of an arrow dataset are thousands of folders
+            if (Path(folder) / "data" / METADATA_FILE).is_file():
+                found.append(Path(folder).relative_to(root).as_posix())
+    return sorted(found)
 
 
 def read_metadata(dataset_id: str) -> dict[str, Any]:
