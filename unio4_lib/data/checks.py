@@ -5,6 +5,7 @@ All checks run over blocks of rows, so that their temporary arrays stay small ne
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,9 +97,14 @@ def check_info(info: DatasetInfo) -> None:
     if not info.env_id:
         raise InputError("info: env_id is empty; give the id of the environment, such as Hopper-v5")
     try:
-        json.dumps([info.env_kwargs, info.extra])
+        json.dumps(asdict(info), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"info: env_kwargs and extra must be plain JSON values ({error})") from error
+        raise InputError(f"info: scores, env_kwargs and extra must be plain JSON values ({error})") from error
+    low_score, high_score = info.ref_min_score, info.ref_max_score
+    if low_score is not None and high_score is not None and low_score >= high_score:
+        raise InputError(
+            f"info: ref_min_score {low_score:g} must be smaller than ref_max_score {high_score:g}"
+        )
 
 
 def check_shapes(transitions: Rows) -> None:

@@ -17,6 +17,11 @@ class DatasetInfo:
     ref_max_score: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # Plain floats, whatever numbers were given: the digest must not depend on their type.
+        for name in ("action_low", "action_high"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+
     def normalized(self, episode_return: float) -> float | None:
         """100 · (R − min) / (max − min), or None without reference scores."""
         if self.ref_min_score is None or self.ref_max_score is None:

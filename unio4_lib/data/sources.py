@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
@@ -22,7 +23,7 @@ SCHEMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "<file.hdf5>",
         ("env", "clip_actions", "max_episode_steps", "antmaze", "action_low", "action_high"),
     ),
-    "transitions": ("<folder>", ()),
+    "transitions": ("<folder>", ("clip_actions",)),
     "collect": (
         "<environment id>",
         ("level", "target", "steps", "seed", "train_steps", "noise", "clip_actions", "env."),
@@ -88,7 +89,7 @@ def load_transitions(
         if source.scheme == "d4rl":
             return load_d4rl(source.place, _d4rl_options(source), clip_actions=clip)
         if source.scheme == "transitions":
-            return Transitions.load(source.place)
+            return Transitions.load(Path(source.place).expanduser(), clip_actions=clip)
         if source.scheme == "collect":
             return _collect(source, clip, progress)
         raise InputError(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,9 +69,7 @@ class Transitions:
         arrays = (observations, actions, rewards, next_observations, terminals, timeouts, episode_offsets)
         transitions = cls(*arrays, info)
         if clip_actions:
-            checks.check_info(info)
-            checks.check_shapes(transitions)
-            transitions = replace(transitions, actions=np.clip(actions, *checks.action_bounds(info)))
+            transitions = transitions._clipped()
         checks.check_transitions(transitions)
         return transitions._frozen()
 
@@ -145,10 +144,13 @@ class Transitions:
         return target
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], *, verify: bool = False) -> "Transitions":
+    def load(
+        cls, folder: str | os.PathLike[str], *, verify: bool = False, clip_actions: bool = False
+    ) -> "Transitions":
         """Map a saved folder: arrays are read from disk only where they are used.
 
-        The dataset is checked like any other; ``verify`` also compares the digest.
+        The dataset is checked like any other; ``verify`` also compares the digest, before ``clip_actions``
+        cuts actions at their bounds.
         """
         path = Path(folder)
         description = _read_description(path)
@@ -158,7 +160,7 @@ class Transitions:
                 raise InputError(f"{path / TENSOR_FILE}: no {name}; it has {', '.join(sorted(arrays))}")
         info = _info_from_json(path / INFO_FILE, description.get("info"))
         transitions = cls(**{name: arrays[name] for name in ARRAYS}, info=info)
-        checks.check_transitions(transitions)
+        checks.check_shapes(transitions)
         found, stated = transitions.num_transitions, description.get("transitions")
         if found != stated:
             raise InputError(f"{path}: {found} transitions, but {INFO_FILE} says {stated}; save it again")
@@ -166,7 +168,15 @@ class Transitions:
             raise InputError(
                 f"{path}: its content does not fit the digest in {INFO_FILE}; save or copy it again"
             )
-        return transitions
+        if clip_actions:
+            transitions = transitions._clipped()
+        checks.check_transitions(transitions)
+        return transitions._frozen()
+
+    def _clipped(self) -> "Transitions":
+        checks.check_info(self.info)
+        checks.check_shapes(self)
+        return replace(self, actions=np.clip(self.actions, *checks.action_bounds(self.info)))
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         return {name: getattr(self, name) for name in ARRAYS}
@@ -228,7 +238,7 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 @contextlib.contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A sibling that becomes ``target`` at the end, or disappears when anything fails."""
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

@@ -87,6 +87,8 @@ BAD: dict[str, tuple[Change, str]] = {
     "bounds swapped": (info(action_low=(2.0, -1.0)), "dimension 0 are 2 and 1"),
     "bounds unequal": (info(action_low=(-1.0,)), "action_low has 1 values and action_high 2"),
     "no environment": (info(env_id=""), "env_id is empty"),
+    "score NaN": (info(ref_min_score=float("nan")), "plain JSON"),
+    "scores swapped": (info(ref_min_score=4.0), "ref_min_score 4 must be smaller than ref_max_score 3"),
     "info no JSON": (info(extra={"a": np.zeros(2)}), "plain JSON"),
 }
 

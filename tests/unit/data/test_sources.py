@@ -1,9 +1,11 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from unio4_lib.data import sources
@@ -40,7 +42,7 @@ def test_grammar(text: str, source: Source) -> None:
         ("minari:", "nothing after the colon; write minari:<dataset id>"),
         ("minari:a\nb?x=1", "unknown option 'x'; minari: knows env, clip_actions"),
         ("d4rl:a.hdf5?max_episode_step=5", "did you mean max_episode_steps?"),
-        ("transitions:a?env=b", "transitions: knows no options"),
+        ("s3://a?env=b", "s3: knows no options"),
         ("d4rl:a.hdf5?env=", "option 'env' must be given once, as env=<value>"),
         ("d4rl:a.hdf5?env=a&env=b", "option 'env' must be given once"),
         ("minari:a?clip_actions=yes", "option clip_actions=yes: must be true or false"),
@@ -108,6 +110,19 @@ def test_a_saved_folder_is_a_source(make_transitions: Callable[..., Transitions]
     data = make_transitions((3, 2))
     data.save(tmp_path / "mine")
     assert load_transitions(f"transitions:{tmp_path / 'mine'}").digest() == data.digest()
+
+
+def test_clip_actions_reaches_a_saved_folder(
+    make_transitions: Callable[..., Transitions], tmp_path: Path
+) -> None:
+    data = make_transitions((3, 2))
+    replace(data, actions=data.actions * 5).save(tmp_path / "wide")
+    source = f"transitions:{tmp_path / 'wide'}"
+    with pytest.raises(InputError, match="clip_actions=true"):
+        load_transitions(source)
+    clipped = np.clip(data.actions * 5, -1, 1)
+    np.testing.assert_array_equal(load_transitions(source, clip_actions=True).actions, clipped)
+    np.testing.assert_array_equal(load_transitions(f"{source}?clip_actions=true").actions, clipped)
 
 
 def test_reading_needs_no_torch_and_no_simulator() -> None:

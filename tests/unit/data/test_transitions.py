@@ -140,6 +140,15 @@ def test_digest_sees_every_change(change: str, make_transitions: Callable[..., T
     assert other.digest() != data.digest()
 
 
+def test_digest_does_not_depend_on_the_type_of_bounds(
+    make_arrays: Callable[..., Any], tmp_path: Path
+) -> None:
+    arrays = make_arrays(LENGTHS)
+    arrays["info"] = replace(arrays["info"], action_low=(-1, np.float32(-1)))
+    data = Transitions.build(**arrays)
+    assert Transitions.load(data.save(tmp_path / "set")).digest() == data.digest()
+
+
 def test_verify_finds_a_flipped_bit(make_transitions: Callable[..., Transitions], tmp_path: Path) -> None:
     file = make_transitions(LENGTHS).save(tmp_path / "set") / TENSOR_FILE
     content = bytearray(file.read_bytes())
