@@ -22,6 +22,7 @@ import torch
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.dataset.minari_storage import MinariStorage
+from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 from numpy.typing import NDArray
 
@@ -31,13 +32,14 @@ from unio4_lib.errors import InputError
 from unio4_lib.evaluation import reference_scores
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.online.ppo import PPO
+from unio4_lib.online.threads import torch_threads
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.base import Array, BatchSim, StepResult
 
 COLLECTOR_VERSION = 1  # part of every fingerprint: raise it when the same request gives other data
 DEFAULT_TRAIN_STEPS = 400_000
-MEDIUM_SHARE = 0.4  # of the way from a random to an expert return; D4RL's medium sets have 0.4 to 0.6
+MEDIUM_SHARE = 1 / 3  # of the way from a random to an expert return: clearly above standing still in Hopper
 RECENT = 32  # finished episodes behind the return that decides about a level
 CHECKPOINTS = 20  # policies kept on the way, to choose a medium one afterwards
 RECORD_ENVS = 16
@@ -54,7 +56,8 @@ def collect(spec: CollectSpec, progress: Progress | None = None) -> str:
     if (Path(get_dataset_path(dataset_id)) / "data" / "metadata.json").exists():
         return dataset_id
     report = progress if progress is not None else _silent
-    episodes, algorithm = _record(spec, report)
+    with torch_threads(1):
+        episodes, algorithm = _record(spec, report)
     _write(dataset_id, spec, episodes, algorithm)
     return dataset_id
 
@@ -326,8 +329,8 @@ def _write(dataset_id: str, spec: CollectSpec, episodes: list[EpisodeBuffer], al
     """Store under another name first: the final name appears only with a complete dataset."""
     final = Path(get_dataset_path(dataset_id))
     namespace = parse_dataset_id(dataset_id)[0]
-    if namespace is not None and namespace not in minari.list_local_namespaces():
-        minari.create_namespace(namespace)
+    if namespace is not None and namespace not in list_local_namespaces():
+        create_namespace(namespace)
     staged = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
     try:
         (staged / "data").mkdir(parents=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from unio4_lib.config import FinetuneConfig
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy
 from unio4_lib.online.rollout import Collector, Observer, Rollout
+from unio4_lib.online.threads import torch_threads
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.sim.base import BatchSim
 
@@ -126,12 +127,13 @@ class PPO:
         *,
         seed: int,
         normalize: Literal["frozen", "running"] = "frozen",
+        threads: int = 1,
     ) -> None:
         if policy.spec.members != 1:
             found = policy.spec.members
             raise ValueError(f"PPO improves one policy, found {found} members: choose one with members()")
         self.policy, self.value, self.config = policy, value, config
-        self.normalize = normalize
+        self.normalize, self.threads = normalize, threads
         self.device = policy.observation_mean.device
         self.collector = Collector(sim, seed=seed, device=self.device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -155,12 +157,17 @@ class PPO:
 
     def collect(self, steps: int, observer: Observer | None = None) -> Rollout:
         """``steps`` steps of every environment with sampled actions."""
-        rollout = self.collector.collect(self.policy, steps, self.generator, observer)
+        with torch_threads(self.threads):
+            rollout = self.collector.collect(self.policy, steps, self.generator, observer)
         self.env_steps += rollout.env_steps
         return rollout
 
     def update(self, rollout: Rollout) -> Metrics:
         """Gradient steps of both networks on one batch."""
+        with torch_threads(self.threads):
+            return self._update(rollout)
+
+    def _update(self, rollout: Rollout) -> Metrics:
         advantages, returns, before = self.targets(rollout, self.config.gae_lambda)
         advantages = standardize_advantages(advantages).flatten()
         self.value.rescale(returns)
@@ -202,11 +209,12 @@ class PPO:
         """
         observations = self.policy.normalize(rollout.observations).flatten(0, 1)
         metrics: Metrics = {}
-        for _ in range(epochs):
-            returns = self.targets(rollout, 1.0)[1]
-            self.value.rescale(returns)
-            metrics = self.fit_value(observations, returns.flatten(), 1)
-        return metrics | {"value/explained_variance": self.targets(rollout, 1.0)[2]}
+        with torch_threads(self.threads):
+            for _ in range(epochs):
+                returns = self.targets(rollout, 1.0)[1]
+                self.value.rescale(returns)
+                metrics = self.fit_value(observations, returns.flatten(), 1)
+            return metrics | {"value/explained_variance": self.targets(rollout, 1.0)[2]}
 
     def _update_policy(
         self, observations: Tensor, actions: Tensor, log_probs: Tensor, advantages: Tensor
