@@ -89,18 +89,15 @@ class GymSim:
         rewards = np.zeros(self.num_envs)
         terminals, timeouts = np.zeros(self.num_envs, np.bool_), np.zeros(self.num_envs, np.bool_)
         next_observations = self.observations.copy()
-        for index in np.flatnonzero(active):
+        for index in np.flatnonzero(active).tolist():
             env = self._envs[index]
             observation, reward, terminated, truncated, _ = env.step(actions[index])
             self._elapsed[index] += 1
             next_observations[index] = self._flat(observation)
             rewards[index], terminals[index] = float(reward), terminated
-            out_of_time = (
-                self.max_episode_steps is not None and self._elapsed[index] >= self.max_episode_steps
-            )
-            timeouts[index] = (truncated or out_of_time) and not terminated
+            timeouts[index] = (truncated or self._out_of_time(index)) and not terminated
             self.observations[index] = next_observations[index]
-            if terminated or truncated or out_of_time:
+            if terminals[index] or timeouts[index]:
                 self.observations[index] = self._flat(env.reset()[0])
                 self._elapsed[index] = 0
         return StepResult(self.observations.copy(), rewards, next_observations, terminals, timeouts)

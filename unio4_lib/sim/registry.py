@@ -2,12 +2,18 @@
 
 import difflib
 import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
+import mujoco
 from gymnasium.envs.registration import EnvSpec
 
 from unio4_lib.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Ids that the optional package gymnasium-robotics registers.
 ROBOTICS_PREFIXES = (
@@ -43,11 +49,23 @@ def _register_robotics(env_id: str) -> None:
     gymnasium.register_envs(robotics)
 
 
+@contextmanager
+def _mujoco_warnings_logged() -> Iterator[None]:
+    """Send MuJoCo's warnings to the log; it would write a MUJOCO_LOG.TXT into the working directory."""
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: logger.debug("MuJoCo: %s", message))
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
+
+
 def make_env(env_id: str, env_kwargs: dict[str, Any] | None, **options: Any) -> gymnasium.Env:
     """``gymnasium.make`` without its checker; what the user got wrong becomes an ``InputError``."""
     find_spec(env_id)
     try:
-        return gymnasium.make(env_id, disable_env_checker=True, **{**(env_kwargs or {}), **options})
+        with _mujoco_warnings_logged():
+            return gymnasium.make(env_id, disable_env_checker=True, **{**(env_kwargs or {}), **options})
     except TypeError as error:
         raise InputError(f"env_kwargs do not fit {env_id!r}: {error}") from error
     except (ImportError, gymnasium.error.Error) as error:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,9 @@ def test_time_limit_can_be_changed(backend: Any) -> None:
     sim = make_sim("HalfCheetah-v5", 1, env_kwargs={"max_episode_steps": 3}, backend=backend)
     sim.reset(0)
     assert [bool(sim.step(np.zeros((1, 6))).timeouts[0]) for _ in range(6)] == [False, False, True] * 2
+
+
+def test_no_log_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_sim("HalfCheetah-v5", 1)  # its model uses an attribute that MuJoCo warns about
+    assert list(tmp_path.iterdir()) == []

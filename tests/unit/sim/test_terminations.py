@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unio4_lib.sim import known_never_terminates, known_termination, make_sim
+from unio4_lib.sim import NativeSim, known_never_terminates, known_termination, make_sim
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*out of date")  # version 4 is asked for on purpose
 
@@ -41,6 +41,26 @@ def test_agrees_with_the_simulator(env_id: str, falls_expected: int) -> None:
     assert falls >= falls_expected
     assert np.mean(agree) >= 0.999
     assert known_never_terminates(env_id) == (falls_expected == 0)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5"])
+def test_limits_are_those_of_the_environment(env_id: str) -> None:
+    """States drawn around every limit, also those that random actions never reach."""
+    rule = known_termination(env_id)
+    assert rule is not None
+    sim = NativeSim(env_id, 1)
+    sim.reset(0)
+    rng = np.random.default_rng(0)
+    now = {name: np.repeat(values, 4000, axis=0) for name, values in sim._now.items()}
+    now["qpos"][:, 1] = rng.uniform(-0.3, 2.2, 4000)  # height of planar runners
+    now["qpos"][:, 2] = rng.uniform(-1.3, 2.2, 4000)  # their angle, height of the others
+    if env_id == "Hopper-v5":  # its angle limit is narrow
+        now["qpos"][:, 2] /= 5
+        now["qpos"][:, 3] = rng.uniform(-102, 102, 4000)
+    terminals = sim._task.judge(now, now, np.zeros((4000, sim.action_dim)))[1]
+    guess = rule(torch.as_tensor(sim._task.observe(now))).numpy()
+    assert 0.1 < terminals.mean() < 0.97
+    np.testing.assert_array_equal(guess, terminals)
 
 
 def test_hopper_checks_both_signs_and_every_coordinate() -> None:
