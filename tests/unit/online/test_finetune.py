@@ -1,0 +1,108 @@
+"""The switch from offline to online: no drop, an honest curve, a run that can be taken up again."""
+
+import numpy as np
+import pytest
+import torch
+from point_mass import PointMass, make_ppo
+
+from unio4_lib.config import FinetuneConfig
+from unio4_lib.evaluation import EpisodeStats, evaluate
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.online.finetune import CurvePoint, FineTuning
+from unio4_lib.online.value import ValueFunction
+
+CONFIG = FinetuneConfig(
+    env_steps=4096,
+    num_envs=8,
+    rollout_steps=32,
+    epochs=4,
+    minibatch_size=64,
+    actor_learning_rate=1e-3,
+    critic_learning_rate=3e-3,
+    discount=0.9,
+    value_hidden=(32, 32),
+    warmup_steps=1024,
+    evaluate_every=1000,
+)
+
+
+def score(policy: GaussianPolicy) -> EpisodeStats:
+    return evaluate(policy.act, PointMass, 16, 7)
+
+
+def half_trained(seed: int = 0) -> GaussianPolicy:
+    ppo = make_ppo(seed)
+    for _ in range(8):
+        ppo.train()
+    return ppo.policy
+
+
+def tuning(config: FinetuneConfig = CONFIG, seed: int = 0) -> FineTuning:
+    return FineTuning(half_trained(), config, PointMass, seed=seed)
+
+
+def same_weights(left: GaussianPolicy, right: GaussianPolicy) -> bool:
+    pairs = zip(left.state_dict().values(), right.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_first_point_is_the_unchanged_policy_and_warm_up_moves_only_the_value() -> None:
+    run = tuning()
+    before_value = [p.clone() for p in run.ppo.value.parameters()]
+    first = next(run.run(score))
+    assert first.env_steps == 0
+    assert np.array_equal(first.stats.returns, score(half_trained()).returns)
+    run.advance()
+    assert run.ppo.env_steps == CONFIG.warmup_steps
+    assert same_weights(run.ppo.policy, half_trained())
+    assert not any(torch.equal(a, b) for a, b in zip(before_value, run.ppo.value.parameters(), strict=True))
+    run.advance()
+    assert not same_weights(run.ppo.policy, half_trained())
+
+
+def test_warm_up_explains_the_returns() -> None:
+    run = tuning()
+    before = run.ppo.targets(run.ppo.collect(32), 1.0)[2].item()
+    run.advance()
+    fresh = run.ppo.targets(run.ppo.collect(64), 1.0)[2].item()
+    assert fresh > 0.5  # rows that the fit has not seen
+    assert fresh > before + 0.4
+
+
+def test_the_curve_covers_the_budget_and_rises() -> None:
+    curve = list(tuning().run(score))
+    assert [point.env_steps for point in curve] == [0, 1024, 2048, 3072, 4096]
+    assert curve[-1].stats.mean > curve[0].stats.mean
+    assert curve[1].stats.mean == curve[0].stats.mean  # only the warm-up happened
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 5])
+def test_a_resumed_fine_tuning_is_the_same(rounds: int) -> None:
+    whole = tuning()
+    states = {}
+
+    def keep(env_steps: int, metrics: dict[str, torch.Tensor]) -> None:
+        states[len(states) + 1] = whole.state_dict()
+
+    states_at_start = whole.state_dict()
+    curve = list(whole.run(score, keep))
+    state = states_at_start if rounds == 0 else states[rounds]
+    resumed = tuning(seed=5)
+    resumed.load_state_dict(state)
+    rest = list(resumed.run(score))
+    assert same_weights(whole.ppo.policy, resumed.ppo.policy)
+    tail: list[CurvePoint] = curve[len(curve) - len(rest) :]
+    for left, right in zip(tail, rest, strict=True):
+        assert left.env_steps == right.env_steps
+        assert np.array_equal(left.stats.returns, right.stats.returns)
+
+
+def test_an_initial_value_is_used_in_its_own_units() -> None:
+    net = ValueFunction.create(1, (8,), generator=torch.Generator().manual_seed(0)).net
+    value = ValueFunction.from_net(net, mean=3.0, std=10.0)
+    config = CONFIG.model_copy(update={"warmup_steps": 0})
+    run = FineTuning(half_trained(), config, PointMass, seed=0, initial_value=value)
+    observations = torch.linspace(-1, 1, 5)[:, None]
+    torch.testing.assert_close(run.ppo.value(observations), 3.0 + 10.0 * net(observations)[0, :, 0])
+    run.advance()
+    assert run.ppo.env_steps == config.num_envs * config.rollout_steps  # no warm-up
