@@ -7,9 +7,10 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+from minari.data_collector import EpisodeBuffer
 
 from unio4_lib.data import collect as module
-from unio4_lib.data.collect import Behavior, Recording, _medium, collect
+from unio4_lib.data.collect import Behavior, Recording, _medium, _thinned, collect
 from unio4_lib.data.collect_spec import CollectSpec
 from unio4_lib.errors import InputError
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
@@ -107,6 +108,12 @@ def test_medium_replay_is_training_experience_from_beginning_to_end() -> None:
     returns = [episode.rewards.sum() for episode in dataset]
     quarter = len(returns) // 4
     assert np.mean(returns[-quarter:]) > np.mean(returns[:quarter])  # it learned on the way
+
+
+def test_thinning_keeps_whole_episodes_of_the_whole_training() -> None:
+    episodes = [EpisodeBuffer(id=i, rewards=[0.0] * 10) for i in range(20)]
+    assert [e.id for e in _thinned(episodes, 50)] == [0, 5, 10, 14, 19]
+    assert _thinned(episodes, 200) == episodes
 
 
 def test_a_target_out_of_reach_is_an_input_error() -> None:

@@ -76,7 +76,7 @@ def test_the_curve_covers_the_budget_and_rises() -> None:
     assert curve[1].stats.mean == curve[0].stats.mean  # only the warm-up happened
 
 
-@pytest.mark.parametrize("rounds", [0, 1, 5])
+@pytest.mark.parametrize("rounds", [0, 1, 3])
 def test_a_resumed_fine_tuning_is_the_same(rounds: int) -> None:
     whole = tuning()
     states = {}
@@ -104,5 +104,8 @@ def test_an_initial_value_is_used_in_its_own_units() -> None:
     run = FineTuning(half_trained(), config, PointMass, seed=0, initial_value=value)
     observations = torch.linspace(-1, 1, 5)[:, None]
     torch.testing.assert_close(run.ppo.value(observations), 3.0 + 10.0 * net(observations)[0, :, 0])
+    before = run.ppo.value(observations)
+    run.ppo.value.rescale(torch.linspace(50.0, 90.0, 20))  # the first targets do not undo what it knows
+    torch.testing.assert_close(run.ppo.value(observations), before, rtol=1e-4, atol=1e-3)
     run.advance()
     assert run.ppo.env_steps == config.num_envs * config.rollout_steps  # no warm-up
