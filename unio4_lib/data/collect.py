@@ -39,8 +39,8 @@ from unio4_lib.sim.base import Array, BatchSim, StepResult
 
 COLLECTOR_VERSION = 1  # part of every fingerprint: raise it when the same request gives other data
 DEFAULT_TRAIN_STEPS = 400_000
-MEDIUM_SHARE = 1 / 3  # of the way from a random to an expert return: clearly above standing still in Hopper
-RECENT = 32  # finished episodes behind the return that decides about a level
+MEDIUM_SHARE = 0.35  # of the way from a random to an expert return: well above standing still in Hopper
+RECENT = 50  # finished episodes behind the return that decides about a level
 CHECKPOINTS = 20  # policies kept on the way, to choose a medium one afterwards
 RECORD_ENVS = 16
 HIDDEN = (64, 64)
@@ -201,10 +201,11 @@ COLLECT_CONFIG = FinetuneConfig(
     num_envs=32,
     rollout_steps=64,
     epochs=10,
-    minibatch_size=512,
-    actor_learning_rate=1e-3,
+    minibatch_size=256,
+    actor_learning_rate=5e-4,
     critic_learning_rate=2e-3,
     anneal=False,
+    target_kl=0.03,
     warmup_steps=0,
     value_hidden=HIDDEN,
 )
