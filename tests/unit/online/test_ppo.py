@@ -8,9 +8,12 @@ import pytest
 import torch
 from point_mass import EPISODE_STEPS, STEP, PointMass, make_ppo
 
+from unio4_lib.config import FinetuneConfig
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.online.ppo import PPO
 from unio4_lib.online.rollout import Rollout
+from unio4_lib.online.value import ValueFunction
+from unio4_lib.sim import make_sim
 
 
 def parameters(ppo: PPO) -> list[torch.Tensor]:
@@ -146,6 +149,25 @@ def test_a_resumed_run_is_the_same_run(normalize: Any) -> None:
     assert list(whole.collector.recent_returns) == list(resumed.collector.recent_returns)
     for name, tensor in untouched["policy"].items():  # the saved state does not follow the run
         assert torch.equal(tensor, state["policy"][name])
+
+
+def test_a_resumed_run_in_mujoco_is_the_same_run() -> None:
+    def learner(seed: int) -> PPO:
+        generator = torch.Generator().manual_seed(seed)
+        policy = GaussianPolicy(PolicySpec(1, 11, 3, (16,)), generator=generator)
+        value = ValueFunction.create(11, (16,), generator=generator)
+        config = FinetuneConfig(num_envs=4, rollout_steps=32, minibatch_size=64, epochs=2)
+        return PPO(policy, value, make_sim("Hopper-v5", 4), config, seed=seed)
+
+    whole, resumed = learner(0), learner(1)
+    for _ in range(3):
+        whole.train()
+    resumed.load_state_dict(whole.state_dict())
+    for _ in range(3):
+        whole.train()
+        resumed.train()
+    assert len(whole.collector.recent_returns) > 0  # episodes began and ended on the way
+    assert_same_bits(whole, resumed)
 
 
 def test_frozen_statistics_stay_and_running_ones_follow() -> None:
