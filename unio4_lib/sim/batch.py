@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from unio4_lib.errors import InputError
 from unio4_lib.sim.base import Array, Flags, StepResult
-from unio4_lib.sim.envs import TASKS, Fields, Task
 from unio4_lib.sim.registry import make_env
 from unio4_lib.sim.seeding import env_generators, restore_generators, save_generators
+from unio4_lib.sim.tasks import TASKS, Fields, Task
 
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION.value)  # includes controls and the warm start
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from unio4_lib.sim.batch import NativeSim, has_native
-from unio4_lib.sim.envs import TASKS
 from unio4_lib.sim.seeding import env_seed
+from unio4_lib.sim.tasks import TASKS
 
 NATIVE_IDS = [
     f"{name}-v{version}"
