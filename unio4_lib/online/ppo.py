@@ -6,6 +6,7 @@ one does not starve the other.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ Metrics = dict[str, Tensor]  # detached 0-d tensors
 
 ADAM_EPSILON = 1e-5  # of the field's PPO implementations: gradients here are small
 ADVANTAGE_FLOOR = 1e-8  # smallest advantage std
+VALUE_STREAM = 1 << 40  # keeps the minibatches of V apart from every other seed's random numbers
 STD_FLOOR = 1e-2  # smallest std of a running observation normalizer
 
 
@@ -114,7 +116,7 @@ class PPO:
     """Collects with a policy and improves it; see ``train`` for one round.
 
     ``normalize="frozen"`` keeps the policy's observation statistics (fine-tuning); ``"running"`` lets
-    them follow the data (training from scratch). All randomness comes from one generator and from the
+    them follow the data (training from scratch). All randomness comes from two generators and from the
     simulator, so on a CPU equal seeds give equal bits.
     """
 
@@ -137,6 +139,7 @@ class PPO:
         self.device = policy.observation_mean.device
         self.collector = Collector(sim, seed=seed, device=self.device)
         self.generator = torch.Generator().manual_seed(seed)
+        self.value_generator = torch.Generator().manual_seed(seed + VALUE_STREAM)
         self.policy_optimizer = self._optimizer(policy, config.actor_learning_rate)
         self.value_optimizer = self._optimizer(value, config.critic_learning_rate)
         self.observation_count = 0  # rows behind the running observation statistics
@@ -176,9 +179,16 @@ class PPO:
         set_learning_rate(self.value_optimizer, self.config.critic_learning_rate * fraction)
         observations = self.policy.normalize(rollout.observations).flatten(0, 1)
         batch = (observations, rollout.actions.flatten(0, 1), rollout.log_probs.flatten(), advantages)
-        metrics = self._update_policy(*batch)
-        metrics |= self.fit_value(observations, returns.flatten(), self.config.epochs)
-        return metrics | {"value/explained_variance": before}
+        # The two loops share nothing but read-only rows, so a second core may run one of them: unlike
+        # threads inside a matrix product they never wait for each other, and the result is the same.
+        with ThreadPoolExecutor(1) as pool:
+            fitting = pool.submit(self._fit_value_aside, observations, returns.flatten())
+            metrics = self._update_policy(*batch)
+        return metrics | fitting.result() | {"value/explained_variance": before}
+
+    def _fit_value_aside(self, observations: Tensor, returns: Tensor) -> Metrics:
+        with torch_threads(self.threads):  # a new thread would begin with torch's default
+            return self.fit_value(observations, returns, self.config.epochs)
 
     @torch.no_grad()
     def targets(self, rollout: Rollout, lam: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,7 +232,7 @@ class PPO:
         config, history = self.config, []
         for _ in range(config.epochs):
             epoch: list[Metrics] = []
-            for rows in self._minibatches(len(observations)):
+            for rows in self._minibatches(len(observations), self.generator):
                 loss, metrics = ppo_policy_loss(
                     self.policy.distribution(observations[rows]),
                     actions[rows],
@@ -245,15 +255,15 @@ class PPO:
         targets = self.value.standardize(returns)
         history: list[Metrics] = []
         for _ in range(epochs):
-            for rows in self._minibatches(len(observations)):
+            for rows in self._minibatches(len(observations), self.value_generator):
                 loss, metrics = value_loss(self.value, observations[rows], targets[rows])
                 self._apply(self.value_optimizer, loss)
                 history.append(metrics)
         return average(history)
 
-    def _minibatches(self, rows: int) -> tuple[Tensor, ...]:
+    def _minibatches(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """A fresh random partition of the rows into minibatches of nearly equal size."""
-        order = torch.randperm(rows, generator=self.generator).to(self.device)
+        order = torch.randperm(rows, generator=generator).to(self.device)
         return order.tensor_split(max(1, math.ceil(rows / self.config.minibatch_size)))
 
     def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -284,6 +294,7 @@ class PPO:
             "policy_optimizer": _copied(self.policy_optimizer.state_dict()),
             "value_optimizer": _copied(self.value_optimizer.state_dict()),
             "generator": self.generator.get_state(),
+            "value_generator": self.value_generator.get_state(),
             "collector": self.collector.state_dict(),
             "observation_count": self.observation_count,
             "env_steps": self.env_steps,
@@ -293,6 +304,7 @@ class PPO:
         for name in ("policy", "value", "policy_optimizer", "value_optimizer", "collector"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
+        self.value_generator.set_state(state["value_generator"])
         self.observation_count = state["observation_count"]
         self.env_steps = state["env_steps"]
 
