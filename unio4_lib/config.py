@@ -71,11 +71,22 @@ class CriticsConfig(StageConfig):
     layer_norm: bool = Field(True, description="Layer normalization in Q and V (paper: none).")
     expectile: float = Field(0.7, gt=0, lt=1, description="Expectile of V (paper: 0.7, AntMaze 0.9).")
     discount: float = Field(0.99, ge=0, lt=1, description="Discount factor.")
-    polyak: float = Field(0.005, gt=0, le=1, description="Rate of the target network.")
-    target_every: int = Field(2, ge=1, description="Steps between target updates (paper: 2).")
+    polyak: float = Field(0.01, gt=0, le=1, description="Rate of the target network (paper: 0.005).")
+    target_every: int = Field(1, ge=1, description="Steps between target updates (paper: 2).")
     steps: int = Field(20_000, ge=1, description="Optimizer steps (paper: 2,000,000).")
+    monte_carlo_steps: int = Field(
+        2_000, ge=0, description="Of these, first steps that fit Monte-Carlo returns (paper: 0)."
+    )
+    refresh_every: int = Field(
+        1_000,
+        ge=1,
+        description="Steps between new Monte-Carlo returns with bootstrapped timeouts (kind=sarsa).",
+    )
     batch_size: int = Field(256, ge=1, description="Rows per step (paper: 512).")
-    learning_rate: float = Field(3e-4, gt=0, description="Adam step size (paper: 1e-4).")
+    learning_rate: float = Field(5e-4, gt=0, description="Adam step size (paper: 1e-4).")
+    final_learning_rate_share: float = Field(
+        0.2, ge=0, le=1, description="Share of the step size left at the end of a linear fall (paper: 1)."
+    )
 
 
 class DynamicsConfig(StageConfig):
@@ -83,14 +94,18 @@ class DynamicsConfig(StageConfig):
 
     members: int = Field(7, ge=1, description="Models (paper: 7).")
     elites: int = Field(5, ge=1, description="Best models kept for rollouts (paper: 5).")
-    hidden: Hidden = Field((200, 200, 200, 200), description="Widths (paper: 200 x 4, Adroit 400 x 4).")
-    learning_rate: float = Field(1e-3, gt=0, description="Adam step size (paper: 1e-3, Adroit 3e-4).")
+    hidden: Hidden = Field((256, 256, 256), description="Widths (paper: 200 x 4, Adroit 400 x 4).")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Adam step size, falls linearly to zero (paper: 1e-3, Adroit 3e-4, constant)."
+    )
     batch_size: int = Field(256, ge=1, description="Rows per member and step (paper: 256).")
     steps: int = Field(20_000, ge=1, description="Most optimizer steps (paper: no bound but patience).")
     holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
     evaluate_every: int = Field(1_000, ge=1, description="Steps between hold-out evaluations.")
-    patience: int = Field(5, ge=1, description="Hold-out evaluations without a gain before stopping.")
-    weight_decay: float = Field(5e-5, ge=0, description="L2 coefficient.")
+    patience: int = Field(
+        10, ge=1, description="Hold-out evaluations without a gain before stopping (paper: 5-20)."
+    )
+    weight_decay: float = Field(1e-5, ge=0, description="Decoupled weight decay.")
 
     @model_validator(mode="after")
     def _elites_are_members(self) -> Self:
@@ -117,14 +132,38 @@ class ImproveConfig(StageConfig):
         description="OPE: discounted model return with terminal value, the paper's AM-Q (sum of Q over "
         "the horizon) or its code's (mean of Q over living states).",
     )
-    horizon: int = Field(200, ge=1, description="Model steps per OPE rollout (paper: 1000).")
-    starts: int = Field(256, ge=2, description="Start states per OPE estimate (paper: 512).")
+    horizon: int = Field(1_000, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
+    starts: int = Field(64, ge=2, description="Start states per OPE estimate (paper: 512).")
+    start_states: Literal["initial", "dataset"] = Field(
+        "initial", description="OPE starts from first states of episodes, or from any row (paper)."
+    )
+    discount: float = Field(1.0, gt=0, le=1, description="Discount of estimator=return.")
+    model_noise: bool = Field(True, description="Models draw from their distribution; else follow its mean.")
     rule: Literal["mean", "lower-bound", "margin"] = Field(
         "lower-bound",
         description="Accept on a higher mean, on a lower confidence bound above zero, or on a margin.",
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of rule=lower-bound.")
     margin: float = Field(0.05, ge=0, description="Relative gain asked by rule=margin (RL-100: 0.05).")
+    patience: int = Field(
+        6, ge=1, description="Refusals in a row after which a candidate is put back (paper: never)."
+    )
+    advantages: Literal["critic", "model"] = Field(
+        "critic",
+        description="Advantages of min Q - V on dataset states (the paper), or of rollouts in the models.",
+    )
+    anchor_every: int = Field(
+        100,
+        ge=1,
+        description="Steps between renewals of the policy that ratios refer to (advantages=critic).",
+    )
+    rollouts: int = Field(80, ge=1, description="Model rollouts per member and round (advantages=model).")
+    rollout_steps: int = Field(100, ge=1, description="Model steps per round (advantages=model).")
+    rollout_discount: float = Field(0.99, ge=0, lt=1, description="Discount of these rollouts.")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="Lambda of their advantages.")
+    epochs: int = Field(4, ge=1, description="Passes over each round (advantages=model).")
+    value_hidden: Hidden = Field((128, 128), description="Widths of the members' V (advantages=model).")
+    value_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of that V.")
 
     @model_validator(mode="after")
     def _gate_looks_at_least_once(self) -> Self:

@@ -1,0 +1,183 @@
+"""Multi-step offline policy improvement: clipped steps, and a gate in front of every replacement."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unio4_lib.config import ImproveConfig
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.offline.advantages import AdvantageSource, Minibatch
+from unio4_lib.offline.gate import Decision, decide
+from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.training.loop import Metrics
+
+SELECTION_FACTOR = 4  # times as many starts behind the final choice as behind a gate check
+
+
+@dataclass(frozen=True)
+class GateEntry:
+    """One line of the decision log."""
+
+    step: int
+    member: int
+    candidate: float
+    current: float
+    difference: float
+    stderr: float
+    accepted: bool
+
+
+def clipped_objective(
+    policy: GaussianPolicy, batch: Minibatch, clip: float, entropy: float
+) -> tuple[Tensor, Metrics]:
+    """Sum over members of -mean min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) - entropy H.
+
+    ratio = pi_i(a|s) / anchor_i(a|s). (The paper's eq. 7 prints it upside down; its code does not.)
+    """
+    gaussian = policy.distribution(batch.observations)
+    log_ratio = gaussian.log_prob(batch.actions) - batch.log_probs
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(
+        ratio * batch.advantages, ratio.clamp(1.0 - clip, 1.0 + clip) * batch.advantages
+    )
+    loss = -surrogate.mean(dim=1).sum()
+    if entropy > 0:
+        loss = loss - entropy * gaussian.entropy().mean(dim=1).sum()
+    with torch.no_grad():
+        metrics = {
+            "improve/kl": (ratio - 1.0 - log_ratio).mean(dim=1),
+            "improve/clip_fraction": ((ratio - 1.0).abs() > clip).float().mean(dim=1),
+        }
+    return loss, metrics
+
+
+@torch.no_grad()
+def clip_gradients(policy: GaussianPolicy, max_norm: float) -> None:
+    """Limit the gradient norm of each member on its own, as if it were a network alone."""
+    gradients = [p.grad for p in policy.parameters() if p.grad is not None]
+    squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
+    factor = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *([1] * (gradient.dim() - 1))))
+
+
+class ImproveTrainer:
+    """Improves E candidates side by side; ``accepted`` only ever changes through the gate.
+
+    A refused candidate goes on for ``patience`` checks, because improvement is not monotone; then it is
+    put back to its accepted policy. What is delivered is an accepted policy, never the last iterate.
+    """
+
+    def __init__(
+        self,
+        behavior: GaussianPolicy,
+        source: AdvantageSource,
+        evaluator: PolicyEvaluator,
+        config: ImproveConfig,
+        *,
+        seed: int,
+    ) -> None:
+        self.config, self.source, self.evaluator, self.seed = config, source, evaluator, seed
+        self.accepted = copy.deepcopy(behavior).requires_grad_(False)
+        self.candidate = copy.deepcopy(behavior).requires_grad_(True)
+        self.optimizer = torch.optim.Adam(self.candidate.parameters(), lr=config.learning_rate, fused=True)
+        self.refusals = torch.zeros(behavior.spec.members, dtype=torch.int64)
+        self.log: list[GateEntry] = []
+        self.steps = 0
+
+    def step(self) -> Metrics:
+        batch = self.source.next(self.candidate)
+        loss, metrics = clipped_objective(self.candidate, batch, self.config.clip, self.config.entropy)
+        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * (
+            1.0 - self.steps / self.config.steps
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_gradients(self.candidate, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.steps += 1
+        return metrics
+
+    @torch.no_grad()
+    def evaluate(self) -> Metrics:
+        """The gate: score candidates and accepted policies together and replace what is beaten."""
+        members = self.accepted.spec.members
+        both = stack_policies([self.candidate, self.accepted])
+        # Fresh starts and noise at every check: a draw that favored a policy once is not kept.
+        estimates = self.evaluator.estimate(both, seed=self.seed + self.steps)
+        decision = decide(estimates[:members], estimates[members:], self.config)
+        self._record(decision)
+        copy_members(self.candidate, self.accepted, decision.accepted)
+        self.refusals = torch.where(decision.accepted.cpu(), 0, self.refusals + 1)
+        exhausted = self.refusals >= self.config.patience
+        if exhausted.any():
+            self._put_back(exhausted)
+        best = torch.where(decision.accepted, decision.candidate, decision.current)
+        return {"improve/estimate": best, "improve/difference": decision.difference}
+
+    def _put_back(self, members: Tensor) -> None:
+        copy_members(self.accepted, self.candidate, members)
+        for state in self.optimizer.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name][members.to(state[name].device)] = 0.0
+        self.source.restart(members, self.candidate)
+        self.refusals[members] = 0
+
+    def _record(self, decision: Decision) -> None:
+        columns = [field.tolist() for field in decision]
+        for member, row in enumerate(zip(*columns, strict=True)):
+            self.log.append(GateEntry(self.steps, member, *row))
+
+    def finished(self) -> bool:
+        return False
+
+    def choose(self) -> tuple[int, Tensor]:
+        """The best accepted member by OPE alone, and the estimates [E] that decided."""
+        starts = SELECTION_FACTOR * self.config.starts
+        estimates = self.evaluator.estimate(self.accepted, seed=self.seed - 1, starts=starts).mean(dim=1)
+        return int(estimates.argmax()), estimates
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "accepted": self.accepted.state_dict(),
+            "candidate": self.candidate.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "source": self.source.state_dict(),
+            "refusals": self.refusals,
+            "log": [vars(entry) for entry in self.log],
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.accepted.load_state_dict(state["accepted"])
+        self.candidate.load_state_dict(state["candidate"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.source.load_state_dict(state["source"])
+        self.refusals = state["refusals"]
+        self.log = [GateEntry(**entry) for entry in state["log"]]
+        self.steps = state["steps"]
+
+
+@torch.no_grad()
+def copy_members(source: GaussianPolicy, target: GaussianPolicy, members: Tensor) -> None:
+    """Overwrite the given members [E] (bool) of the target with those of the source."""
+    for new, old in zip(source.parameters(), target.parameters(), strict=True):
+        mask = members.to(old.device).view(-1, *([1] * (old.dim() - 1)))
+        old.copy_(torch.where(mask, new, old))
+
+
+@torch.no_grad()
+def stack_policies(policies: list[GaussianPolicy]) -> GaussianPolicy:
+    """One policy with the members of all, in order; they share scales and shapes."""
+    first = policies[0]
+    total = sum(policy.spec.members for policy in policies)
+    spec = PolicySpec(**{**vars(first.spec), "members": total})
+    stacked = GaussianPolicy(spec).to(first.observation_mean.device)
+    state = first.state_dict()
+    for name, _ in first.named_parameters():
+        state[name] = torch.cat([policy.state_dict()[name] for policy in policies])
+    stacked.load_state_dict(state)
+    return stacked.requires_grad_(False)
