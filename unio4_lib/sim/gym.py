@@ -148,16 +148,18 @@ class GymSim:
             env.close()
 
 
-def _derived_fields(data: mujoco.MjData) -> dict[str, Array]:
-    """Float arrays in the simulator's memory: some lag the state, so they cannot be computed from it."""
+def _derived_fields(env: Any) -> dict[str, Array]:
+    """Float arrays in the simulator's memory: some lag the state, so they cannot be computed from it.
+
+    Arrays of constraints change their size with every contact; they are left out, as no task looks at them.
+    """
+    without_contacts = mujoco.MjData(env.model)
     found = {}
-    for name in dir(data):
-        if name.startswith(("_", "efc_")):
-            continue
-        value = getattr(data, name)
-        if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.flags.writeable:
-            found[name] = value
-    return found
+    for name in dir(without_contacts):
+        value = None if name.startswith("_") else getattr(without_contacts, name)
+        if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.size:
+            found[name] = getattr(env.data, name)
+    return {name: values for name, values in found.items() if values.flags.writeable}
 
 
 def _plain_attributes(env: Any) -> dict[str, Any]:
@@ -175,7 +177,7 @@ def _mujoco_state(env: Any) -> dict[str, Any]:
     mujoco.mj_getState(env.model, env.data, state, STATE_SPEC)
     return {
         "state": state,
-        "derived": {name: values.copy() for name, values in _derived_fields(env.data).items()},
+        "derived": {name: values.copy() for name, values in _derived_fields(env).items()},
         "model": {name: getattr(env.model, name).copy() for name in EDITED_MODEL_FIELDS},
         "attributes": _plain_attributes(env),
     }
@@ -186,7 +188,7 @@ def _load_mujoco_state(env: Any, saved: dict[str, Any]) -> None:
         getattr(env.model, name)[:] = values
     mujoco.mj_setState(env.model, env.data, np.asarray(saved["state"]), STATE_SPEC)
     mujoco.mj_forward(env.model, env.data)
-    present = _derived_fields(env.data)
+    present = _derived_fields(env)
     for name, values in saved["derived"].items():
         present[name][:] = values
     for name, value in saved["attributes"].items():

@@ -122,6 +122,19 @@ def test_saved_mujoco_state_continues_bit_for_bit(env_id: str) -> None:
     np.testing.assert_array_equal(fresh.step(actions[25]).rewards, expected[0].rewards)
 
 
+def test_a_state_can_be_saved_at_every_moment() -> None:
+    sim, fresh = GymSim("Ant-v5", 1), GymSim("Ant-v5", 1)
+    sim.reset(0)
+    contacts = set()
+    for row in np.random.default_rng(0).uniform(-1, 1, (40, 1, sim.action_dim)):
+        fresh.load_state_dict(sim.state_dict())
+        want, got = sim.step(row), fresh.step(row)
+        np.testing.assert_array_equal(got.observations, want.observations)
+        np.testing.assert_array_equal(got.rewards, want.rewards)
+        contacts.add(sim._envs[0].unwrapped.data.ncon)
+    assert len(contacts) > 1  # memory that the simulator uses for contacts grew and shrank
+
+
 def test_other_states_cannot_be_saved() -> None:
     with pytest.raises(NotImplementedError, match="Pendulum-v1: only the state of MuJoCo"):
         GymSim("Pendulum-v1", 1).state_dict()
