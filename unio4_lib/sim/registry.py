@@ -15,6 +15,8 @@ from unio4_lib.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_reported_kinds: set[str] = set()
+
 # Ids that the optional package gymnasium-robotics registers.
 ROBOTICS_PREFIXES = (
     "AdroitHand",
@@ -49,22 +51,34 @@ def _register_robotics(env_id: str) -> None:
     gymnasium.register_envs(robotics)
 
 
+def _log_warning(message: str) -> None:
+    """What MuJoCo warns of, such as a simulation that diverges: once for each kind, then for the curious."""
+    kind = message.split(".", 1)[0]  # what follows is the simulated time
+    level = logging.DEBUG if kind in _reported_kinds else logging.WARNING
+    _reported_kinds.add(kind)
+    logger.log(level, "MuJoCo: %s", message)
+
+
 @contextmanager
-def _mujoco_warnings_logged() -> Iterator[None]:
-    """Send MuJoCo's warnings to the log; it would write a MUJOCO_LOG.TXT into the working directory."""
+def _warnings_logged() -> Iterator[None]:
+    """Send MuJoCo's warnings to the log, from now on; it would write MUJOCO_LOG.TXT where the user works.
+
+    What it says while a model is loaded concerns Gymnasium's authors only. A handler that someone else has
+    set stays.
+    """
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: logger.debug("MuJoCo: %s", message))
     try:
         yield
     finally:
-        mujoco.set_mju_user_warning(previous)
+        mujoco.set_mju_user_warning(previous or _log_warning)
 
 
 def make_env(env_id: str, env_kwargs: dict[str, Any] | None, **options: Any) -> gymnasium.Env:
     """``gymnasium.make`` without its checker; what the user got wrong becomes an ``InputError``."""
     find_spec(env_id)
     try:
-        with _mujoco_warnings_logged():
+        with _warnings_logged():
             return gymnasium.make(env_id, disable_env_checker=True, **{**(env_kwargs or {}), **options})
     except TypeError as error:
         raise InputError(f"env_kwargs do not fit {env_id!r}: {error}") from error

@@ -1,3 +1,4 @@
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def test_episodes_arrive_and_successors_stay_inside(space: spaces.Space[Any], da
 
 @pytest.mark.filterwarnings("ignore")
 def test_facts_from_the_metadata() -> None:
-    spec = gym.spec("Hopper-v5")
+    spec = copy.deepcopy(gym.spec("Hopper-v5"))  # what spec returns is the registry's own
     spec.kwargs = {"terminate_when_unhealthy": False}
     write(env=spec, ref_min_score=-5.0, ref_max_score=50.0)
     info = load_transitions("minari:test/set-v0").info

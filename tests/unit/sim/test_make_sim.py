@@ -1,15 +1,17 @@
 """Which simulator an id gets, and what is said about ids that get none."""
 
 import importlib.util
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 
 from unio4_lib.errors import InputError
-from unio4_lib.sim import GymSim, NativeSim, make_sim
+from unio4_lib.sim import GymSim, NativeSim, make_sim, registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*out of date")  # version 4 is asked for on purpose
 
@@ -72,3 +74,37 @@ def test_no_log_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     make_sim("HalfCheetah-v5", 1)  # its model uses an attribute that MuJoCo warns about
     assert list(tmp_path.iterdir()) == []
+
+
+def diverge(sim: Any) -> None:
+    """Take a step from a state that no simulation survives, in each of two environments."""
+    sim.reset(0)
+    datas = sim._datas if isinstance(sim, NativeSim) else [env.unwrapped.data for env in sim._envs]
+    for data in datas:
+        data.qpos[0] = np.inf
+    sim.step(np.zeros((2, sim.action_dim)))
+
+
+@pytest.mark.parametrize("backend", ["native", "gym"])
+def test_a_diverging_simulation_is_reported_once_and_not_in_a_file(
+    backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_reported_kinds", set())
+    sim = make_sim("Hopper-v5", 2, backend=backend)
+    with caplog.at_level(logging.DEBUG):
+        diverge(sim)
+    assert list(tmp_path.iterdir()) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG"]
+    assert "MuJoCo: Nan, Inf or huge value in QPOS" in caplog.text
+
+
+def test_a_handler_of_the_user_stays() -> None:
+    heard: list[str] = []
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(heard.append)
+    try:
+        diverge(make_sim("Hopper-v5", 2))
+    finally:
+        mujoco.set_mju_user_warning(before)
+    assert len(heard) == 2
