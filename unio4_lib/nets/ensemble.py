@@ -5,6 +5,7 @@ Axis letters: ``E`` member, ``B`` batch. The member axis is always first.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -95,7 +96,7 @@ class EnsembleMLP(nn.Module):
         self.layers = nn.ModuleList()
         self.norms = nn.ModuleList()
         sizes = [in_features, *hidden]
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in pairwise(sizes):
             self.layers.append(
                 EnsembleLinear(members, fan_in, fan_out, init=init, gain=hidden_gain, generator=generator)
             )

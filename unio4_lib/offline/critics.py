@@ -175,7 +175,8 @@ class CriticTrainer:
     def _update_target(self, *, copy_all: bool) -> None:
         if not copy_all and self.steps % self.config.target_every:
             return
-        target, online = list(self.critics.q_target.parameters()), list(self.critics.q.parameters())
+        target: list[Tensor] = list(self.critics.q_target.parameters())
+        online: list[Tensor] = list(self.critics.q.parameters())
         torch._foreach_lerp_(target, online, 1.0 if copy_all else self.config.polyak)
 
     @torch.no_grad()

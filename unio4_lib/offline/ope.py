@@ -66,7 +66,8 @@ def model_rollouts(
             drawn = torch.randn(members, width, dim + 1, generator=generator, device=starts.device)
             index = kept.unsqueeze(-1).expand(-1, -1, -1, dim + 1)
             noise = drawn.expand(count, -1, -1, -1).gather(2, index)
-        step = model.step(*(_by_model(x) for x in (observations, actions)), _by_model(noise))
+        by_model = None if noise is None else _by_model(noise)
+        step = model.step(_by_model(observations), _by_model(actions), by_model)
         rewards = step.rewards.view(members, count, rows).transpose(0, 1)
         observe(ModelStep(time, kept, survival, observations, actions, rewards))
         survival = survival * step.survival.view(members, count, rows).transpose(0, 1)
@@ -74,10 +75,8 @@ def model_rollouts(
     return kept, survival, observations
 
 
-def _by_model(values: Tensor | None) -> Tensor | None:
+def _by_model(values: Tensor) -> Tensor:
     """[P, M, K, X] -> [M, P * K, X], as the models want it."""
-    if values is None:
-        return None
     count, members, rows, width = values.shape
     return values.transpose(0, 1).reshape(members, count * rows, width)
 

@@ -1,0 +1,40 @@
+"""Policies on disk: weights as safetensors, shape as JSON; nothing is ever unpickled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from unio4_lib.errors import InputError
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+
+WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
+
+
+def save_policy(policy: GaussianPolicy, folder: Path, **facts: Any) -> None:
+    """Write weights, scales and shape; ``facts`` (JSON values, such as the environment) stand beside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    description = {"spec": policy.spec.to_json(), **facts}
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+
+
+def load_policy(folder: Path) -> tuple[GaussianPolicy, dict[str, Any]]:
+    """The policy of a folder and the facts saved with it."""
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        policy = GaussianPolicy(PolicySpec.from_json(description.pop("spec")))
+        policy.load_state_dict(load_file(folder / WEIGHTS))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder}: no policy here, {Path(str(error.filename)).name} is missing; expected the folder "
+            f"of a run or of a policy with {DESCRIPTION} and {WEIGHTS}"
+        ) from error
+    except Exception as error:  # safetensors, json and torch each have classes of their own
+        text = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{folder}: the policy cannot be read: {text}; expected a policy of unio4"
+        ) from error
+    return policy.requires_grad_(False), description

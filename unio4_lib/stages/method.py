@@ -1,0 +1,207 @@
+"""The stages of Uni-O4: each takes what earlier ones made and gives one thing back.
+
+They know nothing of files; ``run`` strings them together in one process.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from unio4_lib.config import RunConfig
+from unio4_lib.data.transitions import Transitions
+from unio4_lib.evaluation import EpisodeStats, evaluate
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
+from unio4_lib.offline.behavior import BehaviorTrainer
+from unio4_lib.offline.critics import Critics, CriticTrainer
+from unio4_lib.offline.data import OfflineData
+from unio4_lib.offline.dynamics import DynamicsModel, DynamicsTrainer
+from unio4_lib.offline.improve import GateEntry, ImproveTrainer
+from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.online.finetune import FineTuning
+from unio4_lib.progress import Reporter
+from unio4_lib.sim import make_sim
+from unio4_lib.sim.base import BatchSim
+from unio4_lib.sim.terminations import known_termination
+from unio4_lib.training.loop import LogEntry, Trainer, run_loop
+
+# Every stage draws from a stream of its own: changing one leaves the others' numbers alone.
+SEED_STRIDE = 1_000_000
+STREAMS = {
+    "clone-behavior": 1,
+    "fit-critics": 2,
+    "fit-dynamics": 3,
+    "improve-policy": 4,
+    "finetune-online": 5,
+}
+
+
+def stage_seed(config: RunConfig, stage: str) -> int:
+    """Seed of one stage of a run."""
+    return config.seed * SEED_STRIDE + STREAMS[stage] * 10_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """The environment behind a dataset."""
+
+    env_id: str
+    env_kwargs: dict[str, Any]
+
+    @classmethod
+    def of(cls, transitions: Transitions) -> "Task":
+        return cls(transitions.info.env_id, dict(transitions.info.env_kwargs))
+
+    def sim(self, num_envs: int) -> BatchSim:
+        return make_sim(self.env_id, num_envs, env_kwargs=self.env_kwargs)
+
+
+def score(
+    task: Task, policy: GaussianPolicy, episodes: int, seed: int, *, member: int = 0, sampled: bool = False
+) -> EpisodeStats:
+    """Whole episodes of one member in the simulator, with its mean action or with sampled ones."""
+    noise = np.random.default_rng(seed) if sampled else None
+    shape = (policy.spec.members, 1, policy.spec.action_dim)
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        if noise is None:
+            return policy.act(observations, member=member)
+        draws = noise.standard_normal((shape[0], len(observations), shape[2]))
+        return policy.act(observations, draws, member=member)
+
+    return evaluate(act, task.sim, episodes, seed)
+
+
+def _train(trainer: Trainer, steps: int, every: int, name: str, reporter: Reporter) -> list[LogEntry]:
+    entries: list[LogEntry] = []
+    with reporter.stage(name, steps) as update:
+        for entry in run_loop(trainer, steps, name=name, evaluate_every=every):
+            entries.append(entry)
+            update(entry.step, _figures(entry))
+    return entries
+
+
+def _figures(entry: LogEntry) -> str:
+    """The first few metrics of an entry, short."""
+    pairs = [(key.split("/", 1)[-1], value) for key, value in entry.values.items()]
+    return "  ".join(f"{key} {value:.4g}" for key, value in pairs[:2])
+
+
+def clone_behavior(
+    data: OfflineData, config: RunConfig, reporter: Reporter
+) -> tuple[GaussianPolicy, list[LogEntry]]:
+    """E behavior policies."""
+    settings = config.behavior
+    trainer = BehaviorTrainer(data, settings, seed=stage_seed(config, "clone-behavior"))
+    log = _train(trainer, settings.steps, settings.evaluate_every, "clone-behavior", reporter)
+    return trainer.result(), log
+
+
+def fit_critics(data: OfflineData, config: RunConfig, reporter: Reporter) -> tuple[Critics, list[LogEntry]]:
+    """Q and V."""
+    trainer = CriticTrainer(data, config.critics, seed=stage_seed(config, "fit-critics"))
+    every = max(1, config.critics.steps // 20)
+    log = _train(trainer, config.critics.steps, every, "fit-critics", reporter)
+    return trainer.result(), log
+
+
+def fit_dynamics(
+    data: OfflineData, task: Task, config: RunConfig, reporter: Reporter
+) -> tuple[DynamicsModel, list[LogEntry]]:
+    """The elite transition models."""
+    settings = config.dynamics
+    seed = stage_seed(config, "fit-dynamics")
+    trainer = DynamicsTrainer(data, settings, seed=seed, termination=known_termination(task.env_id))
+    log = _train(trainer, settings.steps, settings.evaluate_every, "fit-dynamics", reporter)
+    return trainer.result(), log
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """What improvement delivers: accepted policies, the member chosen by OPE, and how it came to that."""
+
+    policies: GaussianPolicy
+    chosen: int
+    estimates: list[float]  # of the accepted members, by the final choice
+    decisions: list[GateEntry]
+    log: list[LogEntry]
+
+
+def improve_policy(
+    data: OfflineData,
+    behavior: GaussianPolicy,
+    critics: Critics,
+    model: DynamicsModel,
+    config: RunConfig,
+    reporter: Reporter,
+    *,
+    time_limit: int | None,
+) -> Improvement:
+    """Better policies, every replacement through the gate."""
+    trainer = improve_trainer(data, behavior, critics, model, config, time_limit=time_limit)
+    settings = config.improve
+    log = _train(trainer, settings.steps, settings.evaluate_every, "improve-policy", reporter)
+    chosen, estimates = trainer.choose()
+    return Improvement(trainer.accepted, chosen, estimates.tolist(), trainer.log, log)
+
+
+def improve_trainer(
+    data: OfflineData,
+    behavior: GaussianPolicy,
+    critics: Critics,
+    model: DynamicsModel,
+    config: RunConfig,
+    *,
+    time_limit: int | None,
+) -> ImproveTrainer:
+    """The trainer of ``improve_policy`` with the configured source of advantages."""
+    settings, seed = config.improve, stage_seed(config, "improve-policy")
+    critics.requires_grad_(False)
+    evaluator = PolicyEvaluator(data, model, critics, settings, time_limit=time_limit)
+    source: AdvantageSource
+    if settings.advantages == "critic":
+        source = CriticAdvantages(data, critics, behavior, settings, seed=seed)
+    else:
+        source = ModelAdvantages(data, model, behavior.spec.members, settings, seed=seed)
+    return ImproveTrainer(behavior, source, evaluator, settings, seed=seed)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Fine-tuning's evaluations: environment steps, mean return, standard error."""
+
+    points: list[tuple[int, float, float]]
+
+
+def finetune_online(
+    policy: GaussianPolicy, task: Task, config: RunConfig, reporter: Reporter
+) -> tuple[GaussianPolicy, Curve]:
+    """The policy after online PPO, and its learning curve; the first point is the policy as it came."""
+    settings, seed = config.finetune, stage_seed(config, "finetune-online")
+    tuned = policy.members([0]).requires_grad_(True)
+    training = FineTuning(tuned, settings, task.sim, seed=seed)
+    points: list[tuple[int, float, float]] = []
+    try:
+        with reporter.stage("finetune-online", settings.env_steps) as update:
+
+            def show(steps: int, _metrics: object) -> None:
+                last = f"return {points[-1][1]:.0f} ± {points[-1][2]:.0f}" if points else ""
+                update(min(steps, settings.env_steps), last)
+
+            def measure(current: GaussianPolicy) -> EpisodeStats:
+                return score(task, current, settings.evaluate_episodes, config.evaluate.seed + 1)
+
+            for point in training.run(measure, show):
+                points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
+    finally:
+        training.close()
+    return training.ppo.policy.requires_grad_(False), Curve(points)
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device, chosen once for the whole run."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
