@@ -180,10 +180,10 @@ class FinetuneConfig(StageConfig):
 
     env_steps: int = Field(1_000_000, ge=1, description="Environment steps (paper's curves: 1,000,000).")
     num_envs: int = Field(32, ge=1, description="Environments stepped together (paper: 1).")
-    rollout_steps: int = Field(64, ge=1, description="Steps of each environment between updates.")
+    rollout_steps: int = Field(128, ge=1, description="Steps of each environment between updates.")
     epochs: int = Field(10, ge=1, description="Passes over each batch (paper: 5-30).")
-    minibatch_size: int = Field(256, ge=1, description="Rows per gradient step (paper: 128).")
-    actor_learning_rate: float = Field(1e-4, gt=0, description="Adam step size (paper: 1e-6 to 3e-5).")
+    minibatch_size: int = Field(512, ge=1, description="Rows per gradient step (paper: 128).")
+    actor_learning_rate: float = Field(2e-4, gt=0, description="Adam step size (paper: 1e-6 to 3e-5).")
     critic_learning_rate: float = Field(1e-3, gt=0, description="Adam step size (paper: 2e-4).")
     anneal: bool = Field(True, description="Learning rates fall linearly to zero.")
     clip: float = Field(0.2, gt=0, lt=1, description="Ratio clip (paper: 0.05).")
@@ -191,8 +191,8 @@ class FinetuneConfig(StageConfig):
     discount: float = Field(0.99, ge=0, lt=1, description="Discount factor.")
     entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0.01).")
     max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm (paper: 0.5).")
-    target_kl: float | None = Field(None, gt=0, description="Stop an update's epochs beyond this KL.")
-    value_hidden: Hidden = Field((256, 256), description="Widths of a refitted V.")
+    target_kl: float | None = Field(0.02, gt=0, description="Stop an update's epochs beyond this KL.")
+    value_hidden: Hidden = Field((64, 64), description="Widths of a refitted V.")
     critic: Literal["refit", "offline"] = Field(
         "refit", description="V: refitted to the policy, or the offline one."
     )
