@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import minari
 import numpy as np
 import torch
+from gymnasium.spaces import Dict, flatten_space
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.dataset.minari_storage import MinariStorage
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from unio4_lib.config import FinetuneConfig
 from unio4_lib.data.collect_spec import CollectSpec
+from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
 from unio4_lib.evaluation import reference_scores
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
@@ -36,6 +37,7 @@ from unio4_lib.online.threads import torch_threads
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.base import Array, BatchSim, StepResult
+from unio4_lib.sim.registry import make_env
 
 COLLECTOR_VERSION = 1  # part of every fingerprint: raise it when the same request gives other data
 DEFAULT_TRAIN_STEPS = 400_000
@@ -335,10 +337,12 @@ def _write(dataset_id: str, spec: CollectSpec, episodes: list[EpisodeBuffer], al
     staged = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
     try:
         (staged / "data").mkdir(parents=True)
-        env = gymnasium.make(spec.env_id, **spec.env_kwargs)
+        env = make_env(spec.env_id, spec.env_kwargs)
+        space = env.observation_space
         storage = MinariStorage.new(
             staged / "data",
-            observation_space=env.observation_space,
+            # Simulators flatten what they observe.
+            observation_space=flatten_space(sorted_space(space)) if isinstance(space, Dict) else space,
             action_space=env.action_space,
             env_spec=env.spec,
         )

@@ -1,4 +1,8 @@
-"""Flatten a whole episode of observations at once, in the order of ``gymnasium.spaces.flatten``."""
+"""Flatten a whole episode of observations at once, in the order of ``gymnasium.spaces.flatten``.
+
+That order is the order in which a Dict space happens to list its keys, and Minari does not keep it. So keys
+are sorted here first, for datasets and simulators alike.
+"""
 
 from typing import Any
 
@@ -7,6 +11,15 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unio4_lib.errors import InputError
+
+
+def sorted_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The same space with the keys of every Dict in it sorted."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: sorted_space(part) for key, part in space.spaces.items()})  # it sorts a dict
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([sorted_space(part) for part in space.spaces])
+    return space
 
 
 def flat_dim(field: str, space: spaces.Space[Any]) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch
+from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch, sorted_space
 from unio4_lib.data.reference import d4rl_reference
 from unio4_lib.data.transitions import DatasetInfo, Transitions
 from unio4_lib.errors import InputError
@@ -120,7 +120,7 @@ def _parse_space(dataset_id: str, metadata: dict[str, Any], key: str) -> spaces.
     from minari.serialization import deserialize_space
 
     try:
-        return deserialize_space(text)
+        return sorted_space(deserialize_space(text))
     except (KeyError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
         raise InputError(f"{METADATA_FILE} of {dataset_id}: {key} cannot be read ({error!r:.120})") from error
 

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
+from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
 from unio4_lib.sim.base import Array, Flags, StepResult
 from unio4_lib.sim.batch import STATE_SPEC
@@ -31,20 +32,21 @@ def _checked_action_space(env_id: str, space: gymnasium.Space) -> spaces.Box:
 
 
 def _checked_observation_space(env_id: str, space: gymnasium.Space) -> gymnasium.Space:
-    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    for part in parts:
-        if not isinstance(part, spaces.Box) or len(part.shape) != 1:
-            expected = "a flat Box or a Dict of flat Boxes (no images, no discrete states)"
-            raise InputError(f"environment {env_id!r} has observation space {part}, expected {expected}")
-    return space
+    if isinstance(space, spaces.Dict):
+        for part in space.spaces.values():
+            _checked_observation_space(env_id, part)
+    elif not isinstance(space, spaces.Box) or len(space.shape) != 1:
+        expected = "a flat Box or a Dict of flat Boxes (no images, no discrete states)"
+        raise InputError(f"environment {env_id!r} has observation space {space}, expected {expected}")
+    return sorted_space(space)
 
 
 class GymSim:
     """N environments of any id. See ``BatchSim`` for the contract.
 
-    Dict observations are flattened in the order of ``gymnasium.spaces.flatten``. Actions are handed over
-    in the precision of the action space, so rewards can differ from the native simulator's in the
-    precision of float32.
+    Dict observations are flattened in the order of their sorted keys, like those of datasets. Actions are
+    handed over in the precision of the action space, so rewards can differ from the native simulator's in
+    the precision of float32.
     """
 
     def __init__(self, env_id: str, num_envs: int, *, env_kwargs: dict[str, Any] | None = None) -> None:
@@ -121,7 +123,7 @@ class GymSim:
         self._require_mujoco()
         return {
             "envs": [_mujoco_state(env.unwrapped) for env in self._envs],
-            "generators": save_generators([env.unwrapped.np_random for env in self._envs]),
+            "generators": save_generators([part.np_random for env in self._envs for part in _parts(env)]),
             "observations": self.observations.copy(),
             "elapsed": self._elapsed.copy(),
         }
@@ -130,22 +132,29 @@ class GymSim:
         self._require_mujoco()
         if len(state["envs"]) != self.num_envs:
             raise ValueError(f"state holds {len(state['envs'])} environments, expected {self.num_envs}")
-        generators = restore_generators(state["generators"])
-        for env, saved, generator in zip(self._envs, state["envs"], generators, strict=True):
+        generators = iter(restore_generators(state["generators"]))
+        for env, saved in zip(self._envs, state["envs"], strict=True):
             env.reset(seed=0)  # wrappers refuse to step an environment that was never reset
             _load_mujoco_state(env.unwrapped, saved)
-            env.unwrapped.np_random = generator
+            for part in _parts(env):
+                part.np_random = next(generators)
         self.observations = np.array(state["observations"])
         self._elapsed[:] = state["elapsed"]
         self._started = True
 
     def _require_mujoco(self) -> None:
-        if not isinstance(self._envs[0].unwrapped, MujocoEnv):
+        if not any(isinstance(part, MujocoEnv) for part in _parts(self._envs[0])):
             raise NotImplementedError(f"{self.env_id}: only the state of MuJoCo environments can be saved")
 
     def close(self) -> None:
         for env in self._envs:
             env.close()
+
+
+def _parts(env: gymnasium.Env) -> list[Any]:
+    """The environment without its wrappers and, for a maze, the MuJoCo environment that walks in it."""
+    plain = env.unwrapped
+    return [plain, *(value for value in vars(plain).values() if isinstance(value, MujocoEnv))]
 
 
 def _derived_fields(env: Any) -> dict[str, Array]:
@@ -179,7 +188,7 @@ def _mujoco_state(env: Any) -> dict[str, Any]:
         "state": state,
         "derived": {name: values.copy() for name, values in _derived_fields(env).items()},
         "model": {name: getattr(env.model, name).copy() for name in EDITED_MODEL_FIELDS},
-        "attributes": _plain_attributes(env),
+        "attributes": [_plain_attributes(part) for part in _parts(env)],
     }
 
 
@@ -191,5 +200,6 @@ def _load_mujoco_state(env: Any, saved: dict[str, Any]) -> None:
     present = _derived_fields(env)
     for name, values in saved["derived"].items():
         present[name][:] = values
-    for name, value in saved["attributes"].items():
-        setattr(env, name, value.copy() if isinstance(value, np.ndarray) else value)
+    for part, attributes in zip(_parts(env), saved["attributes"], strict=True):
+        for name, value in attributes.items():
+            setattr(part, name, value.copy() if isinstance(value, np.ndarray) else value)

@@ -1,10 +1,14 @@
 """Environment ids: looking one up, and making an environment with errors that a user can act on."""
 
+import contextlib
 import difflib
 import importlib
+import importlib.metadata
+import io
 import logging
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -27,6 +31,7 @@ ROBOTICS_PREFIXES = (
     "HandReach",
     "PointMaze",
 )
+MUJOCO_FOR_ROBOTICS = "3.5.0"  # all of them work with it
 
 
 def find_spec(env_id: str) -> EnvSpec:
@@ -42,13 +47,17 @@ def find_spec(env_id: str) -> EnvSpec:
 
 
 def _register_robotics(env_id: str) -> None:
+    notes = io.StringIO()
     try:
-        robotics = importlib.import_module("gymnasium_robotics")
+        with contextlib.redirect_stderr(notes):  # it prints its release notes
+            robotics = importlib.import_module("gymnasium_robotics")
     except ImportError as error:
         raise InputError(
             f'environment {env_id!r} needs gymnasium-robotics: pip install "unio4[robotics]"'
         ) from error
     gymnasium.register_envs(robotics)
+    if notes.getvalue():
+        logger.debug("gymnasium-robotics: %s", notes.getvalue().strip())
 
 
 def _log_warning(message: str) -> None:
@@ -59,7 +68,7 @@ def _log_warning(message: str) -> None:
     logger.log(level, "MuJoCo: %s", message)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _warnings_logged() -> Iterator[None]:
     """Send MuJoCo's warnings to the log, from now on; it would write MUJOCO_LOG.TXT where the user works.
 
@@ -84,3 +93,12 @@ def make_env(env_id: str, env_kwargs: dict[str, Any] | None, **options: Any) -> 
         raise InputError(f"env_kwargs do not fit {env_id!r}: {error}") from error
     except (ImportError, gymnasium.error.Error) as error:
         raise InputError(f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}") from error
+    except AssertionError as error:
+        if Path(traceback.extract_tb(error.__traceback__)[-1].filename).name != "mujoco_utils.py":
+            raise
+        # Kitchen, Fetch and the Shadow hand compare joint types in a way that fails with new bindings.
+        robotics = importlib.metadata.version("gymnasium-robotics")
+        raise InputError(
+            f"environment {env_id!r} cannot be made: gymnasium-robotics {robotics} does not fit MuJoCo "
+            f'{mujoco.__version__} there; pip install "mujoco=={MUJOCO_FOR_ROBOTICS}"'
+        ) from error

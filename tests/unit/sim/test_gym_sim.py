@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
 from unio4_lib.sim.batch import NativeSim
 from unio4_lib.sim.gym import GymSim
@@ -47,7 +48,7 @@ gymnasium.register("unio4-test/Walk-v0", entry_point=Walk, max_episode_steps=7)
 def test_equals_a_plain_loop(env_id: str) -> None:
     sim = GymSim(env_id, 3)
     envs = [gymnasium.make(env_id) for _ in range(3)]
-    space = envs[0].observation_space
+    space = sorted_space(envs[0].observation_space)
     flat = [spaces.flatten(space, env.reset(seed=env_seed(1, i))[0]) for i, env in enumerate(envs)]
     np.testing.assert_array_equal(sim.reset(1), flat)
     rng, ended = np.random.default_rng(0), 0
@@ -72,12 +73,12 @@ def test_both_kinds_of_end_and_their_true_final_observations() -> None:
     for _ in range(3):
         result = sim.step(np.array([[1.0], [0.0]]))
     assert result.terminals.tolist() == [True, False] and not result.timeouts.any()
-    assert result.next_observations[0, 0] > 3 > 1 >= result.observations[0, 0]
+    assert result.next_observations[0, 1] > 3 > 1 >= result.observations[0, 1]  # goal, position
     for _ in range(4):
         result = sim.step(np.zeros((2, 1)))
     assert result.timeouts.tolist() == [False, True] and not result.terminals.any()
     np.testing.assert_array_equal(result.next_observations[1], start[1])
-    assert result.observations[1, 0] != start[1, 0]
+    assert result.observations[1, 1] != start[1, 1]
 
 
 def test_an_environments_own_truncation_is_a_timeout() -> None:

@@ -1,11 +1,12 @@
 """Which simulator an id gets, and what is said about ids that get none."""
 
-import importlib.util
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import mujoco
 import numpy as np
 import pytest
@@ -56,11 +57,20 @@ def test_input_errors_are_one_line(arguments: dict[str, Any], message: str) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gymnasium_robotics") is not None, reason="it is installed")
 @pytest.mark.parametrize("env_id", ["AdroitHandPen-v1", "AntMaze_UMaze-v5"])
-def test_missing_robotics_package_is_named(env_id: str) -> None:
+def test_missing_robotics_package_is_named(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)  # importing it fails
     with pytest.raises(InputError, match=re.escape('pip install "unio4[robotics]"')):
         make_sim(env_id, 1)
+
+
+def test_a_failed_assertion_of_an_environment_is_not_hidden() -> None:
+    def broken() -> None:
+        raise AssertionError("a fault of the environment")
+
+    gymnasium.register("unio4-test/Broken-v0", entry_point=broken)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="a fault of the environment"):
+        make_sim("unio4-test/Broken-v0", 1)
 
 
 @pytest.mark.parametrize("backend", ["native", "gym"])
