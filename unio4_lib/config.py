@@ -50,7 +50,9 @@ class BehaviorConfig(StageConfig):
     std: Literal["state", "shared"] = Field("state", description="Std from the state or one per dimension.")
     steps: int = Field(10_000, ge=1, description="Most optimizer steps (paper: 400,000).")
     batch_size: int = Field(256, ge=1, description="Rows per member and step (paper: 512).")
-    learning_rate: float = Field(3e-4, gt=0, description="Adam step size (paper: 1e-4).")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="Adam step size, falls linearly to zero (paper: 1e-4, constant)."
+    )
     diversity: Literal["none", "paper", "repulsion"] = Field(
         "repulsion",
         description="Diversity term: none, the paper's (its gradient only rescales cloning), or ours.",
