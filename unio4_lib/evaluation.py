@@ -1,6 +1,5 @@
 """Scores of a policy in its environment: whole episodes, seeded, and none of them over-counted."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -8,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from unio4_lib.data.reference import reference_scores as reference_scores  # to be found here too
+from unio4_lib.errors import InputError
 from unio4_lib.sim.base import Array, BatchSim, Flags, StepResult
 
 PolicyAct = Callable[[Array], Array]
@@ -19,23 +20,7 @@ SimFactory = Callable[[int], BatchSim]
 MAX_PARALLEL_EPISODES = 64  # beyond this more environments only cost memory
 
 BOOTSTRAP_RESAMPLES = 2000
-
-# Minimum and maximum return per family, from D4RL's infos.py: the same for all data sets and versions.
-REFERENCE_SCORES: dict[str, tuple[float, float]] = {
-    "ant": (-325.6, 3879.7),
-    "antmaze": (0.0, 1.0),
-    "door": (-56.512833, 2880.5693087298737),
-    "halfcheetah": (-280.178953, 12135.0),
-    "hammer": (-274.856578, 12794.134825156867),
-    "hopper": (-20.272305, 3234.3),
-    "kitchen": (0.0, 4.0),
-    "pen": (96.262799, 3076.8331017826877),
-    "relocate": (-6.425911, 4233.877797728884),
-    "walker2d": (1.629008, 4592.3),
-}
-
-# Longer names that Gymnasium and D4RL use for the same family.
-_FAMILY_PREFIXES = ("adroithand", "franka")
+LONGEST_EPISODE = 100_000  # steps; only where the environment itself has no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +71,9 @@ def evaluate(
     quota is full is no longer simulated. ``sim`` is a simulator (it is reset, and left where it stands)
     or a function that makes one of a given size, which is closed again.
 
+    Where the environment has no time limit, an episode of more than ``LONGEST_EPISODE`` steps is an
+    ``InputError``: some policies would never finish it.
+
     The policy always sees all rows [N, D]; what it answers for finished environments has no effect.
     """
     if episodes < 1:
@@ -119,6 +107,7 @@ class _Evaluation:
             result = self._step(policy_act(observations), active)
             observations = result.observations
             self._record(result, active)
+            self._check_length()
         returns = np.array([value for row in self.returns for value in row])
         lengths = np.array([value for row in self.lengths for value in row], dtype=np.int64)
         return EpisodeStats(returns, lengths)
@@ -127,6 +116,13 @@ class _Evaluation:
         if self.masked is None or active.all():
             return self.sim.step(actions)
         return self.masked.step_active(actions, active)
+
+    def _check_length(self) -> None:
+        if self.sim.max_episode_steps is None and self.running_length.max() >= LONGEST_EPISODE:
+            raise InputError(
+                f"environment {self.sim.env_id!r} has no time limit, and an episode of the evaluation did "
+                f"not end in {LONGEST_EPISODE} steps: set max_episode_steps in env_kwargs"
+            )
 
     def _record(self, result: StepResult, active: Flags) -> None:
         """Count one step; clears ``active`` [N] where the quota is now full."""
@@ -151,18 +147,3 @@ def normalized_score(mean: float, ref_min: float, ref_max: float) -> float:
     if not ref_max > ref_min:
         raise ValueError(f"reference scores are {ref_min} and {ref_max}, expected the first to be smaller")
     return 100.0 * (mean - ref_min) / (ref_max - ref_min)
-
-
-def reference_scores(env_id: str) -> tuple[float, float] | None:
-    """(minimum, maximum) return by D4RL for an environment or data set id, None where D4RL has none.
-
-    The references were measured on other physics than today's MuJoCo, and Minari's ``mujoco`` sets are
-    not D4RL's: a score by them is comparable within a project, not digit for digit with papers.
-    """
-    for part in reversed(env_id.lower().split("/")):
-        family = re.split(r"[-_]", part)[0]
-        for prefix in _FAMILY_PREFIXES:
-            family = family.removeprefix(prefix)
-        if family in REFERENCE_SCORES:
-            return REFERENCE_SCORES[family]
-    return None

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unio4_lib import evaluation
+from unio4_lib.data.reference import D4RL_SCORES
+from unio4_lib.errors import InputError
 from unio4_lib.evaluation import (
-    REFERENCE_SCORES,
     EpisodeStats,
     evaluate,
     normalized_score,
@@ -113,6 +115,24 @@ def test_return_that_is_not_finite_is_an_error() -> None:
         evaluate(stand_still, ScriptedSim([[2], [3]], reward=np.nan), episodes=2, seed=0)
 
 
+def test_an_episode_that_never_ends_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "LONGEST_EPISODE", 9)
+    with pytest.raises(
+        InputError, match=r"'Scripted-v0' has no time limit.*in 9 steps: set max_episode_steps"
+    ):
+        evaluate(stand_still, ScriptedSim([[2, 2], [10]]), episodes=2, seed=0)
+    assert evaluate(stand_still, ScriptedSim([[2, 2], [9]]), episodes=2, seed=0).lengths.tolist() == [2, 9]
+    limited = ScriptedSim([[30]])
+    limited.max_episode_steps = 30  # type: ignore[assignment]
+    assert evaluate(stand_still, limited, episodes=1, seed=0).lengths.tolist() == [30]
+
+
+def test_long_rows_that_do_not_count_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "LONGEST_EPISODE", 9)
+    stats = evaluate(stand_still, ScriptedSim([[5] * 4, [8, 99]]), episodes=3, seed=0)
+    assert stats.lengths.tolist() == [5, 5, 8]
+
+
 def test_no_episodes_is_an_error() -> None:
     with pytest.raises(ValueError, match="episodes is 0, expected at least 1"):
         evaluate(stand_still, ScriptedSim(SCRIPT), episodes=0, seed=0)
@@ -153,9 +173,9 @@ def test_bootstrap_interval_covers() -> None:
     assert 0.88 <= covered / 200 <= 0.99  # 95 % nominal; a percentile interval is slightly short
 
 
-@pytest.mark.parametrize("family", REFERENCE_SCORES)
+@pytest.mark.parametrize("family", D4RL_SCORES)
 def test_references_are_0_and_100(family: str) -> None:
-    low, high = REFERENCE_SCORES[family]
+    low, high = D4RL_SCORES[family]
     assert normalized_score(low, low, high) == 0.0
     assert normalized_score(high, low, high) == pytest.approx(100.0)
     assert normalized_score((low + high) / 2, low, high) == pytest.approx(50.0)
@@ -182,7 +202,7 @@ def test_references_in_the_wrong_order_are_refused() -> None:
     ],
 )
 def test_family_of_an_id(env_id: str, family: str) -> None:
-    assert reference_scores(env_id) == REFERENCE_SCORES[family]
+    assert reference_scores(env_id) == D4RL_SCORES[family]
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "Humanoid-v5", "", "mujoco/pusher/expert-v0"])

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from unio4_lib.config import FinetuneConfig
 from unio4_lib.data.collect_spec import CollectSpec
 from unio4_lib.data.flatten import sorted_space
+from unio4_lib.data.reference import reference_scores
 from unio4_lib.errors import InputError
-from unio4_lib.evaluation import reference_scores
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.online.ppo import PPO
 from unio4_lib.online.threads import torch_threads

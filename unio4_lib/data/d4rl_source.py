@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks, same_state
-from unio4_lib.data.reference import d4rl_reference
+from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
 from unio4_lib.errors import InputError
 
@@ -64,7 +64,7 @@ def load_d4rl(path: str, options: D4rlOptions, *, clip_actions: bool = False) ->
     ends, jumps = _episode_ends(raw, options)
     if options.antmaze:
         raw.rewards = ANTMAZE_REWARD_SCALE * raw.rewards + np.float32(ANTMAZE_REWARD_SHIFT)
-    low_score, high_score = d4rl_reference(env_id)
+    low_score, high_score = reference_scores(env_id) or (None, None)
     width = raw.actions.shape[1]
     info = DatasetInfo(
         env_id=env_id,

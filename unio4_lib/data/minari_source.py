@@ -15,7 +15,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch, sorted_space
-from unio4_lib.data.reference import d4rl_reference
+from unio4_lib.data.hub import unreachable_hub
+from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions
 from unio4_lib.errors import InputError
 
@@ -23,6 +24,7 @@ DATA_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
 SUMMARY_EPISODES = 200  # enough for a mean return in a list
 FLAG_FIELDS = ("terminations", "truncations")
+OTHER_WAYS = "copy the dataset's folder there, or record one: unio4 dataset collect"
 
 
 def datasets_root() -> Path:
@@ -89,6 +91,9 @@ def _fetch(dataset_id: str, download: bool) -> None:
     where = f"not in {datasets_root()} ({hint})"
     if not download:
         raise InputError(f"{where}; set MINARI_DATASETS_PATH or allow the download")
+    unreachable = unreachable_hub()
+    if unreachable is not None:
+        raise InputError(f"{where}, and {unreachable}; {OTHER_WAYS}")
     import minari  # only now: it is slow to import and a local dataset does not need it
 
     try:
@@ -96,8 +101,8 @@ def _fetch(dataset_id: str, download: bool) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             minari.download_dataset(dataset_id)
     except Exception as error:  # each remote store of Minari has its own exceptions
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{where}, and the download failed: {reason}") from error
+        reason = " ".join(str(error).split())[:240].rstrip(" .") or type(error).__name__
+        raise InputError(f"{where}, and the download failed: {reason}; {OTHER_WAYS}") from error
     if not (datasets_root() / dataset_id / "data").is_dir():
         raise InputError(f"{where}, and the download brought nothing")
 
@@ -145,7 +150,7 @@ def _info(
         extra["max_episode_steps"] = int(spec["max_episode_steps"])
     low_score, high_score = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if low_score is None or high_score is None:
-        low_score, high_score = d4rl_reference(name)
+        low_score, high_score = reference_scores(name) or (None, None)
         if low_score is not None:
             extra["score_reference"] = "D4RL"  # the scale of D4RL's scores, not its data
     return DatasetInfo(

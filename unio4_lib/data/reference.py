@@ -19,13 +19,20 @@ D4RL_SCORES: dict[str, tuple[float, float]] = {
     "walker2d": (1.629008, 4592.3),
 }
 
-# Gymnasium's longer names: AdroitHandPen, FrankaKitchen.
+# Longer names that Gymnasium and D4RL use for the same family.
 PREFIXES = ("adroithand", "franka")
 
 
-def d4rl_reference(env_id: str) -> tuple[float, float] | tuple[None, None]:
-    """(random, expert) return of an environment id such as ``Hopper-v5``, or two None."""
-    family = re.split(r"[-_]", env_id.rsplit("/", 1)[-1], maxsplit=1)[0].lower()
-    for prefix in PREFIXES:
-        family = family.removeprefix(prefix)
-    return D4RL_SCORES.get(family, (None, None))
+def reference_scores(env_id: str) -> tuple[float, float] | None:
+    """(random, expert) return by D4RL for an environment or dataset id, None where D4RL has none.
+
+    The references were measured on other physics than today's MuJoCo, and Minari's ``mujoco`` sets are
+    not D4RL's: a score by them is comparable within a project, not digit for digit with papers.
+    """
+    for part in reversed(env_id.lower().split("/")):
+        family = re.split(r"[-_]", part)[0]
+        for prefix in PREFIXES:
+            family = family.removeprefix(prefix)
+        if family in D4RL_SCORES:
+            return D4RL_SCORES[family]
+    return None

@@ -10,11 +10,9 @@ import pytest
 
 from unio4_lib.data import sources
 from unio4_lib.data.collect_spec import CollectSpec
-from unio4_lib.data.reference import D4RL_SCORES, d4rl_reference
 from unio4_lib.data.sources import Source, collect_spec, load_transitions, parse_source
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
-from unio4_lib.evaluation import REFERENCE_SCORES, reference_scores
 
 
 @pytest.mark.parametrize(
@@ -131,16 +129,3 @@ def test_reading_needs_no_torch_and_no_simulator() -> None:
         "assert not {'torch', 'mujoco'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_both_tables_of_reference_scores_agree() -> None:
-    assert D4RL_SCORES == REFERENCE_SCORES
-    for name in (
-        "Hopper-v5",
-        "AdroitHandPen-v1",
-        "FrankaKitchen-v1",
-        "AntMaze_UMaze-v5",
-        "Ant-v5",
-        "Reacher-v5",
-    ):
-        assert d4rl_reference(name) == (reference_scores(name) or (None, None))
