@@ -29,6 +29,15 @@ from unio4_lib.training.loop import LogEntry, Trainer, run_loop
 
 # Every stage draws from a stream of its own: changing one leaves the others' numbers alone.
 SEED_STRIDE = 1_000_000
+STAGES = (
+    "prepare-dataset",
+    "clone-behavior",
+    "fit-critics",
+    "fit-dynamics",
+    "improve-policy",
+    "finetune-online",
+    "evaluate",
+)
 STREAMS = {
     "clone-behavior": 1,
     "fit-critics": 2,
