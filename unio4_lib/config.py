@@ -154,10 +154,11 @@ class ImproveConfig(StageConfig):
         "critic",
         description="Advantages of min Q - V on dataset states (the paper), or of rollouts in the models.",
     )
-    anchor_every: int = Field(
-        100,
+    anchor_every: int | None = Field(
+        None,
         ge=1,
-        description="Steps between renewals of the policy that ratios refer to (advantages=critic).",
+        description="Steps between renewals of the policy that ratios refer to; null: only the gate "
+        "renews it (the paper). Concerns advantages=critic.",
     )
     rollouts: int = Field(80, ge=1, description="Model rollouts per member and round (advantages=model).")
     rollout_steps: int = Field(100, ge=1, description="Model steps per round (advantages=model).")

@@ -137,3 +137,25 @@ class GaussianPolicy(nn.Module):
         chosen = GaussianPolicy(spec).to(self.observation_mean.device)
         chosen.load_state_dict(select_members(self, indices))
         return chosen
+
+
+@torch.no_grad()
+def copy_members(source: GaussianPolicy, target: GaussianPolicy, members: Tensor) -> None:
+    """Overwrite the given members [E] (bool) of the target with those of the source."""
+    for new, old in zip(source.parameters(), target.parameters(), strict=True):
+        mask = members.to(old.device).view(-1, *([1] * (old.dim() - 1)))
+        old.copy_(torch.where(mask, new, old))
+
+
+@torch.no_grad()
+def stack_policies(policies: list[GaussianPolicy]) -> GaussianPolicy:
+    """One policy with the members of all, in order; they share scales and shapes."""
+    first = policies[0]
+    total = sum(policy.spec.members for policy in policies)
+    spec = PolicySpec(**{**vars(first.spec), "members": total})
+    stacked = GaussianPolicy(spec).to(first.observation_mean.device)
+    state = first.state_dict()
+    for name, _ in first.named_parameters():
+        state[name] = torch.cat([policy.state_dict()[name] for policy in policies])
+    stacked.load_state_dict(state)
+    return stacked.requires_grad_(False)

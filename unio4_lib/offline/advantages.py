@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unio4_lib.config import ImproveConfig
 from unio4_lib.nets.ensemble import EnsembleMLP
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import GaussianPolicy, copy_members
 from unio4_lib.offline.critics import Critics
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
@@ -31,8 +31,8 @@ class AdvantageSource(Protocol):
 
     def next(self, candidate: GaussianPolicy) -> Minibatch: ...
 
-    def restart(self, members: Tensor, candidate: GaussianPolicy) -> None:
-        """Members [E] (bool) were put back to their accepted policies: forget what they led to."""
+    def renew(self, members: Tensor, candidate: GaussianPolicy) -> None:
+        """Members [E] (bool) were accepted as they are, or put back: ratios refer to them from now on."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -59,7 +59,8 @@ class CriticAdvantages:
 
     @torch.no_grad()
     def next(self, candidate: GaussianPolicy) -> Minibatch:
-        if self.drawn % self.config.anchor_every == 0:
+        every = self.config.anchor_every
+        if every is not None and self.drawn % every == 0:
             self.anchor.load_state_dict(candidate.state_dict())
         self.drawn += 1
         device = self.data.observations.device
@@ -74,8 +75,8 @@ class CriticAdvantages:
         advantages = self.critics.min_q(shared, actions) - self.critics.values(observations)
         return Minibatch(shared, actions, gaussian.log_prob(actions), standardize(advantages))
 
-    def restart(self, members: Tensor, candidate: GaussianPolicy) -> None:
-        self.anchor.load_state_dict(candidate.state_dict())
+    def renew(self, members: Tensor, candidate: GaussianPolicy) -> None:
+        copy_members(candidate, self.anchor, members)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -154,8 +155,8 @@ class ModelAdvantages:
             self._refill(candidate)
         return self.queue.pop()
 
-    def restart(self, members: Tensor, candidate: GaussianPolicy) -> None:
-        self.queue.clear()
+    def renew(self, members: Tensor, candidate: GaussianPolicy) -> None:
+        self.queue.clear()  # what is queued was drawn from policies that may be gone
 
     def _refill(self, candidate: GaussianPolicy) -> None:
         with torch.no_grad():

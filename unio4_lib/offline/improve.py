@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unio4_lib.config import ImproveConfig
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.nets.policy import GaussianPolicy, copy_members, stack_policies
 from unio4_lib.offline.advantages import AdvantageSource, Minibatch
 from unio4_lib.offline.gate import Decision, decide
 from unio4_lib.offline.ope import PolicyEvaluator
@@ -110,7 +110,9 @@ class ImproveTrainer:
         estimates = self.evaluator.estimate(both, seed=self.seed + self.steps)
         decision = decide(estimates[:members], estimates[members:], self.config)
         self._record(decision)
-        copy_members(self.candidate, self.accepted, decision.accepted)
+        if decision.accepted.any():
+            copy_members(self.candidate, self.accepted, decision.accepted)
+            self.source.renew(decision.accepted, self.candidate)
         self.refusals = torch.where(decision.accepted.cpu(), 0, self.refusals + 1)
         exhausted = self.refusals >= self.config.patience
         if exhausted.any():
@@ -123,7 +125,7 @@ class ImproveTrainer:
         for state in self.optimizer.state.values():
             for name in ("exp_avg", "exp_avg_sq"):
                 state[name][members.to(state[name].device)] = 0.0
-        self.source.restart(members, self.candidate)
+        self.source.renew(members, self.candidate)
         self.refusals[members] = 0
 
     def _record(self, decision: Decision) -> None:
@@ -159,25 +161,3 @@ class ImproveTrainer:
         self.refusals = state["refusals"]
         self.log = [GateEntry(**entry) for entry in state["log"]]
         self.steps = state["steps"]
-
-
-@torch.no_grad()
-def copy_members(source: GaussianPolicy, target: GaussianPolicy, members: Tensor) -> None:
-    """Overwrite the given members [E] (bool) of the target with those of the source."""
-    for new, old in zip(source.parameters(), target.parameters(), strict=True):
-        mask = members.to(old.device).view(-1, *([1] * (old.dim() - 1)))
-        old.copy_(torch.where(mask, new, old))
-
-
-@torch.no_grad()
-def stack_policies(policies: list[GaussianPolicy]) -> GaussianPolicy:
-    """One policy with the members of all, in order; they share scales and shapes."""
-    first = policies[0]
-    total = sum(policy.spec.members for policy in policies)
-    spec = PolicySpec(**{**vars(first.spec), "members": total})
-    stacked = GaussianPolicy(spec).to(first.observation_mean.device)
-    state = first.state_dict()
-    for name, _ in first.named_parameters():
-        state[name] = torch.cat([policy.state_dict()[name] for policy in policies])
-    stacked.load_state_dict(state)
-    return stacked.requires_grad_(False)
