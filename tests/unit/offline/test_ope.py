@@ -1,0 +1,286 @@
+"""Policy evaluation on a point mass whose truth is known: ranks, falls, common random numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from offline_worlds import (
+    STRIDE,
+    FunctionCritics,
+    PointMassModel,
+    linear_policies,
+    make_data,
+    point_mass_transitions,
+    reward,
+    true_returns,
+    zero_critics,
+)
+from scipy import stats
+from torch import Tensor
+
+from unio4_lib.config import ImproveConfig
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.offline import ope
+from unio4_lib.offline.dynamics import DynamicsModel, Step
+from unio4_lib.offline.ope import ModelStep, PolicyEvaluator, model_rollouts
+
+HORIZON = 20
+DATA = make_data(point_mass_transitions(episodes=40))
+
+
+def make_evaluator(
+    model: Any, critics: Any = None, *, time_limit: int | None = HORIZON, **values: Any
+) -> PolicyEvaluator:
+    settings: dict[str, Any] = {"horizon": HORIZON, "starts": 64, "start_states": "dataset"}
+    config = ImproveConfig(**{**settings, **values})
+    return PolicyEvaluator(DATA, model, critics or zero_critics(), config, time_limit=time_limit)
+
+
+def twenty_policies() -> GaussianPolicy:
+    """From driving away from the origin to driving there, some toward a wrong place."""
+    return linear_policies([-0.2 + 0.1 * k for k in range(20)], [0.5 * ((k * 7) % 5) / 5 for k in range(20)])
+
+
+def behavior_q(observations: Tensor, actions: Tensor) -> Tensor:
+    """True discounted Q of the policy -0.5 x: first the action, then 60 steps of that policy."""
+    x, weight = observations[..., 0] + STRIDE * actions[..., 0], 1.0
+    total = reward(x)
+    for _ in range(60):
+        weight *= 0.9
+        x = x - STRIDE * 0.5 * x
+        total = total + weight * reward(x)
+    return total
+
+
+def spearman(estimates: Tensor, truth: Tensor) -> float:
+    return float(stats.spearmanr(estimates.numpy(), truth.numpy()).statistic)
+
+
+@pytest.mark.parametrize(("estimator", "at_least"), [("return", 0.95), ("amq-sum", 0.9), ("amq-mean", 0.9)])
+def test_twenty_policies_are_ranked_as_in_truth(estimator: Any, at_least: float) -> None:
+    """Check 18 of the facts: true dynamics, true Q. Nobody falls here, so sum and mean rank alike."""
+    policies = twenty_policies()
+    truth = true_returns(policies, steps=HORIZON)
+    assert truth.std() > 3  # policies that differ
+    critics = FunctionCritics(behavior_q, lambda s: torch.zeros(s.shape[:-1]))
+    evaluator = make_evaluator(PointMassModel(), critics, estimator=estimator)
+    assert spearman(evaluator.estimate(policies, seed=0).mean(dim=1), truth) >= at_least
+
+
+def test_the_return_of_the_true_model_is_the_true_return() -> None:
+    policies = linear_policies([0.0, 0.5, 2.0])
+    starts = torch.rand(4000, 1, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    evaluator = make_evaluator(PointMassModel(), starts=4000)
+    evaluator.starts = lambda count, generator: starts.view(2, 2000, 1)  # type: ignore[method-assign]
+    estimates = evaluator.estimate(policies, seed=0)
+    assert estimates.shape == (3, 4000)
+    # Start positions in [-1, 1] as in the truth: both are known to about 0.2 of 20.
+    torch.testing.assert_close(estimates.mean(dim=1), true_returns(policies, steps=HORIZON), atol=0.6, rtol=0)
+
+
+def test_estimates_are_discounted_and_end_with_a_terminal_value() -> None:
+    """Against a loop over steps, without noise: the sum of discounted rewards plus discount^H V(s_H)."""
+    critics = FunctionCritics(behavior_q, lambda s: 5.0 + s[..., 0])
+    policies = linear_policies([0.3, 1.0])
+    for time_limit, bootstraps in ((None, True), (HORIZON, False), (HORIZON + 1, True), (7, False)):
+        evaluator = make_evaluator(
+            PointMassModel(noise=0.0),
+            critics,
+            time_limit=time_limit,
+            discount=0.8,
+            model_noise=False,
+            starts=6,
+        )
+        x = evaluator.starts(6, torch.Generator().manual_seed(3)).reshape(6, 1).expand(2, 6, 1)
+        steps, expected = min(HORIZON, time_limit or HORIZON), torch.zeros(2, 6)
+        for t in range(steps):
+            x = x + STRIDE * policies.distribution(x).mean
+            expected += 0.8**t * reward(x[..., 0])
+        if bootstraps:
+            expected += 0.8**steps * (5.0 + x[..., 0])
+        torch.testing.assert_close(evaluator.estimate(policies, seed=3), expected)
+
+
+def test_the_terminal_value_is_in_environment_units() -> None:
+    """V speaks scaled rewards; here they were multiplied by 4."""
+    scaled = make_data(point_mass_transitions(episodes=10))
+    object.__setattr__(scaled, "rewards", 4.0 * scaled.rewards)
+    critics: Any = FunctionCritics(behavior_q, lambda s: torch.full(s.shape[:-1], 8.0))
+    config = ImproveConfig(horizon=1, starts=4, start_states="dataset", model_noise=False)
+    model: Any = PointMassModel()
+    evaluator = PolicyEvaluator(scaled, model, critics, config, time_limit=None)
+    policies = linear_policies([0.0])
+    x = evaluator.starts(4, torch.Generator().manual_seed(0)).reshape(1, 4)
+    torch.testing.assert_close(evaluator.estimate(policies, seed=0), reward(x) + 2.0)
+
+
+def test_amq_sums_or_averages_q_over_the_steps_lived() -> None:
+    critics = FunctionCritics(behavior_q, lambda s: torch.full(s.shape[:-1], 1e6))  # V plays no part
+    policies = linear_policies([0.3, 1.0, -8.0])
+    wall = 1.5
+    results = {
+        name: make_evaluator(
+            PointMassModel(noise=0.0, wall=wall), critics, estimator=name, model_noise=False, starts=10
+        ).estimate(policies, seed=3)
+        for name in ("amq-sum", "amq-mean")
+    }
+    x = make_evaluator(PointMassModel()).starts(10, torch.Generator().manual_seed(3)).reshape(10, 1)
+    x, alive = x.expand(3, 10, 1), torch.ones(3, 10)
+    total, lived = torch.zeros(3, 10), torch.zeros(3, 10)
+    for _ in range(HORIZON):
+        actions = policies.distribution(x).mean
+        total, lived = total + alive * behavior_q(x, actions), lived + alive
+        x = x + STRIDE * actions
+        alive = alive * (x[..., 0].abs() < wall)
+    assert lived[2].max() < HORIZON  # the third policy runs into the wall
+    torch.testing.assert_close(results["amq-sum"], total)
+    by_model = total.view(3, 2, 5).sum(2) / lived.view(3, 2, 5).sum(2)
+    torch.testing.assert_close(results["amq-mean"], by_model.repeat_interleave(5, dim=1))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "separates"), [("return", True), ("amq-sum", True), ("amq-mean", False)]
+)
+def test_a_policy_that_falls_at_once_scores_below_one_that_survives(estimator: Any, separates: bool) -> None:
+    """Defect 2 of the published code: the mean over living states forgets who fell (check 21)."""
+
+    class Alive(PointMassModel):
+        def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None) -> Step:
+            step = super().step(observations, actions, noise)
+            return step._replace(rewards=torch.ones_like(step.rewards))
+
+    q = FunctionCritics(lambda s, a: torch.full(s.shape[:-1], 300.0), lambda s: torch.zeros(s.shape[:-1]))
+    policies = linear_policies([1.0, 0.0], [0.0, 9.0])  # to the origin, and straight into the wall
+    survivor, faller = make_evaluator(Alive(wall=1.4), q, estimator=estimator).estimate(policies, seed=0)
+    if separates:
+        assert faller.mean() < 0.5 * survivor.mean()
+        assert (faller < survivor).all()
+    else:
+        torch.testing.assert_close(faller, survivor)
+
+
+def test_the_same_policy_twice_has_the_same_bits() -> None:
+    """Common random numbers: equal starts, models and noise for every policy of a batch."""
+    policies = linear_policies([0.7, -0.3, 0.7])
+    first, other, again = make_evaluator(PointMassModel(noise=0.3)).estimate(policies, seed=0)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_pairs_are_far_less_noisy_than_estimates() -> None:
+    policies = linear_policies([0.7, 0.72])
+    left, right = make_evaluator(PointMassModel(noise=0.2)).estimate(policies, seed=0)
+    assert (left - right).std() < 0.05 * left.std()
+
+
+def test_equal_seeds_give_equal_bits_and_others_do_not() -> None:
+    policies, evaluator = linear_policies([0.7, 0.1]), make_evaluator(PointMassModel())
+    first = evaluator.estimate(policies, seed=1)
+    assert torch.equal(first, evaluator.estimate(policies, seed=1))
+    assert not torch.equal(first, evaluator.estimate(policies, seed=2))
+    still = make_evaluator(PointMassModel(), model_noise=False)
+    assert not torch.equal(still.estimate(policies, seed=1), first)
+
+
+@pytest.mark.parametrize("estimator", ["return", "amq-sum", "amq-mean"])
+@pytest.mark.parametrize("survival", [1.0, 0.8])
+def test_dropping_dead_rollouts_changes_no_estimate(
+    estimator: Any, survival: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    critics = FunctionCritics(behavior_q, lambda s: 5.0 + s[..., 0])
+    policies = linear_policies([0.2, 0.05, -1.0], [0.0, 0.2, 0.0])
+    widths: dict[int, list[int]] = {}
+    results = {}
+    for every in (1, 3, 10_000):
+        monkeypatch.setattr(ope, "COMPACT_EVERY", every)
+        model = PointMassModel(noise=0.3, wall=1.2, survival=survival)
+        evaluator = make_evaluator(model, critics, estimator=estimator, time_limit=None, horizon=60)
+        widths[every] = []
+
+        def watch(*arguments: Any, seen: list[int] = widths[every], step: Any = model.step) -> Step:
+            seen.append(arguments[0].shape[1])
+            return step(*arguments)
+
+        monkeypatch.setattr(model, "step", watch)
+        results[every] = evaluator.estimate(policies, seed=0)
+    assert len(widths[1]) < 60 or widths[1][-1] < widths[10_000][-1]  # something was dropped
+    # With certain deaths the sums are the same; below a survival of 1e-3 the rest of a rollout is let go.
+    lost = 1e-5 if survival == 1.0 else 0.06
+    torch.testing.assert_close(results[1], results[10_000], atol=lost, rtol=1e-5)
+    torch.testing.assert_close(results[3], results[10_000], atol=lost, rtol=1e-5)
+
+
+def test_survival_weighs_what_follows() -> None:
+    """Half of the world ends at every step: the return is the sum of 0.5^t r_t."""
+    evaluator = make_evaluator(
+        PointMassModel(noise=0.0, survival=0.5), model_noise=False, starts=4, horizon=8
+    )
+    policies = linear_policies([0.0])  # stays where it is
+    x = evaluator.starts(4, torch.Generator().manual_seed(0)).reshape(1, 4)
+    expected = reward(x) * sum(0.5**t for t in range(8))
+    torch.testing.assert_close(evaluator.estimate(policies, seed=0), expected)
+
+
+def test_a_start_stays_in_its_model() -> None:
+    """Model m shifts by m: after three steps start (m, k) stands at start + 3 m, for each policy."""
+
+    class Shift:
+        members = 3
+
+        def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None) -> Step:
+            shift = torch.arange(3.0)[:, None, None]
+            ones = torch.ones(observations.shape[:2])
+            return Step(observations + shift + 10 * actions.sign(), ones, ones)
+
+    starts = torch.rand(3, 4, 1, generator=torch.Generator().manual_seed(0))
+    seen: list[ModelStep] = []
+    model: Any = Shift()
+    policies = linear_policies([0.0, 0.0], [1.0, -1.0])
+    kept, survival, states = model_rollouts(policies, model, starts, 3, seen.append, None)
+    expected = (
+        starts[None] + 3 * torch.arange(3.0).view(1, 3, 1, 1) + torch.tensor([30.0, -30.0]).view(2, 1, 1, 1)
+    )
+    torch.testing.assert_close(states, expected)
+    assert [step.time for step in seen] == [0, 1, 2]
+    assert torch.equal(kept, torch.arange(4).expand(2, 3, 4))
+    assert survival.min() == 1
+
+
+def test_noise_belongs_to_the_start_and_not_to_its_column() -> None:
+    """When one policy's rollouts die and are dropped, those that live go on with their own noise."""
+    policies = linear_policies([0.1, -1.0])
+    states = {}
+    for wall in (1.3, np.inf):
+        model: Any = PointMassModel(noise=0.2, wall=wall)
+        starts = torch.linspace(-1.2, 1.2, 40).view(2, 20, 1)
+        generator = torch.Generator().manual_seed(0)
+        kept, survival, ends = model_rollouts(policies, model, starts, 60, lambda step: None, generator)
+        states[wall] = (kept[0], survival[0], ends[0])
+    kept, survival, ends = states[1.3]
+    everyone = states[np.inf][2].gather(1, kept[..., None])
+    alive = survival > 0
+    assert 0 < alive.sum() < 40
+    torch.testing.assert_close(ends[alive], everyone[alive])
+
+
+def test_starts_are_first_rows_or_any_rows() -> None:
+    generator = torch.Generator()
+    model = PointMassModel(members=3)
+    initial = make_evaluator(model, start_states="initial").starts(64, generator.manual_seed(0))
+    assert initial.shape == (3, 22, 1)  # at least as many as asked, equally many for each model
+    first_rows = DATA.observations[DATA.starts]
+    assert torch.isin(initial, first_rows).all()
+    anywhere = make_evaluator(model).starts(64, generator.manual_seed(0))
+    assert torch.isin(anywhere, DATA.observations).all()
+    assert not torch.isin(anywhere, first_rows).all()
+
+
+def test_learned_models_are_asked_with_the_same_noise_for_every_policy() -> None:
+    """A real network in the place of the stub: equal policies agree to rounding at worst."""
+    model = DynamicsModel(2, 1, 1, (16, 16), generator=torch.Generator().manual_seed(0))
+    model.low.fill_(-3.0)
+    model.high.fill_(3.0)
+    estimates = make_evaluator(model).estimate(linear_policies([0.7, -0.3, 0.7]), seed=0)
+    torch.testing.assert_close(estimates[0], estimates[2], rtol=1e-5, atol=1e-5)
+    assert (estimates[0] - estimates[1]).abs().max() > 1e-3
