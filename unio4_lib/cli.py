@@ -4,7 +4,6 @@ Only this module (and its neighbors ``cli_*``) prints and exits: the library rai
 inside the commands, so that ``unio4 --help`` is there at once.
 """
 
-import errno
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from unio4_lib import __version__
-from unio4_lib.errors import InputError
+from unio4_lib.errors import NO_SPACE, InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 DEBUG_VARIABLE = "UNIO4_DEBUG"
 
 app = typer.Typer(
@@ -90,7 +88,7 @@ def run_command(
     else:
         from unio4_lib.cli_summary import print_summary
 
-        print_summary(summary)
+        print_summary(summary, output)
 
 
 @app.command("evaluate")

@@ -1,7 +1,9 @@
 """What a finished run or evaluation looks like on a terminal."""
 
+from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -10,14 +12,12 @@ STAGE_OF_POLICY = {"behavior": "clone-behavior", "offline": "improve-policy", "o
 PLAIN_WIDTH = 100  # of tables when the output is no terminal
 
 
-def print_summary(summary: dict[str, Any]) -> None:
-    """Stage, time, return and normalized score, then the gate in one line."""
+def print_summary(summary: dict[str, Any], output: Path = Path("runs")) -> None:
+    """Stage, time, return and normalized score; then the gate, the dip, the folder and what to do next."""
     console = _console()
     console.print(summary_table(summary))
-    if gate := summary.get("gate"):
-        console.print(f"gate: {gate['accepted']} of {gate['checks']} candidates accepted ({gate['rule']})")
-    if run_id := summary.get("run_id"):
-        console.print(f"run: {run_id}")
+    for line in _closing_lines(summary, output):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
@@ -26,9 +26,26 @@ def summary_table(summary: dict[str, Any]) -> Table:
     policies = {stage: policy for policy, stage in STAGE_OF_POLICY.items()}
     for stage, facts in summary["stages"].items():
         scores = summary["scores"].get(policies.get(stage, ""))
+        if stage == "prepare-dataset":
+            scores = summary.get("dataset")
         note = " (reused)" if facts.get("reused") else ""
         table.add_row(stage + note, f"{facts['seconds']:.1f}", *_score_cells(scores))
     return table
+
+
+def _closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
+    lines = []
+    if gate := summary.get("gate"):
+        line = f"gate: {gate['accepted']} of {gate['checks']} candidates accepted ({gate['rule']})"
+        if (chosen := gate.get("chosen_member")) is not None:
+            line += f"; member {chosen} chosen by OPE ({gate['estimator']})"
+        lines.append(line)
+    if (dip := summary.get("dip")) is not None:
+        lines.append(f"dip:  {dip:.2f} (worst return in the first tenth of fine-tuning / offline return)")
+    if run_id := summary.get("run_id"):
+        lines.append(f"run:  {output / run_id} ({output / 'latest'})")
+        lines.append(f"next: unio4 evaluate {output / 'latest'} --episodes 100")
+    return lines
 
 
 def print_scores(scores: dict[str, Any]) -> None:
@@ -41,16 +58,16 @@ def print_scores(scores: dict[str, Any]) -> None:
 def _table(*leading: str) -> Table:
     names = [*leading, "return", "± error", "normalized"]
     numbers = [Column(name, justify="right") for name in names[1:]]
-    return Table(names[0], *numbers)
+    return Table(names[0], *numbers, box=box.ROUNDED, header_style="bold")
 
 
 def _score_cells(scores: dict[str, Any] | None) -> tuple[str, str, str]:
     if scores is None:
         return "", "", ""
-    normalized = scores.get("normalized")
+    stderr, normalized = scores.get("stderr"), scores.get("normalized")
     return (
         f"{scores['mean_return']:.1f}",
-        f"{scores['stderr']:.1f}",
+        "" if stderr is None else f"{stderr:.1f}",
         "" if normalized is None else f"{normalized:.1f}",
     )
 

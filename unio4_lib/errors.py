@@ -1,5 +1,9 @@
 """The one exception that a user may meet: it becomes one line and exit code 2."""
 
+import errno
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # numbers of an OSError on a full disk or quota
+
 
 class InputError(ValueError):
     """Something the user gave is wrong.

@@ -2,98 +2,36 @@
 
 import hashlib
 import json
-import os
-import resource
-import time
-from collections.abc import Iterator
+import math
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from unio4_lib import __version__
 from unio4_lib.config import RunConfig, config_digest
-from unio4_lib.config_docs import config_yaml
 from unio4_lib.data.sources import load_transitions
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
-from unio4_lib.evaluation import EpisodeStats
-from unio4_lib.nets.files import load_policy, save_policy
+from unio4_lib.evaluation import EpisodeStats, normalized_score, reference_scores
+from unio4_lib.nets.files import load_policy
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.online.threads import torch_threads
-from unio4_lib.progress import Reporter, Update
+from unio4_lib.progress import Reporter, Stopped, Update
+from unio4_lib.run_folder import POLICIES, RunFolder, Timer
+from unio4_lib.sim.base import BatchSim
 from unio4_lib.stages import method
-from unio4_lib.stages.method import STAGES, Task, score
+from unio4_lib.stages.method import Task, score
 from unio4_lib.training.loop import LogEntry
 
 DIP_SHARE = 0.1  # the dip is looked for in this first share of online steps
-
-
-class RunFolder:
-    """The folder of one run; what is written appears whole or not at all."""
-
-    def __init__(self, output: Path, config: RunConfig) -> None:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        digest = config_digest(config)[:8]
-        self.run_id = f"{stamp}-{digest}"
-        self.path = output / self.run_id
-        try:
-            self.path.mkdir(parents=True)
-        except FileExistsError:  # two runs of one config in one second
-            self.run_id = f"{self.run_id}-{os.getpid()}"
-            self.path = output / self.run_id
-            self.path.mkdir(parents=True)
-        except (PermissionError, NotADirectoryError) as error:
-            raise InputError(
-                f"{output}: cannot be written ({error.strerror}); choose another --output"
-            ) from error
-        self.write("config.yaml", config_yaml(config))
-
-    def write(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.new"
-        temporary.write_text(text)
-        temporary.replace(self.path / name)
-
-    def policy(self, name: str, policy: GaussianPolicy, task: Task, **facts: Any) -> None:
-        save_policy(
-            policy, self.path / "policies" / name, env_id=task.env_id, env_kwargs=task.env_kwargs, **facts
-        )
-
-    def finish(self, summary: dict[str, Any]) -> None:
-        """Write the summary and let ``latest`` point here."""
-        self.write("summary.json", json.dumps(summary, indent=2) + "\n")
-        link = self.path.parent / f".latest-{os.getpid()}"
-        link.symlink_to(self.run_id)
-        link.replace(self.path.parent / "latest")
-
-
-class Timer:
-    """Seconds and peak memory of each stage."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, dict[str, Any]] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.stages[name] = {
-            "seconds": round(time.perf_counter() - began, 2),
-            "reused": False,
-            "resumed": False,
-            "peak_memory_bytes": peak,
-        }
-
-    def in_order(self) -> dict[str, dict[str, Any]]:
-        """Stages in the order of the method, whichever ended first."""
-        return {name: self.stages[name] for name in STAGES if name in self.stages}
+BOUNDS_TOLERANCE = 1e-5  # bounds come as float32 from one side
 
 
 def run(config: RunConfig, output: Path, console: Console | None = None) -> dict[str, Any]:
@@ -109,10 +47,21 @@ class _Run:
         self.config, self.output, self.reporter, self.timer = config, output, reporter, Timer()
 
     def all_stages(self) -> dict[str, Any]:
+        """Every stage; the folder comes first, so that a place that cannot be written to is found at once."""
+        self.folder = RunFolder(self.output, self.config)
+        try:
+            summary = self._stages()
+            self.folder.finish(summary)
+            return summary
+        except BaseException as error:
+            self.folder.fail(error, list(self.timer.in_order()))
+            raise
+
+    def _stages(self) -> dict[str, Any]:
         with self.timer.stage("prepare-dataset"):
             self._prepare()
-        self.folder = RunFolder(self.output, self.config)
         self._learn_from_data()
+        self.folder.policy("behavior", self.behavior, self.task)
         with self.timer.stage("improve-policy"):
             self.improvement = method.improve_policy(
                 self.data,
@@ -125,7 +74,6 @@ class _Run:
             )
         chosen = self.improvement.chosen
         self.offline = self.improvement.policies.members([chosen])
-        self.folder.policy("behavior", self.behavior, self.task)
         self.folder.policy("offline", self.offline, self.task, member=chosen)
         with self.timer.stage("finetune-online"):
             self.online, self.curve = method.finetune_online(
@@ -135,16 +83,16 @@ class _Run:
         with self.timer.stage("evaluate"):
             scores = self._scores()
         self._write_logs()
-        summary = self._summary(scores)
-        self.folder.finish(summary)
-        return summary
+        return self._summary(scores)
 
     def _prepare(self) -> None:
         self.transitions = _load(self.config, self.reporter)
         self.task = Task.of(self.transitions)
-        sim = self.task.sim(1)  # fails now, not after an hour, where the environment is not to be had
-        self.time_limit = sim.max_episode_steps
-        sim.close()
+        try:
+            self.time_limit = _check_environment(self.task, self.transitions, self.reporter)
+            _check_holdout(self.transitions, self.config)
+        except InputError as error:
+            raise InputError(f"dataset {self.config.dataset}: {error}") from error
         self.data = OfflineData.build(
             self.transitions,
             self.config.prepare,
@@ -158,15 +106,15 @@ class _Run:
         Networks of this size are fastest on one thread each, so two branches use two cores. Each stage
         has generators of its own: running side by side changes no number.
         """
-        with ThreadPoolExecutor(max_workers=2) as pool:
+        # A failure on either side stops the other at its next report, before the pool is waited for.
+        with ThreadPoolExecutor(max_workers=1) as pool, self.reporter.together():
             models = pool.submit(self._fit_dynamics)
-            try:
+            with suppress(Stopped):  # then the models failed, and their result says why
                 self._clone_and_fit_critics()
-            finally:
-                self.model, self.model_log = models.result()
+            self.model, self.model_log = models.result()
 
     def _fit_dynamics(self) -> tuple[DynamicsModel, list[LogEntry]]:
-        with self.timer.stage("fit-dynamics"):
+        with self.reporter.together(), self.timer.stage("fit-dynamics"):
             return method.fit_dynamics(self.data, self.task, self.config, self.reporter)
 
     def _clone_and_fit_critics(self) -> None:
@@ -177,13 +125,17 @@ class _Run:
 
     def _scores(self) -> dict[str, list[EpisodeStats]]:
         """Scores in the simulator, after all choices are made; the behavior's is that of all members."""
-        episodes, seed = self.config.evaluate.episodes, self.config.evaluate.seed
         members = range(self.behavior.spec.members)
-        return {
-            "behavior": [score(self.task, self.behavior, episodes, seed, member=i) for i in members],
-            "offline": [score(self.task, self.offline, episodes, seed)],
-            "online": [score(self.task, self.online, episodes, seed)],
-        }
+        policies = [("behavior", self.behavior, member) for member in members]
+        policies += [("offline", self.offline, 0), ("online", self.online, 0)]
+        episodes, seed = self.config.evaluate.episodes, self.config.evaluate.seed
+        scores: dict[str, list[EpisodeStats]] = {}
+        with self.reporter.stage("evaluate", episodes * len(policies)) as update:
+            for count, (name, policy, member) in enumerate(policies, start=1):
+                stats = score(self.task, policy, episodes, seed, member=member)
+                scores.setdefault(name, []).append(stats)
+                update(episodes * count, f"{name} {stats.mean:.0f} ± {stats.stderr:.0f}")
+        return scores
 
     def _write_logs(self) -> None:
         logs = {
@@ -227,7 +179,8 @@ def _load(config: RunConfig, reporter: Reporter) -> Transitions:
     def show(phase: str, done: int, total: int, mean_return: float) -> None:
         if phase not in updates:
             updates[phase] = stack.enter_context(reporter.stage(f"collect: {phase}", total))
-        updates[phase](done, f"return {mean_return:.0f}")
+        # Before the first episodes end there is no return yet.
+        updates[phase](min(done, total), f"return {mean_return:.0f}" if math.isfinite(mean_return) else "")
 
     updates: dict[str, Update] = {}
     with ExitStack() as stack:
@@ -239,6 +192,60 @@ def _load(config: RunConfig, reporter: Reporter) -> Transitions:
         f"{transitions.info.env_id}"
     )
     return transitions
+
+
+def _check_environment(task: Task, transitions: Transitions, reporter: Reporter) -> int | None:
+    """Steps of an episode, once the environment is there and fits the data: now, not after an hour."""
+    sim = task.sim(1)
+    try:
+        _check_sizes(sim, "the dataset", transitions.observation_dim, transitions.action_dim)
+        low, high = np.asarray(transitions.info.action_low), np.asarray(transitions.info.action_high)
+        if (sim.action_low - low).max() > BOUNDS_TOLERANCE or (
+            high - sim.action_high
+        ).max() > BOUNDS_TOLERANCE:
+            raise InputError(
+                f"action bounds {_bounds(low, high)}, but those of environment {task.env_id} are "
+                f"{_bounds(sim.action_low, sim.action_high)}; they must lie within"
+            )
+        if (low - sim.action_low).max() > BOUNDS_TOLERANCE or (
+            sim.action_high - high
+        ).max() > BOUNDS_TOLERANCE:
+            reporter.say(
+                f"note: policies stay in the dataset's action bounds {_bounds(low, high)}; "
+                f"{task.env_id} allows {_bounds(sim.action_low, sim.action_high)}"
+            )
+        return sim.max_episode_steps
+    finally:
+        sim.close()
+
+
+def _check_sizes(sim: BatchSim, name: str, observation_dim: int, action_dim: int) -> None:
+    """Observations and actions are as wide as those of the environment."""
+    for kind, found, expected in (
+        ("observation", observation_dim, sim.observation_dim),
+        ("action", action_dim, sim.action_dim),
+    ):
+        if found != expected:
+            raise InputError(
+                f"{name} has {kind}s of size {found}, but environment {sim.env_id} has {expected}; "
+                "they must be equal (another environment, or other env_kwargs?)"
+            )
+
+
+def _bounds(low: np.ndarray, high: np.ndarray) -> str:
+    return f"[{low.min():g}, {high.max():g}]"
+
+
+def _check_holdout(transitions: Transitions, config: RunConfig) -> None:
+    """Something is left to train on and something to hold out, of a single episode too."""
+    rows = transitions.num_transitions
+    for name in ("behavior", "dynamics"):
+        share = getattr(config, name).holdout_fraction
+        if transitions.num_episodes == 1 and round((1 - share) * rows) in (0, rows):
+            raise InputError(
+                f"{rows} rows of one episode cannot be split by {name}.holdout_fraction={share:g}; "
+                "expected more rows, or at least two episodes"
+            )
 
 
 def _score_facts(transitions: Transitions, stats: list[EpisodeStats]) -> dict[str, Any]:
@@ -282,17 +289,22 @@ def evaluate_policy(
     """Score the policy of a folder; of a run's folder, the last policy that it made."""
     place = folder
     for name in ("online", "offline"):
-        if (folder / "policies" / name).is_dir():
-            place = folder / "policies" / name
+        if (folder / POLICIES / name).is_dir():
+            place = folder / POLICIES / name
             break
     policy, facts = load_policy(place)
     if "env_id" not in facts:
         raise InputError(f"{place}: the policy does not say its environment; expected env_id in policy.json")
     task = Task(facts["env_id"], facts.get("env_kwargs", {}))
+    try:
+        sim = task.sim(1)
+        _check_sizes(sim, "the policy", policy.spec.observation_dim, policy.spec.action_dim)
+        sim.close()
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
     Reporter(console).say(f"{place}: {episodes} episodes of {task.env_id}")
-    stats = score(task, policy, episodes, seed, sampled=sampled)
-    from unio4_lib.evaluation import normalized_score, reference_scores
-
+    with torch_threads(1):  # as in the run: equal seeds give equal scores
+        stats = score(task, policy, episodes, seed, sampled=sampled)
     references = reference_scores(task.env_id)
     mean = float(stats.mean)
     return {

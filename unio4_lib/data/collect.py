@@ -315,6 +315,7 @@ def _play(spec: CollectSpec, actor: Actor, steps: int, stream: int, report: Prog
         running[ended] = 0.0
         if done // sim.num_envs % 100 == 0:
             report("record", done, steps, float(np.mean(finished[1:])) if len(finished) > 1 else np.nan)
+    report("record", steps, steps, float(np.mean(finished[1:])) if len(finished) > 1 else np.nan)
     sim.close()
     return recording.episodes(steps)
 

@@ -11,6 +11,7 @@ import torch
 
 from unio4_lib.config import RunConfig
 from unio4_lib.data.transitions import Transitions
+from unio4_lib.errors import InputError
 from unio4_lib.evaluation import EpisodeStats, evaluate
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
@@ -44,6 +45,13 @@ STREAMS = {
     "fit-dynamics": 3,
     "improve-policy": 4,
     "finetune-online": 5,
+}
+# Metrics on the progress display, with the words for them.
+SHOWN = {
+    "clone-behavior": {"behavior/holdout_log_likelihood": "hold-out likelihood"},
+    "fit-critics": {"critics/value_mean": "value", "critics/return_mean": "return"},
+    "fit-dynamics": {"dynamics/holdout_squared_error": "hold-out error"},
+    "improve-policy": {"improve/estimate": "estimate"},
 }
 
 
@@ -85,17 +93,25 @@ def score(
 
 def _train(trainer: Trainer, steps: int, every: int, name: str, reporter: Reporter) -> list[LogEntry]:
     entries: list[LogEntry] = []
+    figures = ""
     with reporter.stage(name, steps) as update:
         for entry in run_loop(trainer, steps, name=name, evaluate_every=every):
             entries.append(entry)
-            update(entry.step, _figures(entry))
+            figures = _figures(entry, SHOWN[name]) or figures  # of the last entry that had them
+            update(entry.step, figures)
     return entries
 
 
-def _figures(entry: LogEntry) -> str:
-    """The first few metrics of an entry, short."""
-    pairs = [(key.split("/", 1)[-1], value) for key, value in entry.values.items()]
-    return "  ".join(f"{key} {value:.4g}" for key, value in pairs[:2])
+def _figures(entry: LogEntry, shown: dict[str, str]) -> str:
+    """The metrics that tell how a stage is doing, each averaged over the members."""
+    parts = []
+    for metric, words in shown.items():
+        values = [
+            value for key, value in entry.values.items() if key == metric or key.startswith(f"{metric}/")
+        ]
+        if values:
+            parts.append(f"{words} {sum(values) / len(values):.4g}")
+    return "  ".join(parts)
 
 
 def clone_behavior(
@@ -213,4 +229,6 @@ def choose_device(config: RunConfig) -> torch.device:
     """The device, chosen once for the whole run."""
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but PyTorch sees none on this machine; expected auto or cpu")
     return torch.device(config.device)
