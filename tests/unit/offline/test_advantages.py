@@ -224,7 +224,7 @@ def test_the_value_of_each_member_learns_its_own_returns() -> None:
         model_noise=False,
     )
     source = ModelAdvantages(DATA, model_of(2, noise=0.0), 2, config, seed=0)
-    for _ in range(4):
+    for _ in range(12):
         source._refill(policies)
         source.renew(torch.tensor([True, False]), policies)
         assert not source.queue  # what was queued belongs to policies that may be gone
