@@ -1,0 +1,151 @@
+"""One contract for all offline trainers: equal seeds give equal bits, and stopping changes nothing."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from offline_worlds import PointMassModel, linear_policies, make_data, point_mass_transitions, same_bits
+
+from unio4_lib.config import BehaviorConfig, CriticsConfig, DynamicsConfig, ImproveConfig
+from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
+from unio4_lib.offline.behavior import BehaviorTrainer
+from unio4_lib.offline.critics import CriticTrainer
+from unio4_lib.offline.dynamics import DynamicsTrainer
+from unio4_lib.offline.improve import ImproveTrainer
+from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.training.loop import Trainer, run_loop
+
+STEPS, EVERY = 24, 3
+DATA = make_data(point_mass_transitions(episodes=12))
+
+
+def behavior(seed: int) -> Trainer:
+    return BehaviorTrainer(
+        DATA, BehaviorConfig(members=2, hidden=(8,), batch_size=16, steps=STEPS), seed=seed
+    )
+
+
+def critics(kind: Any) -> Callable[[int], CriticTrainer]:
+    config = CriticsConfig(
+        kind=kind,
+        q_hidden=(8,),
+        v_hidden=(8,),
+        batch_size=16,
+        steps=STEPS,
+        monte_carlo_steps=7,
+        refresh_every=4,
+    )
+    return lambda seed: CriticTrainer(DATA, config, seed=seed)
+
+
+def dynamics(seed: int) -> Trainer:
+    config = DynamicsConfig(members=3, elites=2, hidden=(8,), batch_size=16, steps=STEPS)
+    return DynamicsTrainer(DATA, config, seed=seed, termination=None)
+
+
+def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int], ImproveTrainer]:
+    """A gate that lets some candidates pass and puts others back within the test."""
+    config = ImproveConfig(
+        steps=STEPS, evaluate_every=EVERY, batch_size=16, learning_rate=0.02, horizon=8, starts=4, patience=2,
+        confidence=0.6, start_states="dataset", rollouts=4, rollout_steps=12, value_hidden=(8,), epochs=3,
+        anchor_every=anchor_every, advantages=advantages,
+    )  # fmt: skip
+
+    def make(seed: int) -> ImproveTrainer:
+        model: Any = PointMassModel(noise=0.3)
+        policies = linear_policies([0.3, 0.5, 0.1, 0.0, 0.7, 0.2])
+        frozen = critics("iql")(0).result().requires_grad_(False)
+        source: AdvantageSource = (
+            CriticAdvantages(DATA, frozen, policies, config, seed=seed)
+            if advantages == "critic"
+            else ModelAdvantages(DATA, model, 6, config, seed=seed)
+        )
+        evaluator = PolicyEvaluator(DATA, model, frozen, config, time_limit=8)
+        return ImproveTrainer(policies, source, evaluator, config, seed=seed)
+
+    return make
+
+
+TRAINERS: dict[str, Callable[[int], Any]] = {
+    "behavior": behavior,
+    "critics-iql": critics("iql"),
+    "critics-sarsa": critics("sarsa"),
+    "dynamics": dynamics,
+    "improve-critic": improve("critic"),
+    "improve-critic-anchored": improve("critic", anchor_every=5),
+    "improve-model": improve("model"),
+}
+ALL_TRAINERS = pytest.mark.parametrize("name", TRAINERS)
+
+
+def run(trainer: Trainer, steps: int = STEPS, start: int = 0) -> list[tuple[int, dict[str, float]]]:
+    entries = run_loop(trainer, steps, name="test", evaluate_every=EVERY, log_every=1, start=start)
+    return [(entry.step, entry.values) for entry in entries]
+
+
+def through_a_file(state: dict[str, Any]) -> Any:
+    """As a checkpoint would keep it; nothing in it may need unpickling of code."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@ALL_TRAINERS
+def test_equal_seeds_give_equal_bits_and_others_do_not(name: str) -> None:
+    make = TRAINERS[name]
+    first, again, other = make(0), make(0), make(1)
+    # The process's own generator plays no part.
+    torch.manual_seed(1)
+    log = run(first)
+    torch.manual_seed(2)
+    assert run(again) == log
+    assert run(other) != log
+    assert same_bits(first.state_dict(), again.state_dict())
+    assert not same_bits(first.state_dict(), other.state_dict())
+
+
+@ALL_TRAINERS
+@pytest.mark.parametrize("stop", [3, 7, 13, 20])
+def test_a_run_taken_up_again_is_the_same_run(name: str, stop: int) -> None:
+    make = TRAINERS[name]
+    whole = make(0)
+    log = run(whole)
+    state = through_a_file(stopped_at(make, stop))
+    resumed = make(0)
+    run(resumed, 5)  # a new process is less dirty than this: loading must overwrite everything
+    resumed.load_state_dict(state)
+    assert run(resumed, start=stop) == log[stop:]
+    assert same_bits(resumed.state_dict(), whole.state_dict())
+
+
+def stopped_at(make: Callable[[int], Any], stop: int) -> dict[str, Any]:
+    """State of a run that died right after ``stop`` steps, as its checkpoint has it."""
+    trainer, states = make(0), {}
+    for entry in run_loop(
+        trainer,
+        STEPS,
+        name="test",
+        evaluate_every=EVERY,
+        log_every=1,
+        checkpoint=lambda step: states.update({step: trainer.state_dict()}) if step == stop else None,
+    ):
+        if entry.step > stop:
+            raise AssertionError("went on without a checkpoint")
+        if entry.step == stop:
+            break
+    return states.get(stop) or trainer.state_dict()
+
+
+def test_the_gate_of_these_runs_accepts_refuses_and_puts_back() -> None:
+    """Otherwise resuming would say nothing about it."""
+    for name in ("improve-critic", "improve-model"):
+        trainer = TRAINERS[name](0)
+        put_back: list[Any] = []
+        original = trainer._put_back
+        trainer._put_back = lambda members, original=original, seen=put_back: seen.append(original(members))
+        run(trainer)
+        assert {entry.accepted for entry in trainer.log} == {True, False}, name
+        assert put_back, name
