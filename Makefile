@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # What `make run` runs; e.g. make run DATASET=minari:mujoco/hopper/medium-v0 SET="improve.steps=100 seed=3"
-DATASET ?= collect:Hopper-v5?level=medium&steps=100000
-PRESET ?= quick
 SEED ?= 0
+DATASET ?= collect:Hopper-v5?level=medium&steps=100000&seed=$(SEED)
+PRESET ?= quick
 SET ?=
 
 # Many small tensors: one thread for each of two test processes is faster than two threads in each.

@@ -122,25 +122,25 @@ class DynamicsConfig(StageConfig):
 class ImproveConfig(StageConfig):
     """Multi-step offline policy improvement behind the OPE gate."""
 
-    steps: int = Field(2_000, ge=1, description="Policy gradient steps (paper: 10,000).")
+    steps: int = Field(1_000, ge=1, description="Policy gradient steps (paper: 10,000).")
     batch_size: int = Field(512, ge=1, description="States per step (paper: 512).")
-    learning_rate: float = Field(1e-4, gt=0, description="Adam step size, decays to 0 (paper: 1e-4).")
+    learning_rate: float = Field(5e-5, gt=0, description="Adam step size, decays to 0 (paper: 1e-4).")
     clip: float = Field(0.25, gt=0, lt=1, description="Ratio clip (paper: 0.25).")
     entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0).")
     max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm per member (paper: 0.5).")
-    evaluate_every: int = Field(100, ge=1, description="Steps between gate checks (paper: 100).")
+    evaluate_every: int = Field(20, ge=1, description="Steps between gate checks (paper: 100).")
     estimator: Literal["return", "amq-sum", "amq-mean"] = Field(
         "return",
         description="OPE: discounted model return with terminal value, the paper's AM-Q (sum of Q over "
         "the horizon) or its code's (mean of Q over living states).",
     )
-    horizon: int = Field(1_000, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
-    starts: int = Field(64, ge=2, description="Start states per OPE estimate (paper: 512).")
+    horizon: int = Field(100, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
+    starts: int = Field(256, ge=2, description="Start states per OPE estimate (paper: 512).")
     start_states: Literal["initial", "dataset"] = Field(
-        "initial", description="OPE starts from first states of episodes, or from any row (paper)."
+        "dataset", description="OPE starts from first states of episodes, or from any row (paper)."
     )
-    discount: float = Field(1.0, gt=0, le=1, description="Discount of estimator=return.")
-    model_noise: bool = Field(True, description="Models draw from their distribution; else follow its mean.")
+    discount: float = Field(0.99, gt=0, le=1, description="Discount of estimator=return.")
+    model_noise: bool = Field(False, description="Models draw from their distribution; else follow its mean.")
     rule: Literal["mean", "lower-bound", "margin"] = Field(
         "lower-bound",
         description="Accept on a higher mean, on a lower confidence bound above zero, or on a margin.",

@@ -130,6 +130,7 @@ class PolicyEvaluator:
         index = torch.randint(size, shape, generator=generator, device=device)
         return self.data.observations[index if pool is None else pool[index]]
 
+    @torch.no_grad()
     def estimate(self, policies: GaussianPolicy, *, seed: int, starts: int | None = None) -> Tensor:
         """Values [P, S] in environment units (Q units for AM-Q); equal seeds give equal conditions."""
         generator = torch.Generator(self.data.observations.device).manual_seed(seed)
