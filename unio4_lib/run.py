@@ -76,8 +76,10 @@ class _Run:
         self.offline = self.improvement.policies.members([chosen])
         self.folder.policy("offline", self.offline, self.task, member=chosen)
         with self.timer.stage("finetune-online"):
+            refit = self.config.finetune.critic == "refit"
+            value = None if refit else method.offline_value(self.data, self.critics)
             self.online, self.curve = method.finetune_online(
-                self.offline, self.task, self.config, self.reporter
+                self.offline, self.task, self.config, self.reporter, initial_value=value
             )
         self.folder.policy("online", self.online, self.task)
         with self.timer.stage("evaluate"):

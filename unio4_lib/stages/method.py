@@ -3,6 +3,7 @@
 They know nothing of files; ``run`` strings them together in one process.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from unio4_lib.offline.dynamics import DynamicsModel, DynamicsTrainer
 from unio4_lib.offline.improve import GateEntry, ImproveTrainer
 from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.online.finetune import FineTuning
+from unio4_lib.online.value import ValueFunction
 from unio4_lib.progress import Reporter
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.base import BatchSim
@@ -200,13 +202,29 @@ class Curve:
     points: list[tuple[int, float, float]]
 
 
+def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
+    """A copy of the critics' V in the unit of the environment's rewards, to be trained on."""
+    # V speaks scaled rewards; one number leads back (exact unless scaling is "dynamic").
+    unit = float(data.environment_rewards.abs().mean() / data.rewards.abs().mean().clamp(min=1e-8))
+    net = copy.deepcopy(critics.v).requires_grad_(True)
+    return ValueFunction.from_net(net, mean=unit * float(critics.shift), std=unit * float(critics.scale))
+
+
 def finetune_online(
-    policy: GaussianPolicy, task: Task, config: RunConfig, reporter: Reporter
+    policy: GaussianPolicy,
+    task: Task,
+    config: RunConfig,
+    reporter: Reporter,
+    *,
+    initial_value: ValueFunction | None = None,
 ) -> tuple[GaussianPolicy, Curve]:
-    """The policy after online PPO, and its learning curve; the first point is the policy as it came."""
+    """The policy after online PPO, and its learning curve; the first point is the policy as it came.
+
+    Without ``initial_value`` V starts from nothing and is fitted to the policy before that moves.
+    """
     settings, seed = config.finetune, stage_seed(config, "finetune-online")
     tuned = policy.members([0]).requires_grad_(True)
-    training = FineTuning(tuned, settings, task.sim, seed=seed)
+    training = FineTuning(tuned, settings, task.sim, seed=seed, initial_value=initial_value)
     points: list[tuple[int, float, float]] = []
     try:
         with reporter.stage("finetune-online", settings.env_steps) as update:

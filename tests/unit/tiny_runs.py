@@ -1,0 +1,76 @@
+"""The whole method in about a second: settings, a dataset, and the command called in this process."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unio4_lib import cli
+from unio4_lib.data.collect import collect
+from unio4_lib.data.collect_spec import CollectSpec
+
+ENVIRONMENT = "InvertedPendulum-v5"
+SETTINGS = {
+    "seed": 1,
+    "device": "cpu",
+    "behavior.members": 2,
+    "behavior.hidden": [16, 16],
+    "behavior.steps": 40,
+    "behavior.batch_size": 32,
+    "behavior.evaluate_every": 20,
+    "critics.q_hidden": [16, 16],
+    "critics.v_hidden": [16, 16],
+    "critics.steps": 40,
+    "critics.monte_carlo_steps": 10,
+    "critics.refresh_every": 10,
+    "critics.batch_size": 32,
+    "dynamics.members": 3,
+    "dynamics.elites": 2,
+    "dynamics.hidden": [16, 16],
+    "dynamics.steps": 40,
+    "dynamics.batch_size": 32,
+    "dynamics.evaluate_every": 20,
+    "improve.steps": 20,
+    "improve.batch_size": 32,
+    "improve.evaluate_every": 5,
+    "improve.horizon": 10,
+    "improve.starts": 8,
+    "improve.rollouts": 4,
+    "improve.rollout_steps": 10,
+    "improve.value_hidden": [16],
+    "finetune.env_steps": 600,
+    "finetune.num_envs": 4,
+    "finetune.rollout_steps": 32,
+    "finetune.epochs": 2,
+    "finetune.minibatch_size": 64,
+    "finetune.warmup_steps": 128,
+    "finetune.evaluate_every": 200,
+    "finetune.evaluate_episodes": 3,
+    "finetune.value_hidden": [16],
+    "evaluate.episodes": 4,
+}
+
+
+def run_arguments(dataset: str, output: Path, **changed: Any) -> list[str]:
+    """Arguments of ``unio4 run`` at tiny size; ``changed`` names settings with __ for the dot."""
+    settings = SETTINGS | {name.replace("__", "."): value for name, value in changed.items()}
+    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+    return ["run", "--dataset", dataset, "--output", str(output), *sets]
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of ``unio4`` in this process."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+def record(home: Path, steps: int = 600) -> str:
+    """Record random actions with Minari's writer under ``home``; returns the source."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(home))
+        return f"minari:{collect(CollectSpec(ENVIRONMENT, level='random', steps=steps))}"
