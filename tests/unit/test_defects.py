@@ -5,7 +5,7 @@ that part; here is the list.
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -144,8 +144,9 @@ def test_2_a_policy_that_falls_at_once_scores_below_one_that_lives() -> None:
     critics = Critics(1, 1, small_critics(), generator=torch.Generator().manual_seed(0))
     critics.shift.fill_(300.0)
     model: Any = FirstStepFalls()
+    estimator: Any
     for estimator in ("return", "amq-sum"):
-        config = ImproveConfig(estimator=estimator, horizon=20, starts=8)  # type: ignore[arg-type]
+        config = ImproveConfig(estimator=estimator, horizon=20, starts=8)
         faller, survivor = PolicyEvaluator(make_data(), model, critics, config, time_limit=20).estimate(
             policies, seed=0
         )
@@ -201,7 +202,7 @@ def test_5_the_accepted_policy_is_handed_on_and_ope_alone_chooses_the_member() -
             steps=20, evaluate_every=10, horizon=5, starts=8, batch_size=16, rule="margin", margin=1e9
         ),
     )
-    behavior, model = make_policy(), FirstStepFalls()
+    behavior, model = make_policy(), cast(Any, FirstStepFalls())
     critics = Critics(1, 1, config.critics, generator=torch.Generator().manual_seed(0))
     result = method.improve_policy(
         make_data(),
@@ -210,7 +211,7 @@ def test_5_the_accepted_policy_is_handed_on_and_ope_alone_chooses_the_member() -
         model,
         config,
         Reporter(None),
-        time_limit=5,  # type: ignore[arg-type]
+        time_limit=5,
     )
     assert equal_weights(result.policies, behavior)  # a gate that is closed hands the behavior on
     assert result.chosen == int(np.argmax(result.estimates))
@@ -268,10 +269,11 @@ def test_8_the_value_function_follows_large_returns() -> None:
     finally:
         sim.close()
     observations = rollout.observations.flatten(0, 1)
-    returns = 3000.0 + 500.0 * torch.sin(40 * observations[:, 0])
+    observations = (observations - observations.mean(dim=0)) / observations.std(dim=0)
+    returns = 3000.0 + 300.0 * observations[:, 0]
     value.rescale(returns)  # as every update does first
     before = value(observations).detach()
-    ppo.fit_value(observations, returns, config.epochs)
+    ppo.fit_value(observations, returns, 20)  # twenty gradient steps
     moved = (value(observations).detach() - before).abs()
     assert moved.max() > 10.0  # with the published clip: 0.05 and what Adam overshoots
 

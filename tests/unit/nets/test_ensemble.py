@@ -11,10 +11,10 @@ from unio4_lib.nets.ensemble import EnsembleLinear, EnsembleMLP, Init, select_me
 
 MEMBERS, INPUTS, OUTPUTS, HIDDEN = 3, 5, 2, (7, 6)
 # Sums of at most seven terms of order one in float64: rounding differs in the last two digits.
-EXACT: dict[str, float] = {"rtol": 1e-12, "atol": 1e-12}
+EXACT: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 # Adam divides by the root of a running square, which magnifies rounding wherever a gradient nearly
 # vanishes; a hundred steps of 1e-2 move weights by about 0.5, so 1e-9 is still eight digits.
-AFTER_ADAM: dict[str, float] = {"rtol": 0.0, "atol": 1e-9}
+AFTER_ADAM: dict[str, Any] = {"rtol": 0.0, "atol": 1e-9}
 
 
 def make_ensemble(**options: Any) -> EnsembleMLP:

@@ -97,7 +97,8 @@ def zero_critics() -> Any:
 def linear_policies(gains: list[float], offsets: list[float] | None = None) -> GaussianPolicy:
     """Policies for one observation and one action with mean tanh(offset - gain x) and std 0.1."""
     policy = GaussianPolicy(PolicySpec(len(gains), 1, 1, (2,), "relu", "shared")).requires_grad_(False)
-    layer, output = policy.net.layers[0], policy.net.output
+    layer: Any = policy.net.layers[0]
+    output = policy.net.output
     layer.weight.copy_(torch.tensor([[1.0, -1.0]]).expand(len(gains), 1, 2))  # relu(x) - relu(-x) = x
     layer.bias.zero_()
     output.weight.copy_(torch.tensor(gains)[:, None, None] * torch.tensor([[-1.0], [1.0]]))

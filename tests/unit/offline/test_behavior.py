@@ -67,6 +67,7 @@ def test_paper_disagreement_is_the_published_formula() -> None:
 def test_the_published_term_sends_no_gradient_to_peers() -> None:
     log_probs = torch.randn(E, B, generator=torch.Generator().manual_seed(2)).requires_grad_()
     paper_disagreement(log_probs)[1].sum().backward()
+    assert log_probs.grad is not None
     assert torch.equal(log_probs.grad, torch.eye(E)[1][:, None].expand(E, B))
 
 
@@ -230,7 +231,7 @@ def test_each_member_keeps_its_own_best_weights() -> None:
         seen.append((best.stale, best.exhausted()))
     assert seen == [(0, False), (0, False), (0, False), (1, False)]
     best.restore(policy)
-    for parameter in parameters_of(policy):
-        assert [float(member.unique()) for member in parameter] == [1.0, 2.0, 1.0]
+    for best_of_all in parameters_of(policy):
+        assert [float(member.unique()) for member in best_of_all] == [1.0, 2.0, 1.0]
     best.update(torch.tensor([1.9999, 2.0, 2.9995]))  # a gain below a thousandth is no news
     assert best.exhausted()

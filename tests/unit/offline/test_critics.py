@@ -279,9 +279,12 @@ def test_sarsa_takes_the_next_action_of_the_data(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trainer.critics, "target_min_q", lambda s, a: 100.0 * a[:, 0])
     monkeypatch.setattr(trainer.critics, "values", lambda s: torch.full((len(s),), 7.0))
     seen: list[torch.Tensor] = []
-    monkeypatch.setattr(
-        "unio4_lib.offline.critics.q_loss", lambda c, b, values, d: seen.append(values) or torch.zeros(())
-    )
+
+    def watch(critics: Critics, batch: Batch, next_values: torch.Tensor, discount: float) -> torch.Tensor:
+        seen.append(next_values)
+        return torch.zeros(())
+
+    monkeypatch.setattr("unio4_lib.offline.critics.q_loss", watch)
     trainer._sarsa_loss(data.rows(index), index)
     expected = [100 * data.actions[1, 0].item(), 100 * data.actions[6, 0].item(), 7.0, 7.0]
     assert seen[0].tolist() == expected

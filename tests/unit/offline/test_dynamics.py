@@ -158,7 +158,7 @@ def test_every_member_delivers_its_best_weights_not_its_last(trained: DynamicsTr
     good = trainer.model.net.output.weight.detach().clone()
     order = trainer.best.losses.argsort()
     with torch.no_grad():
-        trainer.model.net.output.weight += 10.0
+        trainer.model.net.output.weight.add_(10.0)
     trainer.evaluate()
     assert torch.equal(trainer.result().net.output.weight, good[order])
 
@@ -168,7 +168,7 @@ def test_the_loss_is_its_formula_and_the_variance_never_excuses_the_mean() -> No
     mean, log_variance, targets = torch.randn(3, 2, 4, 3, generator=g, dtype=torch.float64)
     logit, ended = torch.randn(2, 4, generator=g, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[:2]
     leaves = [mean.requires_grad_(), log_variance.requires_grad_(), logit.requires_grad_()]
-    loss, metrics = dynamics_loss(*leaves, targets, ended)
+    loss, metrics = dynamics_loss(mean, log_variance, logit, targets, ended)
     expected = 0.0
     with torch.no_grad():
         for m in range(2):
@@ -200,8 +200,11 @@ def walker_transitions() -> Transitions:
             x = successor
             if fallen:
                 break
-    x, a, r, successor, terminals, timeouts = (np.array(column) for column in zip(*rows, strict=True))
-    return make_transitions(x[:, None], a[:, None], r, successor[:, None], terminals, timeouts)
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    states, actions, rewards, successors, terminals, timeouts = columns
+    return make_transitions(
+        states[:, None], actions[:, None], rewards, successors[:, None], terminals, timeouts
+    )
 
 
 def test_terminations_are_learned_where_no_rule_is_known() -> None:
@@ -245,7 +248,12 @@ def test_members_draw_minibatches_of_their_own(trained: DynamicsTrainer, monkeyp
     trainer = DynamicsTrainer(trained.data, make_config(), seed=0, termination=None)
     seen: list[Tensor] = []
     heads = trainer.model.heads
-    monkeypatch.setattr(trainer.model, "heads", lambda s, a: seen.append(s) or heads(s, a))
+
+    def watch(states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        seen.append(states)
+        return heads(states, actions)
+
+    monkeypatch.setattr(trainer.model, "heads", watch)
     trainer.step()
     assert seen[0].shape == (3, 128, 2)
     assert not torch.equal(seen[0][0], seen[0][1])
