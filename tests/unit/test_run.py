@@ -232,6 +232,7 @@ def test_evaluate_can_sample_and_take_other_episodes(
         {"improve__estimator": "amq-mean", "improve__rule": "margin", "improve__model_noise": False},
         {"improve__advantages": "model", "behavior__diversity": "paper", "behavior__bootstrap": False},
         {"critics__kind": "sarsa", "prepare__reward_scaling": "dynamic", "behavior__std": "shared"},
+        {"seed": 10**30, "evaluate__seed": 10**40},
         {"finetune__critic": "offline", "finetune__warmup_steps": 0, "behavior__members": 1},
     ],
     ids=lambda changed: " ".join(f"{value}" for value in changed.values()),

@@ -32,6 +32,7 @@ from unio4_lib.training.loop import LogEntry, Trainer, run_loop
 
 # Every stage draws from a stream of its own: changing one leaves the others' numbers alone.
 SEED_STRIDE = 1_000_000
+SEED_RANGE = 2**62  # generators of torch take 64 bits
 STAGES = (
     "prepare-dataset",
     "clone-behavior",
@@ -59,7 +60,7 @@ SHOWN = {
 
 def stage_seed(config: RunConfig, stage: str) -> int:
     """Seed of one stage of a run."""
-    return config.seed * SEED_STRIDE + STREAMS[stage] * 10_000
+    return (config.seed * SEED_STRIDE + STREAMS[stage] * 10_000) % SEED_RANGE
 
 
 @dataclass(frozen=True)
