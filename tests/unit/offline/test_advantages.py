@@ -36,6 +36,8 @@ def make_config(**values: Any) -> ImproveConfig:
         "rollout_steps": 8,
         "value_hidden": (8,),
         "epochs": 2,
+        "model_noise": True,
+        "rollout_discount": 0.99,
     }
     return ImproveConfig(**{**settings, **values})
 

@@ -40,6 +40,10 @@ def make_config(**values: Any) -> ImproveConfig:
         "horizon": 20,
         "starts": 16,
         "start_states": "dataset",
+        "discount": 1.0,
+        "model_noise": True,
+        "clip": 0.25,
+        "patience": 6,
         "rollouts": 8,
         "rollout_steps": 10,
         "value_hidden": (8,),
@@ -50,6 +54,19 @@ def make_config(**values: Any) -> ImproveConfig:
 def small_policy(members: int = E, seed: int = 0) -> GaussianPolicy:
     spec = PolicySpec(members, 2, 2, (5,), "tanh", "state")
     return GaussianPolicy(spec, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def test_the_entropy_bonus_is_subtracted_from_the_loss() -> None:
+    policy = small_policy()
+    batch = minibatch_of(policy, 0.0)
+    plain, bonus = (clipped_objective(policy, batch, CLIP, entropy)[0] for entropy in (0.0, 0.3))
+    normal = torch.distributions.Normal(*_mean_and_std(policy, batch))
+    torch.testing.assert_close(plain - bonus, 0.3 * normal.entropy().sum(-1).mean(dim=1).sum())
+
+
+def _mean_and_std(policy: GaussianPolicy, batch: Minibatch) -> tuple[Tensor, Tensor]:
+    gaussian = policy.distribution(batch.observations)
+    return gaussian.mean, gaussian.log_std.exp()
 
 
 def minibatch_of(policy: GaussianPolicy, shift: float, seed: int = 1) -> Minibatch:

@@ -32,7 +32,13 @@ DATA = make_data(point_mass_transitions(episodes=40))
 def make_evaluator(
     model: Any, critics: Any = None, *, time_limit: int | None = HORIZON, **values: Any
 ) -> PolicyEvaluator:
-    settings: dict[str, Any] = {"horizon": HORIZON, "starts": 64, "start_states": "dataset"}
+    settings: dict[str, Any] = {
+        "horizon": HORIZON,
+        "starts": 64,
+        "start_states": "dataset",
+        "discount": 1.0,
+        "model_noise": True,
+    }
     config = ImproveConfig(**{**settings, **values})
     return PolicyEvaluator(DATA, model, critics or zero_critics(), config, time_limit=time_limit)
 
@@ -107,7 +113,7 @@ def test_the_terminal_value_is_in_environment_units() -> None:
     scaled = make_data(point_mass_transitions(episodes=10))
     object.__setattr__(scaled, "rewards", 4.0 * scaled.rewards)
     critics: Any = FunctionCritics(behavior_q, lambda s: torch.full(s.shape[:-1], 8.0))
-    config = ImproveConfig(horizon=1, starts=4, start_states="dataset", model_noise=False)
+    config = ImproveConfig(horizon=1, starts=4, start_states="dataset", discount=1.0, model_noise=False)
     model: Any = PointMassModel()
     evaluator = PolicyEvaluator(scaled, model, critics, config, time_limit=None)
     policies = linear_policies([0.0])

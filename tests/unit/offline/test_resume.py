@@ -49,7 +49,8 @@ def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int],
     """A gate that lets some candidates pass and puts others back within the test."""
     config = ImproveConfig(
         steps=STEPS, evaluate_every=EVERY, batch_size=16, learning_rate=0.02, horizon=8, starts=4, patience=2,
-        confidence=0.6, start_states="dataset", rollouts=4, rollout_steps=12, value_hidden=(8,), epochs=3,
+        confidence=0.6, start_states="dataset", model_noise=True, rollouts=4,
+        rollout_steps=12, value_hidden=(8,), epochs=3,
         anchor_every=anchor_every, advantages=advantages,
     )  # fmt: skip
 
@@ -117,6 +118,7 @@ def test_a_run_taken_up_again_is_the_same_run(name: str, stop: int) -> None:
     resumed = make(0)
     run(resumed, 5)  # a new process is less dirty than this: loading must overwrite everything
     resumed.load_state_dict(state)
+    assert same_bits(resumed.state_dict(), state)
     assert run(resumed, start=stop) == log[stop:]
     assert same_bits(resumed.state_dict(), whole.state_dict())
 
