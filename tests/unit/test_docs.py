@@ -1,0 +1,198 @@
+"""Documentation is executed: commands parse, cheap ones run, links lead somewhere, names exist."""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tiny_runs import call
+
+from unio4_lib.config_docs import reference_page
+from unio4_lib.config_io import PRESETS
+from unio4_lib.config_keys import known_keys, known_sections
+from unio4_lib.data.sources import SCHEMES, parse_source
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`((?:unio4|make) [^`]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+KEY = re.compile(rf"`((?:{'|'.join(known_sections())})\.\w+)[`=]")
+CHEAP = (
+    ("unio4", "config"),
+    ("unio4", "doctor"),
+    ("unio4", "dataset", "list"),
+    ("unio4", "--version"),
+)
+PLACEHOLDERS = {"<source>": "minari:mine", "<n>": "1"}
+OPTIONS_OF_SETTINGS = ("--dataset", "--preset", "--config", "--set", "--seed")
+
+Capture = pytest.CaptureFixture[str]
+
+
+def commands(name: str) -> list[list[str]]:
+    """The words of every command of that name in any page, without comments."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = [body for language, body in FENCE.findall(text) if language == "bash"]
+        lines = [line for body in blocks for line in body.splitlines()]
+        lines += [span for span in INLINE.findall(FENCE.sub("", text)) if "..." not in span]
+        found += [shlex.split(filled(line), comments=True) for line in lines if line.startswith(f"{name} ")]
+    assert found, name
+    return [list(words) for words in sorted(set(map(tuple, found)))]
+
+
+def filled(line: str) -> str:
+    """A command with something in the place of what the reader fills in."""
+    for placeholder, value in PLACEHOLDERS.items():
+        line = line.replace(placeholder, value)
+    return line
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with the file of settings that the README shows."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = (body for language, body in FENCE.findall(readme) if language == "yaml")
+    assert example.startswith("# my.yaml")
+    (tmp_path / "my.yaml").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", commands("unio4"), ids=" ".join)
+def test_command_of_unio4(words: list[str], desk: Path, capsys: Capture) -> None:
+    # Unknown options and commands are found before the help is shown.
+    code, out, err = call(capsys, *words[1:], "--help")
+    assert (code, err) == (0, "")
+    assert "Usage" in out
+    if any(tuple(words[: len(cheap)]) == cheap for cheap in CHEAP):
+        code, out, err = call(capsys, *shown(words)[1:])
+        assert code == 0, err
+        assert out
+    if words[1] == "run":
+        settings_resolve(words[2:], capsys)
+    for word in words[1:]:
+        if word.startswith(tuple(f"{scheme}:" for scheme in SCHEMES)):
+            parse_source(word)
+
+
+def shown(words: list[str]) -> list[str]:
+    """`config show` needs a dataset, which a mention in a sentence may leave out."""
+    bare = words[1:3] == ["config", "show"] and "--dataset" not in words
+    return [*words, "--dataset", "minari:mine"] if bare else words
+
+
+def settings_resolve(options: list[str], capsys: Capture) -> None:
+    """The settings of a run are valid: `config show` takes the same ones and works at once."""
+    kept: list[str] = []
+    for option, value in pairwise(options):
+        if option in OPTIONS_OF_SETTINGS:
+            kept += [option, value]
+    if "--dataset" in kept:
+        code, _, err = call(capsys, "config", "show", *kept)
+        assert code == 0, err
+
+
+@pytest.mark.parametrize("words", commands("make"), ids=" ".join)
+def test_command_of_make(words: list[str], desk: Path, capsys: Capture) -> None:
+    # A dry run: targets exist, and the variables become a command whose settings are valid.
+    ended = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), *words[1:]], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    for line in ended.stdout.splitlines():
+        if "/unio4 run " in line:
+            settings_resolve(shlex.split(line)[2:], capsys)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if target.startswith(("https://", "http://")):
+            continue
+        place, _, anchor = target.partition("#")
+        file = page.parent / place if place else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def anchors(page: Path) -> list[str]:
+    """How GitHub names headings."""
+    headings = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_the_index_has_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text())}
+    assert set(PAGES) - {index} <= linked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_settings_that_are_named_exist(page: Path) -> None:
+    for name in KEY.findall(page.read_text(encoding="utf-8")):
+        files = ("yaml", "py", "json", "md")
+        assert name in known_keys() or name.rpartition(".")[2] in files, name
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    # Renewed by: make docs-config
+    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == reference_page()
+
+
+def test_the_readme_says_what_to_type_first() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = next(body for language, body in FENCE.findall(readme) if language == "bash")
+    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make run", "make test"]
+    for name in PRESETS:
+        assert f"`{name}`" in readme
+
+
+def source_text() -> str:
+    """All strings of the library; adjacent literals of a message are joined."""
+    text = "".join(path.read_text() for path in sorted((ROOT / "unio4_lib").rglob("*.py")))
+    return re.sub(r"[\"']\n\s*f?[\"']", "", text)
+
+
+def troubles() -> Iterator[str]:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    for heading in HEADING.findall(page):
+        if heading.startswith("`"):
+            yield heading.strip("`")
+
+
+@pytest.mark.parametrize("message", list(troubles()))
+def test_messages_that_are_explained_are_said(message: str) -> None:
+    assert message in source_text()
+
+
+def test_every_metric_is_explained() -> None:
+    page = (ROOT / "docs" / "algorithms" / "uni-o4.md").read_text(encoding="utf-8")
+    metric = re.compile(r"[\"`]((?:behavior|critics|dynamics|improve)/\w+)[\"`]")
+    offline = "".join(path.read_text() for path in (ROOT / "unio4_lib" / "offline").glob("*.py"))
+    assert set(metric.findall(page)) == set(metric.findall(offline))
+
+
+def test_pages_of_methods_have_the_agreed_headings() -> None:
+    for page in (ROOT / "docs" / "algorithms").glob("*.md"):
+        headings = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert headings == [
+            "Idea and equations",
+            "Usage",
+            "Settings",
+            "Metrics",
+            "Differences from the paper and the published code",
+            "Results",
+            "Known limits",
+        ]
