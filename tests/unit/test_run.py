@@ -4,11 +4,8 @@ import io
 import itertools
 import json
 import re
-import signal
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from tiny_runs import ENVIRONMENT, call, record, run_arguments
+from tiny_runs import ENVIRONMENT, call, files_under, record, run_arguments
 
 from unio4_lib import __version__, run
 from unio4_lib.config_io import load_config
@@ -32,8 +29,6 @@ STAGES = [
 ]
 # What says when and where a run was, not what it found.
 CIRCUMSTANCES = ("run_id", "stages")
-ENDLESS = 150_000  # steps: minutes at this size
-PROMPT_SECONDS = 20.0  # far less than the branch would take, far more than a busy machine needs
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +72,6 @@ def folder(finished: subprocess.CompletedProcess[str], output: Path) -> Path:
 
 def findings(summary: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in summary.items() if name not in CIRCUMSTANCES}
-
-
-def files_under(folder: Path) -> set[str]:
-    place = folder.resolve()
-    return {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
 
 
 def once(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> dict[str, Any]:
@@ -259,6 +249,17 @@ def test_the_offline_value_is_in_the_unit_of_the_environment(dataset: str) -> No
     assert all(parameter.requires_grad for parameter in value.net.parameters())  # fine-tuning goes on
 
 
+def test_fine_tuning_starts_from_the_offline_value_where_it_is_asked_to(
+    dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offline, refit = (
+        once(capsys, run_arguments(dataset, tmp_path, finetune__critic=critic, finetune__warmup_steps=0))
+        for critic in ("offline", "refit")
+    )
+    assert offline["scores"]["offline"] == refit["scores"]["offline"]
+    assert offline["policy_digest"] != refit["policy_digest"]
+
+
 def test_the_table_and_what_stands_below_it(
     dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,76 +316,3 @@ def half_bounds(folder: Path) -> str:
     info = replace(source.info, action_low=(-1.5,), action_high=(1.5,))
     replace(source, actions=source.actions.clip(-1.5, 1.5), info=info).save(folder)
     return f"transitions:{folder}"
-
-
-def fail(*_: object, **__: object) -> None:
-    raise RuntimeError("boom")
-
-
-@pytest.mark.parametrize(
-    ("broken", "endless"),
-    [
-        ("fit_dynamics", {"behavior__steps": ENDLESS, "behavior__patience": ENDLESS}),
-        ("clone_behavior", {"dynamics__steps": ENDLESS, "dynamics__patience": ENDLESS}),
-        ("fit_critics", {"dynamics__steps": ENDLESS, "dynamics__patience": ENDLESS}),
-    ],
-)
-def test_a_failure_in_one_branch_stops_the_other(
-    broken: str,
-    endless: dict[str, Any],
-    dataset: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(method, broken, fail)
-    earlier = tmp_path / "earlier"
-    earlier.mkdir()
-    (tmp_path / "latest").symlink_to("earlier")
-    began, threads = time.monotonic(), threading.active_count()
-    code, out, err = call(capsys, *run_arguments(dataset, tmp_path, **endless), "--json", "--quiet")
-    assert time.monotonic() - began < PROMPT_SECONDS
-    assert (code, out) == (1, "")
-    assert err == "error: RuntimeError: boom (UNIO4_DEBUG=1 or --debug shows where)\n"
-    assert threading.active_count() <= threads
-    assert (tmp_path / "latest").resolve() == earlier
-    (folder,) = set(tmp_path.iterdir()) - {earlier, tmp_path / "latest"}
-    assert files_under(folder) == {"config.yaml", "failed.txt"}
-    assert (folder / "failed.txt").read_text().startswith("RuntimeError: boom\nfinished stages: prepare-")
-
-
-def test_what_was_reached_before_a_failure_can_be_used(
-    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(method, "finetune_online", fail)
-    assert call(capsys, *run_arguments(dataset, tmp_path), "--quiet")[0] == 1
-    (folder,) = tmp_path.iterdir()
-    assert {path.name for path in (folder / "policies").iterdir()} == {"behavior", "offline"}
-    assert "improve-policy" in (folder / "failed.txt").read_text().splitlines()[1]
-    code, out, _ = call(capsys, "evaluate", str(folder), "--episodes", "2", "--json", "--quiet")
-    assert code == 0
-    assert json.loads(out)["policy"].endswith("policies/offline")
-
-
-def test_an_interrupt_ends_both_branches(dataset: str, tmp_path: Path) -> None:
-    endless = {
-        f"{name}__{key}": ENDLESS for name in ("behavior", "dynamics") for key in ("steps", "patience")
-    }
-    # A shell may have started the tests with interrupts ignored; a user's terminal never does.
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + (
-        "from unio4_lib.cli import main; main()"
-    )
-    command = [sys.executable, "-c", program, *run_arguments(dataset, tmp_path, **endless)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("dataset: ")
-        time.sleep(0.5)  # both branches are at work
-        process.send_signal(signal.SIGINT)
-        try:
-            out, err = process.communicate(timeout=PROMPT_SECONDS)
-        finally:
-            process.kill()
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "error: interrupted"
-    (folder,) = tmp_path.iterdir()
-    assert (folder / "failed.txt").read_text() == "interrupted\nfinished stages: prepare-dataset\n"

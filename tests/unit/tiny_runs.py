@@ -74,3 +74,8 @@ def record(home: Path, steps: int = 600) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(home))
         return f"minari:{collect(CollectSpec(ENVIRONMENT, level='random', steps=steps))}"
+
+
+def files_under(folder: Path) -> set[str]:
+    place = folder.resolve()
+    return {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
