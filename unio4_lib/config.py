@@ -57,7 +57,7 @@ class BehaviorConfig(StageConfig):
         "repulsion",
         description="Diversity term: none, the paper's (its gradient only rescales cloning), or ours.",
     )
-    alpha: float = Field(0.1, ge=0, description="Weight of the diversity term (paper: 0.1).")
+    alpha: float = Field(2.0, ge=0, description="Weight of the diversity term (paper: 0.1 of its own).")
     bootstrap: bool = Field(True, description="Each member draws minibatches of its own.")
     holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
     evaluate_every: int = Field(500, ge=1, description="Steps between hold-out evaluations.")
@@ -134,10 +134,10 @@ class ImproveConfig(StageConfig):
         description="OPE: discounted model return with terminal value, the paper's AM-Q (sum of Q over "
         "the horizon) or its code's (mean of Q over living states).",
     )
-    horizon: int = Field(100, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
-    starts: int = Field(256, ge=2, description="Start states per OPE estimate (paper: 512).")
+    horizon: int = Field(250, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
+    starts: int = Field(64, ge=2, description="Start states per OPE estimate (paper: 512).")
     start_states: Literal["initial", "dataset"] = Field(
-        "dataset", description="OPE starts from first states of episodes, or from any row (paper)."
+        "initial", description="OPE starts from first states of episodes, or from any row (paper)."
     )
     discount: float = Field(0.99, gt=0, le=1, description="Discount of estimator=return.")
     model_noise: bool = Field(False, description="Models draw from their distribution; else follow its mean.")
@@ -145,7 +145,7 @@ class ImproveConfig(StageConfig):
         "lower-bound",
         description="Accept on a higher mean, on a lower confidence bound above zero, or on a margin.",
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of rule=lower-bound.")
+    confidence: float = Field(0.97, gt=0.5, lt=1, description="One-sided confidence of rule=lower-bound.")
     margin: float = Field(0.05, ge=0, description="Relative gain asked by rule=margin (RL-100: 0.05).")
     patience: int = Field(
         6, ge=1, description="Refusals in a row after which a candidate is put back (paper: never)."

@@ -123,8 +123,9 @@ class ImproveTrainer:
     def _put_back(self, members: Tensor) -> None:
         copy_members(self.accepted, self.candidate, members)
         for state in self.optimizer.state.values():
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name][members.to(state[name].device)] = 0.0
+            # Momentum belongs to the way that is given up. The second moment stays: members share Adam's
+            # step count, so zeroing it would enlarge the next hundred steps.
+            state["exp_avg"][members.to(state["exp_avg"].device)] = 0.0
         self.source.renew(members, self.candidate)
         self.refusals[members] = 0
 
