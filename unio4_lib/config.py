@@ -57,7 +57,7 @@ class BehaviorConfig(StageConfig):
         "repulsion",
         description="Diversity term: none, the paper's (its gradient only rescales cloning), or ours.",
     )
-    alpha: float = Field(2.0, ge=0, description="Weight of the diversity term (paper: 0.1 of its own).")
+    alpha: float = Field(1.0, ge=0, description="Weight of the diversity term (paper: 0.1 of its own).")
     bootstrap: bool = Field(True, description="Each member draws minibatches of its own.")
     holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
     evaluate_every: int = Field(500, ge=1, description="Steps between hold-out evaluations.")
