@@ -88,6 +88,11 @@ class OfflineData:
     def action_dim(self) -> int:
         return self.actions.shape[1]
 
+    @property
+    def reward_unit(self) -> float:
+        """What one scaled reward is in environment rewards (exact unless scaling is "dynamic")."""
+        return float(self.environment_rewards.abs().mean() / self.rewards.abs().mean().clamp(min=1e-8))
+
     def rows(self, index: Tensor) -> Batch:
         """The rows of an index of any shape."""
         return Batch(

@@ -116,9 +116,7 @@ class PolicyEvaluator:
         limit = config.horizon if time_limit is None else time_limit
         self.horizon = min(config.horizon, limit)
         self.bootstraps = self.horizon < limit or time_limit is None
-        rewards, scaled = data.environment_rewards, data.rewards
-        # V speaks scaled rewards; one number leads back (exact unless scaling is "dynamic").
-        self.unit = float(rewards.abs().mean() / scaled.abs().mean().clamp(min=1e-8))
+        self.unit = data.reward_unit  # V speaks scaled rewards
 
     def starts(self, count: int, generator: torch.Generator) -> Tensor:
         """Start states [M, K, D]: episode starts (or any rows) of the dataset, spread over the models."""

@@ -205,8 +205,7 @@ class Curve:
 
 def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
     """A copy of the critics' V in the unit of the environment's rewards, to be trained on."""
-    # V speaks scaled rewards; one number leads back (exact unless scaling is "dynamic").
-    unit = float(data.environment_rewards.abs().mean() / data.rewards.abs().mean().clamp(min=1e-8))
+    unit = data.reward_unit
     net = copy.deepcopy(critics.v).requires_grad_(True)
     return ValueFunction.from_net(net, mean=unit * float(critics.shift), std=unit * float(critics.scale))
 
