@@ -1,6 +1,6 @@
 """The offline chain as a whole, on a point mass whose best return is known."""
 
-from typing import Any
+from typing import Literal
 
 import pytest
 import torch
@@ -15,28 +15,10 @@ from unio4_lib.offline.improve import ImproveTrainer
 from unio4_lib.offline.ope import PolicyEvaluator
 
 
-def make_config(**values: Any) -> ImproveConfig:
-    settings: dict[str, Any] = {
-        "steps": 100,
-        "batch_size": 64,
-        "learning_rate": 1e-3,
-        "evaluate_every": 10,
-        "horizon": 20,
-        "starts": 16,
-        "start_states": "dataset",
-        "discount": 1.0,
-        "model_noise": True,
-        "clip": 0.25,
-        "patience": 6,
-        "rollouts": 8,
-        "rollout_steps": 10,
-        "value_hidden": (8,),
-    }
-    return ImproveConfig(**{**settings, **values})
-
-
 @pytest.mark.parametrize("advantages", ["critic", "model"])
-def test_the_whole_of_the_method_improves_a_clone_of_the_point_mass(advantages: Any) -> None:
+def test_the_whole_of_the_method_improves_a_clone_of_the_point_mass(
+    advantages: Literal["critic", "model"],
+) -> None:
     """Cloning, critics, dynamics, gate: from a behavior that drives to the wrong place (return about 12
     of at most 20) toward the origin, without a look at the truth."""
     data = make_data(point_mass_transitions(episodes=60))
@@ -67,9 +49,11 @@ def test_the_whole_of_the_method_improves_a_clone_of_the_point_mass(advantages: 
     for _ in range(800 if advantages == "critic" else 1):
         fitting.step()
     critics = fitting.result().requires_grad_(False)
-    config = make_config(
+    config = ImproveConfig(
         steps=300, learning_rate=3e-3, evaluate_every=30, starts=30, rollouts=30, rollout_steps=20,
         rollout_discount=0.9, batch_size=200, advantages=advantages, start_states="initial",
+        horizon=20, discount=1.0, model_noise=True,
+        clip=0.25, patience=6, value_hidden=(8,),
     )  # fmt: skip
     evaluator = PolicyEvaluator(data, model, critics, config, time_limit=20)
     source: AdvantageSource = (
