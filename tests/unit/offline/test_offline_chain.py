@@ -16,7 +16,7 @@ from unio4_lib.offline.ope import PolicyEvaluator
 
 
 @pytest.mark.parametrize("advantages", ["critic", "model"])
-def test_the_whole_of_the_method_improves_a_clone_of_the_point_mass(
+def test_the_whole_of_the_method_improves_a_clone(
     advantages: Literal["critic", "model"],
 ) -> None:
     """Cloning, critics, dynamics, gate: from a behavior that drives to the wrong place (return about 12
