@@ -98,9 +98,9 @@ class DynamicsConfig(StageConfig):
     elites: int = Field(5, ge=1, description="Best models kept for rollouts (paper: 5).")
     hidden: Hidden = Field((256, 256, 256), description="Widths (paper: 200 x 4, Adroit 400 x 4).")
     learning_rate: float = Field(
-        1e-3, gt=0, description="Adam step size, falls linearly to zero (paper: 1e-3, Adroit 3e-4, constant)."
+        2e-3, gt=0, description="Adam step size, falls linearly to zero (paper: 1e-3, Adroit 3e-4, constant)."
     )
-    batch_size: int = Field(256, ge=1, description="Rows per member and step (paper: 256).")
+    batch_size: int = Field(128, ge=1, description="Rows per member and step (paper: 256).")
     steps: int = Field(20_000, ge=1, description="Most optimizer steps (paper: no bound but patience).")
     holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
     evaluate_every: int = Field(1_000, ge=1, description="Steps between hold-out evaluations.")
@@ -134,12 +134,12 @@ class ImproveConfig(StageConfig):
         description="OPE: discounted model return with terminal value, the paper's AM-Q (sum of Q over "
         "the horizon) or its code's (mean of Q over living states).",
     )
-    horizon: int = Field(250, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
+    horizon: int = Field(500, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
     starts: int = Field(64, ge=2, description="Start states per OPE estimate (paper: 512).")
     start_states: Literal["initial", "dataset"] = Field(
         "initial", description="OPE starts from first states of episodes, or from any row (paper)."
     )
-    discount: float = Field(0.99, gt=0, le=1, description="Discount of estimator=return.")
+    discount: float = Field(0.995, gt=0, le=1, description="Discount of estimator=return.")
     model_noise: bool = Field(False, description="Models draw from their distribution; else follow its mean.")
     rule: Literal["mean", "lower-bound", "margin"] = Field(
         "lower-bound",
