@@ -22,7 +22,7 @@ NOT_IDENTITY = frozenset({"created", "library_version", "metrics"})
 
 
 def check_relative(path: str) -> str:
-    """A plain relative path with forward slashes, the same on every system; nothing climbs out of a folder."""
+    """A plain relative path with forward slashes, the same on every system; none climbs out of a folder."""
     parts = path.split("/")
     plain = path.isprintable() and "\\" not in path and ":" not in path
     if not plain or any(part in ("", ".", "..") for part in parts):
@@ -95,7 +95,7 @@ class Manifest(Closed):
             files[name] = FileEntry(size=path.stat().st_size, sha256=hash_file(path))
         if not files:
             raise InputError(f"{folder}: no files; an artifact has at least one")
-        values = {
+        values: dict[str, Any] = {
             "kind": kind,
             "files": files,
             "stage": stage,

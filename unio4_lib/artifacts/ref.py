@@ -38,7 +38,7 @@ class ArtifactRef(Closed):
         root, folder, digest = self.uri.rpartition(f"/{ARTIFACTS}/")
         if not folder or digest != self.digest:
             raise InputError(
-                f"{self.uri}: not the place of artifact {self.digest[:16]}; expected <root>/{ARTIFACTS}/<digest>"
+                f"{self.uri}: not a place of {self.digest[:16]}; expected <root>/{ARTIFACTS}/<digest>"
             )
         return root
 

@@ -185,7 +185,7 @@ def _gave_up(error: Exception, place: str, endpoint: str, tries: str) -> Excepti
             f"{place}: {endpoint} cannot be reached after {tries}; check AWS_ENDPOINT_URL and the network"
         )
     return StoreUnavailable(
-        f"{place}: {endpoint} still fails after {tries} ({_line(error)}); try again later, finished work is kept"
+        f"{place}: {endpoint} still fails after {tries} ({_line(error)}); try again later"
     )
 
 

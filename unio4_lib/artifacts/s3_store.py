@@ -54,7 +54,7 @@ class S3Store:
         manifest = self.manifest(ref)
         partial = partial_folder(target)
         partial.parent.mkdir(parents=True, exist_ok=True)
-        lock_path = partial.with_suffix(".lock")
+        lock_path = partial.with_name(f"{partial.name}-lock")
         with lock_path.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two processes with one target: the second finds it done
             if target.exists() and any(target.iterdir()):

@@ -216,7 +216,8 @@ class Download:
                     if position < end:
                         raise Transient(f"the answer ended {end - position} bytes early")
                 except Exception as error:
-                    attempts.failed(error)
+                    # The listing had it: not there yet for whoever answered.
+                    attempts.failed(Transient("missing") if is_missing(error) else error)
         finally:
             os.close(handle)
         with self.done.open("a") as file:
