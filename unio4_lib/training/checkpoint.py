@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,9 +153,9 @@ class Checkpointer:
         for name in names:
             path = self.folder / name
             if path.exists():
-                readers.append(lambda path=path: load_state(path))
+                readers.append(partial(load_state, path))
             if self.store is not None:
-                readers.append(lambda name=name, store=self.store: self._read_from(store, name))
+                readers.append(partial(self._read_from, self.store, name))
         return readers
 
     def _read_from(self, store: ByteStore, name: str) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ def decode_state(payload: bytes, place: str) -> Any:
         if document.get("format") != FORMAT or document.get("version") != FORMAT_VERSION:
             found = f"{document.get('format')} {document.get('version')}"
             raise InputError(
-                f"{place}: {found}, this release reads {FORMAT} {FORMAT_VERSION}; remove the file to start anew"
+                f"{place}: {found}, this release reads {FORMAT} {FORMAT_VERSION}; remove it to start anew"
             )
         return _decode(document["state"], load_tensors(payload[end:]))
     except (AttributeError, KeyError, TypeError, SafetensorError, RecursionError) as error:
@@ -69,9 +69,7 @@ def _encode(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     if type(value) in (list, tuple):
         items = [_encode(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]
         return {type(value).__name__: items}
-    raise TypeError(
-        f"{where}: a {type(value).__name__} cannot be saved; expected tensors, arrays or JSON values"
-    )
+    raise TypeError(f"{where}: cannot save a {type(value).__name__}; expected tensors, arrays or JSON values")
 
 
 def _encode_array(
