@@ -103,5 +103,5 @@ def _size(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):  # another process removes it
-            total += path.stat().st_size
+            total += path.stat().st_size if path.is_file() else 0
     return total
