@@ -38,7 +38,7 @@ def test_round_trip(store: FolderStore, folder: Path, manifest: Manifest, tmp_pa
     assert store.fetch(ref.digest, target) == target
     store.delete(ref.digest)
     assert store.list_artifacts() == []
-    with pytest.raises(InputError, match="manifest.json: no manifest"):
+    with pytest.raises(InputError, match=r"manifest.json: no manifest"):
         store.fetch(ref, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
@@ -98,7 +98,7 @@ def test_a_folder_that_changed_since_it_was_described_is_not_published(
     store: FolderStore, folder: Path, manifest: Manifest
 ) -> None:
     flip_bit(folder / "facts.json", random.Random(0))
-    with pytest.raises(InputError, match="facts.json: sha256"):
+    with pytest.raises(InputError, match=r"facts.json: sha256"):
         store.publish(folder, manifest)
     assert store.list_artifacts() == []
     assert list((store.root / folder_store.STAGING).iterdir()) == []

@@ -40,10 +40,10 @@ def test_every_flipped_bit_of_a_manifest_is_seen(manifest: Manifest) -> None:
         for bit in (1, 2, 4, 32, 128):
             changed = bytearray(data)
             changed[position] ^= bit
-            with pytest.raises(InputError, match="^here/manifest.json: "):
+            with pytest.raises(InputError, match=r"^here/manifest.json: "):
                 Manifest.from_bytes(bytes(changed), "here/manifest.json")
     for end in range(0, len(data), 7):
-        with pytest.raises(InputError, match="^here/manifest.json: "):
+        with pytest.raises(InputError, match=r"^here/manifest.json: "):
             Manifest.from_bytes(data[:end], "here/manifest.json")
 
 
@@ -76,9 +76,9 @@ def test_no_path_leaves_its_folder(name: str, manifest: Manifest) -> None:
 
 
 def test_folders_that_cannot_be_artifacts(folder: Path) -> None:
-    with pytest.raises(InputError, match="stage: .* found 'Big Words'"):
+    with pytest.raises(InputError, match=r"stage: .* found 'Big Words'"):
         describe(folder, stage="Big Words")
-    with pytest.raises(InputError, match="metrics.return: .*finite"):
+    with pytest.raises(InputError, match=r"metrics.return: .*finite"):
         describe(folder, metrics={"return": float("nan")})
     with pytest.raises(InputError, match="no such folder"):
         describe(folder / "none")
