@@ -35,7 +35,7 @@ def s3_server(rclone_program: str, tmp_path_factory: pytest.TempPathFactory) -> 
     """Port and folder of an S3 server; its buckets are the folders in that folder."""
     folder, port = tmp_path_factory.mktemp("s3"), free_port()
     command = [rclone_program, "serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}"]
-    command += ["--auth-key", f"{KEY},{SECRET}", "--config", os.devnull, "--dir-cache-time", "0s"]
+    command += ["--auth-key", f"{KEY},{SECRET}", "--config", os.devnull, "--dir-cache-time", "20ms"]
     log = (folder.parent / "rclone.log").open("wb")
     process = subprocess.Popen([*command, "--vfs-cache-mode", "off"], stdout=log, stderr=log)
     try:
