@@ -162,8 +162,15 @@ class FolderStore:
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def _manifests(self) -> dict[str, Manifest]:
-        published = [folder for folder in self._folders() if (folder / MANIFEST_FILE).exists()]
-        return {folder.name: read_manifest(folder, folder.name) for folder in published}
+        found = {}
+        for folder in self._folders():
+            if (folder / MANIFEST_FILE).exists():
+                try:
+                    found[folder.name] = read_manifest(folder, folder.name)
+                except InputError:
+                    if folder.exists():  # else it was removed in this moment
+                        raise
+        return found
 
     def _remove(self, folder: Path) -> None:
         grave = self.root / STAGING / f"removed-{uuid.uuid4().hex}"

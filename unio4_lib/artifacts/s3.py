@@ -111,7 +111,8 @@ def is_transient(error: BaseException) -> bool:
         return status in TRANSIENT_STATUS or code_of(error) in TRANSIENT_CODES
     return isinstance(
         error,
-        botocore.HTTPClientError  # connection refused, reset, timed out
+        botocore.HTTPClientError  # reset, timed out
+        | botocore.ConnectionError  # refused, unknown host
         | botocore.IncompleteReadError
         | botocore.ResponseStreamingError
         | botocore.ReadTimeoutError

@@ -4,8 +4,9 @@ import fcntl
 import shutil
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeVar
 
 from unio4_lib.artifacts.integrity import (
     check_folder,
@@ -21,6 +22,9 @@ from unio4_lib.artifacts.s3 import S3Settings
 from unio4_lib.artifacts.s3_transfer import Bucket, S3Object
 from unio4_lib.errors import InputError
 from unio4_lib.files import frame_header, unframe
+
+Result = TypeVar("Result")
+REREADS = 3  # of an answer that does not fit; an object that is really damaged stays so
 
 
 class S3Store:
@@ -72,21 +76,13 @@ class S3Store:
         key = f"{self._prefix(digest)}{MANIFEST_FILE}"
         place = self._place(key)
 
-        def read() -> Manifest | InputError:
+        def read() -> Manifest:
             data = self.bucket.read(key)
             if data is None:
-                return InputError(f"{place}: no manifest; this artifact was never published whole")
-            try:
-                return Manifest.from_bytes(data, place, digest)
-            except InputError as error:
-                return error
+                raise InputError(f"{place}: no manifest; this artifact was never published whole")
+            return Manifest.from_bytes(data, place, digest)
 
-        manifest = read()
-        if isinstance(manifest, InputError):
-            time.sleep(self.settings.pause)  # an answer from the past, or bytes lost on the way
-            manifest = read()
-        if isinstance(manifest, InputError):
-            raise manifest
+        manifest = self._settled(read)
         if isinstance(ref, ArtifactRef):
             ref.check(manifest, place)
         return manifest
@@ -135,19 +131,11 @@ class S3Store:
         """Read a small thing, checked; None if there is none."""
         whole = self._key(key)
 
-        def get() -> bytes | InputError | None:
+        def get() -> bytes | None:
             data = self.bucket.read(whole)
-            try:
-                return None if data is None else unframe(data, self._place(whole))
-            except InputError as error:
-                return error
+            return None if data is None else unframe(data, self._place(whole))
 
-        found = get()
-        if isinstance(found, InputError):
-            found = get()  # lost on the way, or damaged where it is
-        if isinstance(found, InputError):
-            raise found
-        return found
+        return self._settled(get)
 
     def delete_bytes(self, key: str) -> None:
         """Remove a small thing, if it is there."""
@@ -156,21 +144,21 @@ class S3Store:
     def _download(self, manifest: Manifest, folder: Path) -> None:
         prefix = self._prefix(manifest.digest)
 
-        def check() -> InputError | None:
-            try:
-                check_names(self._sizes(prefix), manifest, self._place(prefix))
-            except InputError as error:
-                return error
-            return None
-
-        if check() is not None:
-            time.sleep(self.settings.pause)  # a listing from the past
-            problem = check()
-            if problem is not None:
-                raise problem
+        self._settled(lambda: check_names(self._sizes(prefix), manifest, self._place(prefix)))
         folder.mkdir(parents=True, exist_ok=True)
         self.bucket.download(manifest.files, prefix, folder)
         seal(folder, manifest)
+
+    def _settled(self, read: Callable[[], Result]) -> Result:
+        """What a read finds; a wrong answer may be from the past or have lost bytes on the way."""
+        for attempt in range(REREADS):
+            try:
+                return read()
+            except StoreUnavailable:
+                raise
+            except InputError:
+                time.sleep(self.settings.pause * 2**attempt)
+        return read()
 
     def _sizes(self, prefix: str) -> dict[str, int]:
         return {item.key.removeprefix(prefix): item.size for item in self.bucket.listing(prefix)}
@@ -183,12 +171,15 @@ class S3Store:
         return found
 
     def _manifests(self, objects: dict[str, list[S3Object]]) -> dict[str, Manifest]:
-        ends = {digest: f"/{digest}/{MANIFEST_FILE}" for digest in objects}
-        return {
-            digest: self.manifest(digest)
-            for digest, items in objects.items()
-            if any(item.key.endswith(ends[digest]) for item in items)
-        }
+        found = {}
+        for digest, items in objects.items():
+            if any(item.key.endswith(f"/{digest}/{MANIFEST_FILE}") for item in items):
+                try:
+                    found[digest] = self.manifest(digest)
+                except InputError:
+                    if self.exists(digest):  # else it was removed in this moment
+                        raise
+        return found
 
     def _remove(self, keys: list[str]) -> None:
         for key in sorted(keys, key=lambda key: not key.endswith(f"/{MANIFEST_FILE}")):

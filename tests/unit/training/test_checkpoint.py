@@ -54,7 +54,7 @@ def test_everything_that_a_trainer_has_comes_back_bit_for_bit(tmp_path: Path) ->
     python.setstate(loaded["generators"][0])
     numpy_.bit_generator.state = loaded["generators"][1]
     torch_.set_state(loaded["generators"][2])
-    assert os.listdir(tmp_path / "deep") == ["state"]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state"]
 
 
 def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
