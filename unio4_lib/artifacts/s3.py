@@ -103,6 +103,7 @@ def is_missing(error: BaseException) -> bool:
 def is_transient(error: BaseException) -> bool:
     """Whether another attempt may do better."""
     from botocore import exceptions as botocore
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, Transient):
         return True
@@ -114,6 +115,7 @@ def is_transient(error: BaseException) -> bool:
         botocore.HTTPClientError  # reset, timed out
         | botocore.ConnectionError  # refused, unknown host
         | botocore.IncompleteReadError
+        | ResponseParserError  # bytes lost or changed on the way
         | botocore.ResponseStreamingError
         | botocore.ReadTimeoutError
         | ConnectionError

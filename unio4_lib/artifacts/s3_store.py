@@ -18,7 +18,7 @@ from unio4_lib.artifacts.integrity import (
 )
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, check_relative
 from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef
-from unio4_lib.artifacts.s3 import S3Settings
+from unio4_lib.artifacts.s3 import S3Settings, StoreUnavailable
 from unio4_lib.artifacts.s3_transfer import Bucket, S3Object
 from unio4_lib.errors import InputError
 from unio4_lib.files import frame_header, unframe
@@ -48,7 +48,7 @@ class S3Store:
         for name, entry in manifest.files.items():
             self.bucket.upload(folder / name, f"{prefix}{name}", entry)
         # A collection may have run meanwhile: the mark is set only over what is really there.
-        check_names(self._sizes(prefix), manifest, self._place(prefix))
+        self._check_listing(manifest)
         # Written again even if it is there: the artifact is young again, and a collection leaves it alone.
         self.bucket.write(f"{prefix}{MANIFEST_FILE}", manifest.to_bytes())
         return ArtifactRef.to_manifest(manifest, self.uri)
@@ -144,10 +144,14 @@ class S3Store:
     def _download(self, manifest: Manifest, folder: Path) -> None:
         prefix = self._prefix(manifest.digest)
 
-        self._settled(lambda: check_names(self._sizes(prefix), manifest, self._place(prefix)))
+        self._check_listing(manifest)
         folder.mkdir(parents=True, exist_ok=True)
         self.bucket.download(manifest.files, prefix, folder)
         seal(folder, manifest)
+
+    def _check_listing(self, manifest: Manifest) -> None:
+        prefix = self._prefix(manifest.digest)
+        self._settled(lambda: check_names(self._sizes(prefix), manifest, self._place(prefix)))
 
     def _settled(self, read: Callable[[], Result]) -> Result:
         """What a read finds; a wrong answer may be from the past or have lost bytes on the way."""
