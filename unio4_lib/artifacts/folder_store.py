@@ -189,4 +189,5 @@ def _modified(path: Path) -> float:
 
 def _newest(folder: Path) -> float:
     """When anything below was last written: a long copy is not a dead one."""
-    return max([_modified(folder), *(_modified(path) for path in folder.rglob("*"))])
+    below = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+    return max([_modified(folder), *(_modified(path) for path in below)])
