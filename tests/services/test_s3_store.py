@@ -24,6 +24,7 @@ from unio4_lib.artifacts.store import hold
 from unio4_lib.errors import InputError
 from unio4_lib.training.checkpoint import Checkpointer
 
+pytest.importorskip("boto3", reason='no boto3: pip install "unio4[s3]"')
 pytestmark = pytest.mark.services
 
 # Six MiB in chunks of one: several parts up, several ranges down.
