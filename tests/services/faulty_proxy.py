@@ -23,7 +23,7 @@ class FaultyProxy:
 
     def __init__(self, port: int) -> None:
         self.target, self.requests, self.met = port, [], []  # type: ignore[var-annotated]
-        self.plans: list[tuple[str, str, int]] = []  # fault, method, how often
+        self.plans: list[tuple[str, str, int, str]] = []  # fault, method, how often, in which paths
         self.chance, self.source, self.lock = 0.0, random.Random(0), threading.Lock()
         handler = type("BoundHandler", (Handler,), {"proxy": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -34,17 +34,17 @@ class FaultyProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
-    def plan(self, fault: str, method: str, times: int = 1) -> None:
+    def plan(self, fault: str, method: str, times: int = 1, path: str = "") -> None:
         with self.lock:
-            self.plans.append((fault, method, times))
+            self.plans.append((fault, method, times, path))
 
     def fault_for(self, method: str, path: str) -> str:
         with self.lock:
             self.requests.append((method, path))
             fault = ""
-            for i, (planned, which, times) in enumerate(self.plans):
-                if which == method and times:
-                    self.plans[i] = (planned, which, times - 1)
+            for i, (planned, which, times, part) in enumerate(self.plans):
+                if which == method and times and part in path:
+                    self.plans[i] = (planned, which, times - 1, part)
                     fault = planned
                     break
             else:
