@@ -1,0 +1,75 @@
+"""Where artifacts live: a folder or an S3 bucket, behind one protocol."""
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from unio4_lib.artifacts.cache import Cache
+from unio4_lib.artifacts.folder_store import FolderStore
+from unio4_lib.artifacts.manifest import Manifest
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.s3 import S3Settings
+from unio4_lib.artifacts.s3_store import S3Store
+from unio4_lib.errors import InputError
+
+__all__ = ["FolderStore", "S3Store", "Store", "hold", "open_store"]
+
+S3_SCHEME = "s3://"
+
+
+class Store(Protocol):
+    """Immutable artifacts by digest, and small replaceable things by key."""
+
+    @property
+    def uri(self) -> str: ...
+
+    def publish(self, folder: Path, manifest: Manifest) -> ArtifactRef: ...
+
+    def fetch(self, ref: ArtifactRef | str, target: Path) -> Path: ...
+
+    def manifest(self, ref: ArtifactRef | str) -> Manifest: ...
+
+    def list_artifacts(self) -> list[ArtifactRef]: ...
+
+    def exists(self, digest: str) -> bool: ...
+
+    def verify(self, ref: ArtifactRef | str) -> Manifest: ...
+
+    def delete(self, digest: str) -> None: ...
+
+    def gc(self, keep: Collection[str], older_than: float) -> list[str]: ...
+
+    def put_bytes(self, key: str, data: bytes) -> None: ...
+
+    def get_bytes(self, key: str) -> bytes | None: ...
+
+    def delete_bytes(self, key: str) -> None: ...
+
+
+def open_store(root: str | os.PathLike[str], settings: S3Settings | None = None) -> Store:
+    """The store at a folder or at ``s3://bucket/prefix``; nothing is contacted or created yet."""
+    text = os.fspath(root)
+    if not text.startswith(S3_SCHEME):
+        if "://" in text:
+            raise InputError(f"{text}: unknown scheme; expected a folder or s3://bucket/prefix")
+        return FolderStore(text)
+    bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
+    if not bucket:
+        raise InputError(f"{text}: no bucket; expected s3://bucket/prefix")
+    return S3Store(bucket, prefix.strip("/"), settings or S3Settings())
+
+
+@contextmanager
+def hold(store: Store, ref: ArtifactRef | str, cache: Cache) -> Iterator[Path]:
+    """A verified local folder of an artifact, which stays while it is held.
+
+    A folder store is used in place; anything else goes through the cache.
+    """
+    if isinstance(store, FolderStore):
+        yield store.place(store.verify(ref).digest)
+        return
+    digest = ref if isinstance(ref, str) else ref.digest
+    with cache.hold(digest, lambda target: store.fetch(ref, target)) as folder:
+        yield folder

@@ -1,0 +1,76 @@
+"""Files that appear whole or not at all, and bytes that carry their own checksum."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from unio4_lib.errors import InputError
+
+BLOCK_BYTES = 1 << 20  # what is held in memory of a file that is hashed or copied
+MAGIC = b"unio4f1\n"
+LENGTH_BYTES, DIGEST_BYTES = 8, 32
+FRAME_BYTES = len(MAGIC) + LENGTH_BYTES + DIGEST_BYTES
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk knows which names the folder has."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, *parts: bytes) -> None:
+    """Replace a file by these bytes: after a crash there is the old file or the new one, never a mixture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """The content of a file, piece by piece."""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    state = hashlib.sha256()
+    for block in blocks_of(path):
+        state.update(block)
+    return state.hexdigest()
+
+
+def frame_header(payload: bytes) -> bytes:
+    """What stands before the payload: a mark, its length and its SHA-256."""
+    return MAGIC + len(payload).to_bytes(LENGTH_BYTES, "little") + hashlib.sha256(payload).digest()
+
+
+def unframe(data: bytes, place: str) -> bytes:
+    """The payload of framed bytes; any change of any bit is refused."""
+    if data[: len(MAGIC)] != MAGIC or len(data) < FRAME_BYTES:
+        raise InputError(
+            f"{place}: {len(data)} bytes that unio4 did not write, or not whole; remove the file"
+        )
+    stated = int.from_bytes(data[len(MAGIC) : len(MAGIC) + LENGTH_BYTES], "little")
+    payload = data[FRAME_BYTES:]
+    if len(payload) != stated:
+        raise InputError(
+            f"{place}: {len(payload)} bytes of content, its header says {stated}; remove the file"
+        )
+    if hashlib.sha256(payload).digest() != data[FRAME_BYTES - DIGEST_BYTES : FRAME_BYTES]:
+        raise InputError(f"{place}: its content does not fit its checksum; remove the file")
+    return payload
