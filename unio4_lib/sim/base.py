@@ -56,3 +56,13 @@ class BatchSim(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
+
+
+def check_actions(actions: Array, num_envs: int, action_dim: int) -> None:
+    """Refuse actions of a wrong shape, or with a row that is not finite; the row is named."""
+    expected = (num_envs, action_dim)
+    if actions.shape != expected:
+        raise ValueError(f"actions have shape {actions.shape}, expected {expected}")
+    if not np.isfinite(actions).all():
+        row = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
+        raise ValueError(f"actions[{row}] is not finite: {actions[row]}")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.errors import InputError
-from unio4_lib.sim.base import Array, Flags, StepResult
+from unio4_lib.sim.base import Array, Flags, StepResult, check_actions
 from unio4_lib.sim.registry import make_env
 from unio4_lib.sim.seeding import env_generators, restore_generators, save_generators
 from unio4_lib.sim.tasks import TASKS, Fields, Task
@@ -159,12 +159,7 @@ class NativeSim:
     def _checked(self, actions: Array) -> Array:
         if not self._generators:
             raise RuntimeError("step was called before reset")
-        if actions.shape != (self.num_envs, self.action_dim):
-            expected = (self.num_envs, self.action_dim)
-            raise ValueError(f"actions have shape {actions.shape}, expected {expected}")
-        if not np.isfinite(actions).all():
-            row = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
-            raise ValueError(f"actions[{row}] is not finite: {actions[row]}")
+        check_actions(actions, self.num_envs, self.action_dim)
         return np.clip(np.asarray(actions, dtype=np.float64), self.action_low, self.action_high)
 
     def _out_of_time(self, terminals: Flags, active: Flags | None) -> Flags:

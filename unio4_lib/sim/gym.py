@@ -14,7 +14,7 @@ from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
 from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
-from unio4_lib.sim.base import Array, Flags, StepResult
+from unio4_lib.sim.base import Array, Flags, StepResult, check_actions
 from unio4_lib.sim.batch import STATE_SPEC
 from unio4_lib.sim.registry import find_spec, make_env
 from unio4_lib.sim.seeding import env_seed, restore_generators, save_generators
@@ -110,12 +110,7 @@ class GymSim:
     def _checked(self, actions: Array) -> Array:
         if not self._started:
             raise RuntimeError("step was called before reset")
-        if actions.shape != (self.num_envs, self.action_dim):
-            expected = (self.num_envs, self.action_dim)
-            raise ValueError(f"actions have shape {actions.shape}, expected {expected}")
-        if not np.isfinite(actions).all():
-            row = int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
-            raise ValueError(f"actions[{row}] is not finite: {actions[row]}")
+        check_actions(actions, self.num_envs, self.action_dim)
         return np.clip(actions, self.action_low, self.action_high).astype(self._action_space.dtype)
 
     def state_dict(self) -> dict[str, Any]:
