@@ -170,6 +170,7 @@ class _Run:
                 "estimates": self.improvement.estimates,
             },
             "online_curve": self.curve.points,
+            "delivered_at": self.curve.delivered_at,
             "dip": _dip(self.curve.points, self.config.finetune.env_steps),
             "policy_digest": policy_digest(self.online),
         }

@@ -201,6 +201,7 @@ class Curve:
     """Fine-tuning's evaluations: environment steps, mean return, standard error."""
 
     points: list[tuple[int, float, float]]
+    delivered_at: int  # environment steps behind the policy that is handed over
 
 
 def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
@@ -218,7 +219,7 @@ def finetune_online(
     *,
     initial_value: ValueFunction | None = None,
 ) -> tuple[GaussianPolicy, Curve]:
-    """The policy after online PPO, and its learning curve; the first point is the policy as it came.
+    """The policy that online PPO delivers, and its curve; the first point is the policy as it came.
 
     Without ``initial_value`` V starts from nothing and is fitted to the policy before that moves.
     """
@@ -240,7 +241,7 @@ def finetune_online(
                 points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
     finally:
         training.close()
-    return training.ppo.policy.requires_grad_(False), Curve(points)
+    return training.delivered, Curve(points, training.delivered_at)
 
 
 def choose_device(config: RunConfig) -> torch.device:
