@@ -84,6 +84,8 @@ class FirstStepFalls:
 class KnownEstimates:
     """Estimates drawn anew at every check and shared by candidate and accepted policy, plus a gain."""
 
+    models = 1
+
     def __init__(self, gain: float = 0.0) -> None:
         self.gain = gain
 

@@ -1,6 +1,7 @@
 """Multi-step offline policy improvement: clipped steps, and a gate in front of every replacement."""
 
 import copy
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +109,7 @@ class ImproveTrainer:
         both = stack_policies([self.candidate, self.accepted])
         # Fresh starts and noise at every check: a draw that favored a policy once is not kept.
         estimates = self.evaluator.estimate(both, seed=self.seed + self.steps)
-        decision = decide(estimates[:members], estimates[members:], self.config)
+        decision = decide(estimates[:members], estimates[members:], self.config, models=self.evaluator.models)
         self._record(decision)
         if decision.accepted.any():
             copy_members(self.candidate, self.accepted, decision.accepted)
@@ -138,10 +139,20 @@ class ImproveTrainer:
         return False
 
     def choose(self) -> tuple[int, Tensor]:
-        """The best accepted member by OPE alone, and the estimates [E] that decided."""
+        """The member to hand on, by OPE alone, and the estimates [E] of all.
+
+        Members that the gate's own rule cannot tell from the best count as equal. Of those, the one with
+        the most accepted replacements comes first: each was a proven gain, while a first place among
+        equals is the models' opinion.
+        """
         starts = SELECTION_FACTOR * self.config.starts
-        estimates = self.evaluator.estimate(self.accepted, seed=self.seed - 1, starts=starts).mean(dim=1)
-        return int(estimates.argmax()), estimates
+        estimates = self.evaluator.estimate(self.accepted, seed=self.seed - 1, starts=starts)
+        means = estimates.mean(dim=1)
+        best = estimates[means.argmax()].expand_as(estimates)
+        behind = decide(best, estimates, self.config, models=self.evaluator.models).accepted.tolist()
+        gains = Counter(entry.member for entry in self.log if entry.accepted)
+        equal = [member for member, worse in enumerate(behind) if not worse]
+        return max(equal, key=lambda member: (gains[member], float(means[member]))), means
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -118,6 +118,11 @@ class PolicyEvaluator:
         self.bootstraps = self.horizon < limit or time_limit is None
         self.unit = data.reward_unit  # V speaks scaled rewards
 
+    @property
+    def models(self) -> int:
+        """How many models judge; columns of ``estimate`` come in one block for each."""
+        return self.model.members
+
     def starts(self, count: int, generator: torch.Generator) -> Tensor:
         """Start states [M, K, D]: episode starts (or any rows) of the dataset, spread over the models."""
         per_model = -(-count // self.model.members)

@@ -166,6 +166,8 @@ def test_gradients_are_clipped_as_those_of_separate_networks() -> None:
 class ListedEstimates:
     """Estimates by decree: element k of ``gains`` is what candidates win at check k, for each member."""
 
+    models = 1
+
     def __init__(self, gains: list[list[float]]) -> None:
         self.gains, self.seeds, self.starts = gains, [], []  # type: ignore[var-annotated]
 
@@ -301,6 +303,19 @@ def test_every_check_and_the_choice_have_draws_of_their_own() -> None:
     assert estimates.argmax() == 1
     assert len(set(evaluator.seeds)) == 3
     assert evaluator.starts == [None, None, 4 * 16]
+
+
+@pytest.mark.parametrize(("last", "chosen"), [([0.0, 0.0, 0.001], 1), ([0.0, 0.0, 9.0], 2)])
+def test_among_equals_proven_gains_choose_and_a_clear_winner_wins(last: list[float], chosen: int) -> None:
+    """Member 1 was replaced twice, member 0 once; estimates of the choice come last."""
+    trainer, evaluator, _ = decreed([[1.0, 1.0, -1.0], [-1.0, 1.0, -1.0], last])
+    for _ in range(2):
+        trainer.step()
+        trainer.evaluate()
+    noise = torch.randn(3, 16, generator=torch.Generator().manual_seed(3)) * 0.01
+    plain = evaluator.estimate
+    evaluator.estimate = lambda *args, **kwargs: plain(*args, **kwargs) + noise  # type: ignore[method-assign]
+    assert trainer.choose()[0] == chosen
 
 
 def test_the_step_size_falls_to_zero_and_the_clip_stays() -> None:
