@@ -214,7 +214,7 @@ class _Computation:
             self.context.reporter.say(f"{self.stage.name}: begins anew, no checkpoint is whole: {error}")
         if resumed is not None:
             self.context.reporter.say(f"{self.stage.name}: resumed from its last checkpoint")
-        return Journal(checkpoints, resumed, self._track, self.context.preemption)
+        return Journal(checkpoints, resumed, self._track, self.context.preemption, self.context.reporter.say)
 
     def _track(self, step: int, values: dict[str, float]) -> None:
         self.tracker.log_metrics(values, step)
