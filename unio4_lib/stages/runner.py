@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unio4_lib.artifacts.integrity import read_manifest
 from unio4_lib.artifacts.manifest import Manifest
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.artifacts.s3 import StoreError
+from unio4_lib.artifacts.s3 import StoreError, StoreRefused
 from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
 from unio4_lib.stages.catalog import STAGE_OF_KIND, Stage, find_stage
@@ -132,12 +132,15 @@ def _reused(
             context.reporter.say(f"{stage.name}: the dataset has changed since it was prepared: again")
             return None
         manifest = context.store.stands(entry.ref)
-        write_entry(context.store, key, entry)  # young again: a collection keeps what is in use
     except StoreError:
         raise
     except InputError as error:
         context.reporter.say(f"{stage.name}: cannot be reused, is computed again: {error}")
         return None
+    try:
+        write_entry(context.store, key, entry)  # young again: a collection keeps what is in use
+    except StoreRefused as error:  # who may only read can reuse all the same
+        context.reporter.say(f"{stage.name}: {error}")
     context.reporter.say(f"{stage.name}: reused {entry.ref.digest[:16]} of {manifest.created}")
     metrics = dict(manifest.metrics)
     metrics.pop(SECONDS, None)
