@@ -190,8 +190,8 @@ class FinetuneConfig(StageConfig):
     critic_learning_rate: float = Field(1e-3, gt=0, description="Adam step size (paper: 2e-4).")
     anneal: bool = Field(True, description="Learning rates fall linearly to zero.")
     clip: float = Field(0.2, gt=0, lt=1, description="Ratio clip (paper: 0.05).")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="Lambda of generalized advantages.")
-    discount: float = Field(0.99, ge=0, lt=1, description="Discount factor.")
+    gae_lambda: float = Field(0.97, ge=0, le=1, description="Lambda of generalized advantages (paper: 0.95).")
+    discount: float = Field(0.995, ge=0, lt=1, description="Discount factor (paper: 0.99).")
     entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0.01).")
     max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm (paper: 0.5).")
     target_kl: float | None = Field(0.02, gt=0, description="Stop an update's epochs beyond this KL.")
@@ -202,6 +202,9 @@ class FinetuneConfig(StageConfig):
     warmup_steps: int = Field(16_384, ge=0, description="Environment steps that only fit V, policy fixed.")
     evaluate_every: int = Field(50_000, ge=1, description="Environment steps between evaluations.")
     evaluate_episodes: int = Field(20, ge=1, description="Episodes per evaluation on the curve.")
+    deliver: Literal["best", "last"] = Field(
+        "best", description="Hand over the policy of the best evaluation, or the last one (paper)."
+    )
 
     @model_validator(mode="after")
     def _parts_fit_each_other(self) -> Self:

@@ -28,4 +28,7 @@ def compute(work: StageWork) -> None:
     work.write(CURVE_FILE, curve.points)
     env_steps, mean, _ = curve.points[-1]
     work.metrics.update({"env_steps": float(env_steps), "last_return": mean})
-    work.finish([(entry.step, entry.values) for entry in curve.log], {"env_steps": env_steps})
+    work.finish(
+        [(entry.step, entry.values) for entry in curve.log],
+        {"env_steps": env_steps, "delivered_at": curve.delivered_at},
+    )

@@ -204,6 +204,7 @@ class Curve:
 
     points: list[tuple[int, float, float]]
     log: list[LogEntry]  # of every round of PPO, by environment steps
+    delivered_at: int  # environment steps behind the policy that is handed over
 
 
 def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
@@ -222,7 +223,7 @@ def finetune_online(
     initial_value: ValueFunction | None = None,
     journal: Journal | None = None,
 ) -> tuple[GaussianPolicy, Curve]:
-    """The policy after online PPO, and its learning curve; the first point is the policy as it came.
+    """The policy that online PPO delivers, and its curve; the first point is the policy as it came.
 
     Without ``initial_value`` V starts from nothing and is fitted to the policy before that moves.
     """
@@ -233,7 +234,7 @@ def finetune_online(
         curve = _follow(training, task, config, reporter, journal or Journal())
     finally:
         training.close()
-    return training.ppo.policy.requires_grad_(False), curve
+    return training.delivered, curve
 
 
 def _follow(
@@ -241,27 +242,28 @@ def _follow(
 ) -> Curve:
     """Run fine-tuning to its end, from the beginning or from where the journal says."""
     settings = config.finetune
-    curve = Curve([], [])
+    points: list[tuple[int, float, float]] = []
+    log: list[LogEntry] = []
     if journal.resumed is not None:
         training.load_state_dict(journal.resumed["training"])
-        curve.points.extend(journal.resumed["points"])
-        curve.log.extend(LogEntry(**entry) for entry in journal.resumed["log"])
+        points.extend(journal.resumed["points"])
+        log.extend(LogEntry(**entry) for entry in journal.resumed["log"])
 
     def keep() -> None:
         journal.offer(
             lambda: {
                 "training": training.state_dict(),
-                "points": list(curve.points),
-                "log": [asdict(entry) for entry in curve.log],
+                "points": list(points),
+                "log": [asdict(entry) for entry in log],
             }
         )
 
     with reporter.stage("finetune-online", settings.env_steps) as update:
 
         def show(steps: int, metrics: Metrics) -> None:
-            last = f"return {curve.points[-1][1]:.0f} ± {curve.points[-1][2]:.0f}" if curve.points else ""
-            curve.log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
-            journal.entry(steps, curve.log[-1].values)
+            last = f"return {points[-1][1]:.0f} ± {points[-1][2]:.0f}" if points else ""
+            log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
+            journal.entry(steps, log[-1].values)
             update(min(steps, settings.env_steps), last)
             keep()
 
@@ -269,10 +271,10 @@ def _follow(
             return score(task, current, settings.evaluate_episodes, config.evaluate.seed + 1)
 
         for point in training.run(measure, show):
-            curve.points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
-            journal.entry(point.env_steps, {"return": curve.points[-1][1], "stderr": curve.points[-1][2]})
+            points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
+            journal.entry(point.env_steps, {"return": points[-1][1], "stderr": points[-1][2]})
             keep()
-    return curve
+    return Curve(points, log, training.delivered_at)
 
 
 def choose_device(config: RunConfig) -> torch.device:

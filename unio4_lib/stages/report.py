@@ -77,6 +77,7 @@ def _summary(work: StageWork, scores: dict[str, Any]) -> dict[str, Any]:
         "scores": scores,
         "gate": work.read("offline", FACTS_FILE),
         "online_curve": curve,
+        "delivered_at": work.read("online", FACTS_FILE)["delivered_at"],
         "dip": _dip(curve, config.finetune.env_steps),
         "policy_digest": policy_digest(read_policy(work, "online")),
     }

@@ -91,6 +91,8 @@ def test_a_resumed_fine_tuning_is_the_same(rounds: int) -> None:
     resumed.load_state_dict(state)
     rest = list(resumed.run(score))
     assert same_weights(whole.ppo.policy, resumed.ppo.policy)
+    assert same_weights(whole.delivered, resumed.delivered)
+    assert whole.delivered_at == resumed.delivered_at
     tail: list[CurvePoint] = curve[len(curve) - len(rest) :]
     for left, right in zip(tail, rest, strict=True):
         assert left.env_steps == right.env_steps
@@ -109,3 +111,33 @@ def test_an_initial_value_is_used_in_its_own_units() -> None:
     torch.testing.assert_close(run.ppo.value(observations), before, rtol=1e-4, atol=1e-3)
     run.advance()
     assert run.ppo.env_steps == config.num_envs * config.rollout_steps  # no warm-up
+
+
+class Evaluator:
+    """Evaluations with given means; keeps the policies it was shown."""
+
+    def __init__(self, means: list[float]) -> None:
+        self.means, self.shown = iter(means), []
+
+    def __call__(self, policy: GaussianPolicy) -> EpisodeStats:
+        self.shown.append({name: value.clone() for name, value in policy.state_dict().items()})
+        mean = next(self.means)
+        return EpisodeStats(np.array([mean - 1.0, mean + 1.0]), np.array([1, 1]))
+
+
+@pytest.mark.parametrize(("deliver", "index"), [("best", 2), ("last", 4)])
+def test_what_is_delivered_is_the_best_point_and_not_the_last(deliver: str, index: int) -> None:
+    config = CONFIG.model_copy(update={"deliver": deliver})
+    run, evaluator = tuning(config), Evaluator([5.0, 3.0, 9.0, 9.0, 2.0])
+    curve = list(run.run(evaluator))
+    assert run.delivered_at == curve[index].env_steps
+    for name, value in run.delivered.state_dict().items():
+        assert torch.equal(value, evaluator.shown[index][name])
+
+
+def test_a_fine_tuning_that_only_harms_delivers_the_offline_policy() -> None:
+    run = tuning()
+    list(run.run(Evaluator([5.0, 4.0, 3.0, 2.0, 1.0])))
+    assert run.delivered_at == 0
+    assert same_weights(run.delivered, half_trained())
+    assert not same_weights(run.ppo.policy, half_trained())
