@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,14 @@ OUTSIDE_VARIABLES = (
     "MLFLOW_TRACKING_URI",
     "UNIO4_DEBUG",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copies of artifacts stay out of the developer's cache; for fixtures of any scope."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNIO4_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
