@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import Schema, TensorSpec
 
 from unio4_lib.errors import InputError
+from unio4_lib.tracking.spool import Target
 
 CODE = Path(__file__).with_name("acting.py")
 NEEDED = ("mlflow", "numpy", "safetensors")
@@ -23,17 +24,16 @@ def save_model(policy: Path, folder: Path) -> None:
     mlflow.pyfunc.save_model(folder, **_parts(policy))
 
 
-def log_model_once(client: MlflowClient, run_id: str, policy: Path, event: dict[str, Any]) -> None:
+def log_model_once(client: MlflowClient, run_id: str, policy: Path, name: str, target: Target) -> None:
     """Log a policy as a model of a run and register it, unless either was done already.
 
     Uses MLflow's fluent interface, which knows one run at a time: not for processes with several.
     """
-    name = event["name"]
     model_id = _logged(client, run_id, name) or _log(client, run_id, policy, name)
-    if event["register"] is not None:
-        number = _register(client, event["register"], run_id, model_id)
-        if event["alias"] is not None:
-            client.set_registered_model_alias(event["register"], event["alias"], number)
+    if target.register is not None:
+        number = _register(client, target.register, run_id, model_id)
+        if target.alias is not None:
+            client.set_registered_model_alias(target.register, target.alias, number)
 
 
 def _parts(policy: Path) -> dict[str, Any]:

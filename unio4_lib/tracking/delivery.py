@@ -56,7 +56,7 @@ class OpenRun:
 
 
 class Delivery:
-    """Carries journals of one spool to one server."""
+    """Carries outboxes of one spool to one server."""
 
     def __init__(self, uri: str, target: Target, folder: Path) -> None:
         self.uri, self.target, self.folder = uri, target, folder
@@ -68,40 +68,40 @@ class Delivery:
 
     def deliver(self) -> None:
         """Send all that is new; raises what the server or the way there answers."""
-        for journal in spool.journals(self.folder):
-            offset = spool.sent_offset(journal)
-            while events := list(islice(spool.read_events(journal, offset), EVENTS_AT_ONCE)):
+        for outbox in spool.outboxes(self.folder):
+            offset = spool.sent_offset(outbox)
+            while events := list(islice(spool.read_events(outbox, offset), EVENTS_AT_ONCE)):
                 for group in _groups(events):
-                    self._send_group(journal, [event for event, _ in group])
+                    self._send_group(outbox, [event for event, _ in group])
                     offset = group[-1][1]
-                    spool.record_sent(journal, offset)
+                    spool.record_sent(outbox, offset)
 
-    def _send_group(self, journal: Path, events: list[Event]) -> None:
+    def _send_group(self, outbox: Path, events: list[Event]) -> None:
         """A group in one request; where that is refused, one by one, and what is at fault is put aside."""
         try:
-            self._send(journal, events)
+            self._send(outbox, events)
         except Exception as error:
             if not is_refusal(error):
                 raise
             if len(events) > 1:
                 for event in events:
-                    self._send_group(journal, [event])
+                    self._send_group(outbox, [event])
             else:
-                self._put_aside(journal, events[0], error)
+                self._put_aside(outbox, events[0], error)
 
-    def _put_aside(self, journal: Path, event: Event, error: Exception) -> None:
+    def _put_aside(self, outbox: Path, event: Event, error: Exception) -> None:
         self.refused += 1
         with (self.folder / spool.REFUSED).open("a") as file:
-            file.write(f"{journal.stem}: {' '.join(str(error).split())}: {json.dumps(event)[:2000]}\n")
+            file.write(f"{outbox.stem}: {' '.join(str(error).split())}: {json.dumps(event)[:2000]}\n")
 
-    def _send(self, journal: Path, events: list[Event]) -> None:
+    def _send(self, outbox: Path, events: list[Event]) -> None:
         kind = events[0]["kind"]
         if kind == "begin":
-            self._open[journal.stem] = self._begin(events[0])
+            self._open[outbox.stem] = self._begin(events[0])
             return
-        run = self._open.get(journal.stem)
-        if run is None:  # delivery of this journal goes on in a new process
-            run = self._open[journal.stem] = self._reopen(journal)
+        run = self._open.get(outbox.stem)
+        if run is None:  # delivery of this outbox goes on in a new process
+            run = self._open[outbox.stem] = self._reopen(outbox)
         if kind in MERGED:
             self._send_values(run, events)
         elif kind == "artifact":
@@ -111,26 +111,32 @@ class Delivery:
         elif kind == "model":
             from unio4_lib.serving.registry import log_model_once
 
-            log_model_once(self.client, run.run_id, self.folder / events[0]["path"], events[0])
+            policy = self.folder / events[0]["path"]
+            log_model_once(self.client, run.run_id, policy, events[0]["name"], self.target)
         elif kind == "end":
-            self.client.set_terminated(run.run_id, events[0]["status"], events[0]["time"])
+            if not self._is_outer(run.run_id):
+                self.client.set_terminated(run.run_id, events[0]["status"], events[0]["time"])
         else:
             raise ValueError(f"an event of unknown kind {kind!r}")
 
     # Runs
 
     def _begin(self, event: Event) -> OpenRun:
-        """The run of a journal, running again if it was there already."""
+        """The run of an outbox, running again if it was there already."""
         run, found = self._find_or_create(event)
-        if found:
+        if found and not self._is_outer(run.info.run_id):
             self.client.update_run(run.info.run_id, status="RUNNING")
         return self._with_steps(run) if found else OpenRun(run.info.run_id)
 
-    def _reopen(self, journal: Path) -> OpenRun:
-        event = spool.first_event(journal)
+    def _reopen(self, outbox: Path) -> OpenRun:
+        event = spool.first_event(outbox)
         if event is None or event["kind"] != "begin":
-            raise ValueError(f"{journal} does not begin with its run")
+            raise ValueError(f"{outbox} does not begin with its run")
         return self._with_steps(self._find_or_create(event)[0])
+
+    def _is_outer(self, run_id: str) -> bool:
+        """Whether the run is someone else's, who says when it ends."""
+        return run_id == self.target.parent_run_id
 
     def _with_steps(self, run: Run) -> OpenRun:
         opened = OpenRun(run.info.run_id)

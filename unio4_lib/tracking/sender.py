@@ -61,7 +61,7 @@ class Sending:
         """If the one who wrote is gone, its open runs were killed."""
         with spool.locked(self.folder, spool.WRITER_LOCK) as abandoned:
             if abandoned:
-                spool.end_open_journals(self.folder)
+                spool.end_open_outboxes(self.folder)
 
     def _tell(self, state: dict[str, Any]) -> None:
         if state != self.state:
@@ -99,7 +99,7 @@ def deliver_leftovers(below: Path, own: Path, uri: str) -> None:
     from unio4_lib.tracking.tracker import without_password
 
     for folder in spool.spools_below(below):
-        if folder == own or spool.count_waiting(folder) == 0:
+        if folder == own.resolve() or spool.count_waiting(folder) == 0:
             continue
         if Target.load(folder).uri == without_password(uri):
             deliver_spool(folder, uri)

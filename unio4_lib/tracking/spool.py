@@ -23,9 +23,9 @@ from unio4_lib.files import write_atomically
 Event = dict[str, Any]
 
 TARGET, FILES, REFUSED, STATE = "target.json", "files", "refused.txt", "state.json"
-JOURNAL, SENT = ".jsonl", ".sent"
+OUTBOX, SENT = ".jsonl", ".sent"
 WRITER_LOCK, SENDER_LOCK = "writer.lock", "sender.lock"
-RUN_JOURNAL = "run"
+RUN_OUTBOX = "run"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Target:
     run_name: str
     run_key: str
     parent_run_id: str | None = None  # a run of someone else's (Kubeflow Pipelines) to nest under
+    register: str | None = None  # the name of the registered model that the policy becomes a version of
+    alias: str | None = None
 
     def save(self, folder: Path) -> None:
         write_atomically(folder / TARGET, json.dumps(asdict(self), indent=1).encode() + b"\n")
@@ -51,14 +53,14 @@ class Target:
             ) from error
 
 
-class Journal:
+class Outbox:
     """The file behind one MLflow run; threads may share it."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}{JOURNAL}"
+        path = folder / f"{name}{OUTBOX}"
         torn = path.exists() and not _ends_with_newline(path)
         self._file = path.open("ab", buffering=0)
         if torn:  # the end of a line that a crash cut off; readers skip it
@@ -95,9 +97,14 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read() == b"\n"
 
 
-def journals(folder: Path) -> list[Path]:
-    """The journals of a spool, that of the run itself first."""
-    return sorted(folder.glob(f"*{JOURNAL}"), key=lambda path: (path.stem != RUN_JOURNAL, path.name))
+def outboxes(folder: Path) -> list[Path]:
+    """The outboxes of a spool in the order in which they were begun, that of the run itself first."""
+
+    def begun(path: Path) -> tuple[bool, int, str]:
+        event = first_event(path)
+        return path.stem != RUN_OUTBOX, event["time"] if event is not None else 0, path.name
+
+    return sorted(folder.glob(f"*{OUTBOX}"), key=begun)
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
@@ -122,12 +129,12 @@ def _parse(line: bytes) -> Event | None:
 
 
 def first_event(path: Path) -> Event | None:
-    """The line that says which run the journal is about."""
+    """The line that says which run the outbox is about."""
     return next((event for event, _ in read_events(path)), None)
 
 
 def sent_offset(path: Path) -> int:
-    """How far a journal was delivered; a number that cannot be read means from the start."""
+    """How far an outbox was delivered; a number that cannot be read means from the start."""
     try:
         offset = int(path.with_suffix(SENT).read_text())
     except (OSError, ValueError):
@@ -141,17 +148,17 @@ def record_sent(path: Path, offset: int) -> None:
 
 def count_waiting(folder: Path) -> int:
     """Lines that have not been delivered yet."""
-    return sum(1 for path in journals(folder) for _ in read_events(path, sent_offset(path)))
+    return sum(1 for path in outboxes(folder) for _ in read_events(path, sent_offset(path)))
 
 
-def end_open_journals(folder: Path) -> None:
+def end_open_outboxes(folder: Path) -> None:
     """Close what a process left open when it died, so that no run shows as running for ever."""
-    for path in journals(folder):
+    for path in outboxes(folder):
         kinds = [event["kind"] for event, _ in read_events(path)]
         if kinds and kinds[-1] != "end":
-            journal = Journal(folder, path.stem)
-            journal.append("end", status="KILLED")
-            journal.close()
+            outbox = Outbox(folder, path.stem)
+            outbox.append("end", status="KILLED")
+            outbox.close()
 
 
 @contextmanager
@@ -168,5 +175,6 @@ def locked(folder: Path, name: str) -> Iterator[bool]:
 
 
 def spools_below(folder: Path) -> list[Path]:
-    """All spools in a folder: its own, those of its runs, those of its stages."""
-    return sorted(path.parent for path in folder.glob(f"**/{TARGET}"))
+    """The folder itself, or all spools of the runs or stages in it."""
+    patterns = (TARGET, f"*/{TARGET}", f"*/*/{TARGET}")
+    return sorted({path.parent.resolve() for pattern in patterns for path in folder.glob(pattern)})

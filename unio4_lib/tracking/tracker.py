@@ -7,18 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from unio4_lib.errors import InputError
+from unio4_lib.errors import InputError, Preempted
 from unio4_lib.progress import Stopped
 from unio4_lib.tracking import spool
-from unio4_lib.tracking.spool import Journal, Target
+from unio4_lib.tracking.spool import Outbox, Target
 
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 NO_TRACKING = "none"
+DATABASE = "mlflow.db"  # below the folder of the runs
 LAST_WORD_SECONDS = 60.0  # a sender that is still busy then is stopped; the rest waits on disk
 # A server that is away is asked again by us, and must not hold up what else is to be sent.
 SENDER_SETTINGS = {
@@ -36,45 +38,41 @@ Say = Callable[[str], None]
 class StageTracker:
     """One MLflow run: of a stage, or of the whole pipeline run."""
 
-    def __init__(self, journal: Journal | None) -> None:
-        self._journal = journal  # None: tracking is off
+    def __init__(self, outbox: Outbox | None) -> None:
+        self._outbox = outbox  # None: tracking is off
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Settings; nested mappings become names with dots."""
-        if self._journal is not None:
-            self._journal.append("params", values={name: str(v) for name, v in flatten(params).items()})
+        if self._outbox is not None:
+            self._outbox.append("params", values={name: str(v) for name, v in flatten(params).items()})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Numbers of one step. A number is known by its name and step: saying it again changes nothing."""
-        if self._journal is not None and metrics:
+        if self._outbox is not None and metrics:
             values = {name: float(value) for name, value in metrics.items()}
-            self._journal.append("metrics", step=int(step), values=values)
+            self._outbox.append("metrics", step=int(step), values=values)
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        if self._journal is not None:
-            self._journal.append("tags", values={name: str(value) for name, value in tags.items()})
+        if self._outbox is not None:
+            self._outbox.append("tags", values={name: str(value) for name, value in tags.items()})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """A file, under ``folder`` of the run's artifacts."""
-        if self._journal is not None:
-            self._journal.append_file("artifact", path, folder=folder)
+        if self._outbox is not None:
+            self._outbox.append_file("artifact", path, folder=folder)
 
     def log_dataset(
         self, name: str, *, source: str, digest: str, profile: Mapping[str, Any], context: str = "training"
     ) -> None:
         """The data that the run has learned from; ``profile`` says how much of it and of what kind."""
-        if self._journal is not None:
+        if self._outbox is not None:
             values = {"name": name, "source": source, "digest": digest, "profile": dict(profile)}
-            self._journal.append("dataset", context=context, **values)
+            self._outbox.append("dataset", context=context, **values)
 
-    def log_model(
-        self, policy: Path, name: str = "policy", *, register: str | None = None, alias: str | None = None
-    ) -> None:
-        """The folder of a policy as an MLflow model that acts without unio4; registered when asked."""
-        if alias is not None and register is None:
-            raise InputError(f"alias {alias!r} without a registered model; expected a name to register under")
-        if self._journal is not None:
-            self._journal.append_file("model", policy, name=name, register=register, alias=alias)
+    def log_model(self, policy: Path, name: str = "policy") -> None:
+        """The folder of a policy as an MLflow model that acts without unio4; registered if that was asked."""
+        if self._outbox is not None:
+            self._outbox.append_file("model", policy, name=name)
 
 
 class Tracker(Protocol):
@@ -88,6 +86,11 @@ class Tracker(Protocol):
         """The run above the stages, for what belongs to none; leaving it ends the whole run."""
         ...
 
+    @property
+    def active(self) -> bool:
+        """Whether anybody follows; what is costly to find out needs not be found out otherwise."""
+        ...
+
     def __enter__(self) -> "Tracker": ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -95,6 +98,8 @@ class Tracker(Protocol):
 
 class NullTracker:
     """Tracking is off."""
+
+    active = False
 
     @contextmanager
     def stage(self, name: str, fingerprint: str) -> Iterator[StageTracker]:
@@ -114,6 +119,8 @@ class NullTracker:
 class SpoolTracker:
     """Writes to a spool, and keeps a process beside it that carries the spool to MLflow."""
 
+    active = True
+
     def __init__(self, uri: str, target: Target, folder: Path, leftovers: Path | None, say: Say) -> None:
         self.uri, self.target, self.folder = uri, target, folder
         self.leftovers, self.say = leftovers, say
@@ -131,25 +138,25 @@ class SpoolTracker:
         return self
 
     def stage(self, name: str, fingerprint: str) -> AbstractContextManager[StageTracker]:
-        return self._journal(f"{name}-{fingerprint[:16]}", stage=name, fingerprint=fingerprint)
+        return self._outbox(f"{name}-{fingerprint[:16]}", stage=name, fingerprint=fingerprint)
 
     def run(self) -> AbstractContextManager[StageTracker]:
-        return self._journal(spool.RUN_JOURNAL, stage=None, fingerprint=None)
+        return self._outbox(spool.RUN_OUTBOX, stage=None, fingerprint=None)
 
     @contextmanager
-    def _journal(self, name: str, **identity: str | None) -> Iterator[StageTracker]:
-        journal = Journal(self.folder, name)
-        journal.append("begin", **identity)
+    def _outbox(self, name: str, **identity: str | None) -> Iterator[StageTracker]:
+        outbox = Outbox(self.folder, name)
+        outbox.append("begin", **identity)
         try:
-            yield StageTracker(journal)
+            yield StageTracker(outbox)
         except BaseException as error:
-            journal.append("tags", values={"unio4.error": f"{type(error).__name__}: {error}"[:4000]})
-            journal.append("end", status=status_after(error))
+            outbox.append("tags", values={"unio4.error": f"{type(error).__name__}: {error}"[:4000]})
+            outbox.append("end", status=status_after(error))
             raise
         else:
-            journal.append("end", status="FINISHED")
+            outbox.append("end", status="FINISHED")
         finally:
-            journal.close()
+            outbox.close()
             self._mention_trouble()
 
     def _mention_trouble(self) -> None:
@@ -185,7 +192,8 @@ class SpoolTracker:
 
 def status_after(error: BaseException) -> str:
     """A stage that was told to stop was killed; one that could not go on has failed."""
-    return "FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED"
+    stopped = isinstance(error, Stopped | Preempted) or not isinstance(error, Exception)
+    return "KILLED" if stopped else "FAILED"
 
 
 def start_sender(uri: str, folder: Path, leftovers: Path | None) -> subprocess.Popen[str]:
@@ -228,6 +236,8 @@ def make_tracker(
     run_key: str,
     spool: Path,
     leftovers: Path | None = None,
+    register: str | None = None,
+    alias: str | None = None,
     say: Say = lambda _line: None,
     environ: Mapping[str, str] = os.environ,
 ) -> Tracker:
@@ -237,20 +247,53 @@ def make_tracker(
     is a folder in which spools of earlier runs may still wait. Where Kubeflow Pipelines (or anyone) has set
     MLFLOW_RUN_ID, everything nests under that run, in its experiment.
     """
+    if alias is not None and register is None:
+        raise InputError(f"alias {alias!r} is of no registered model; expected a name to register, too")
     if uri is None or uri == NO_TRACKING:
+        if register is not None:
+            raise InputError(f"model {register!r} cannot be registered without tracking; expected a URI")
         return NullTracker()
     uri = check_uri(uri)
     for name, value in (("experiment", experiment), ("run_name", run_name), ("run_key", run_key)):
         if not re.fullmatch(r"[^'\"`\n]{1,250}", value):
             raise InputError(f"{name} is {value!r}; expected 1 to 250 characters without quotes")
     outer = environ.get("MLFLOW_RUN_ID") or None
-    target = Target(without_password(uri), experiment, run_name, run_key, parent_run_id=outer)
+    target = Target(without_password(uri), experiment, run_name, run_key, outer, register, alias)
     return SpoolTracker(uri, target, spool, leftovers, say)
 
 
-def default_uri(output: Path, environ: Mapping[str, str] = os.environ) -> str:
-    """Where numbers go if nobody says: the server of the environment, or a database beside the runs."""
-    return environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
+@dataclass(frozen=True)
+class Tracking:
+    """What the user has chosen about tracking."""
+
+    uri: str | None
+    experiment: str = "unio4"
+    run_name: str | None = None
+    register: str | None = None
+    alias: str | None = None
+
+    def tracker(self, run_key: str, spool: Path, leftovers: Path, say: Say) -> Tracker:
+        """The tracker of one run."""
+        return make_tracker(
+            self.uri,
+            experiment=self.experiment,
+            run_name=self.run_name or run_key,
+            run_key=run_key,
+            spool=spool,
+            leftovers=leftovers,
+            register=self.register,
+            alias=self.alias,
+            say=say,
+        )
+
+
+def default_uri(output: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Where numbers go if nobody says: the server of the environment, else a database beside the runs."""
+    if chosen := environ.get("MLFLOW_TRACKING_URI"):
+        return chosen
+    if output is None or find_spec("mlflow") is None:
+        return None
+    return f"sqlite:///{output.absolute() / DATABASE}"
 
 
 def check_uri(uri: str) -> str:
@@ -294,8 +337,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def stage_metrics(stage: str, values: Mapping[str, float]) -> dict[str, float]:
-    """A training log's names under the stage's own name, which is how MLflow groups its charts."""
-    return {f"{stage}/{name.partition('/')[2] or name}": value for name, value in values.items()}
