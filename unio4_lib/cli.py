@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from unio4_lib import __version__
+from unio4_lib import __version__, cli_tracking
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.errors import NO_SPACE, InputError, Preempted
 
@@ -39,8 +39,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show settings, their schema and their reference page.")
 app.add_typer(config_app, name="config")
-tracking_app = typer.Typer(help="Numbers on their way to MLflow.")
-app.add_typer(tracking_app, name="tracking")
+app.add_typer(cli_tracking.app)
 
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="minari:ID, d4rl:FILE, transitions:FOLDER or collect:ENV?...")
@@ -228,48 +227,6 @@ def stage_command(
         console=None if quiet else progress_console(),
     )
     print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])
-
-
-@app.command("export")
-def export_command(
-    place: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run, a policy, or an artifact (folder, URI, reference).")
-    ],
-    output: Annotated[Path, typer.Option("--output", help="The file to write.")],
-    form: Annotated[str, typer.Option("--format", help="onnx, torch-export or torchscript.")] = "onnx",
-    member: Annotated[int, typer.Option("--member", min=0, help="Which policy, if there are several.")] = 0,
-) -> None:
-    """Write a policy as one file for other software, checked against the policy."""
-    from unio4_lib.cli_tracking import export
-
-    print(export(place, output, form, member))
-
-
-@app.command("ui")
-def ui_command(
-    output: OutputOption = Path("runs"),
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 5000,
-) -> None:
-    """Open MLflow's user interface on the runs of a folder."""
-    from unio4_lib.cli_tracking import show_ui
-
-    raise typer.Exit(show_ui(output, port))
-
-
-@tracking_app.command("flush")
-def tracking_flush(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or of one.")] = Path(
-        "runs"
-    ),
-    tracking: Annotated[
-        str | None, typer.Option("--tracking", help="Another address than the one that was given then.")
-    ] = None,
-) -> None:
-    """Send to MLflow what could not be sent while it was away."""
-    from unio4_lib.cli_tracking import flush
-
-    if not flush(folder, tracking):
-        raise typer.Exit(EXIT_TRY_AGAIN)
 
 
 @config_app.command("show")

@@ -29,6 +29,7 @@ from unio4_lib.stages.fingerprint import (
     stage_settings,
     write_entry,
 )
+from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.stages.source import source_digest
 from unio4_lib.tracking.tracker import StageTracker
 from unio4_lib.training.journal import Journal
@@ -46,18 +47,6 @@ class DamagedInput(InputError):  # noqa: N818 - reads as a statement of what hap
     def __init__(self, kind: str, error: InputError) -> None:
         super().__init__(str(error))
         self.kind = kind
-
-
-@dataclass(frozen=True)
-class StageOutcome:
-    """What became of a stage. ``seconds`` is what it took now; ``metrics`` are worth showing."""
-
-    ref: ArtifactRef
-    seconds: float
-    reused: bool
-    resumed: bool
-    peak_memory_bytes: int
-    metrics: dict[str, float]
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unio4_lib import __version__
 from unio4_lib.artifacts.ref import ArtifactRef
@@ -25,10 +25,8 @@ from unio4_lib.stages.catalog import (
 )
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import stage_settings
+from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.tracking.tracker import StageTracker
-
-if TYPE_CHECKING:
-    from unio4_lib.stages.runner import StageOutcome
 
 LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
 SCORES, GATE = "scores", "gate"
@@ -63,7 +61,7 @@ def finish(
     stage: Stage,
     config: RunConfig,
     refs: Mapping[str, ArtifactRef],
-    outcome: "StageOutcome",
+    outcome: StageOutcome,
     context: StageContext,
 ) -> None:
     """Curves, figures and the artifact; the report tells about the run as a whole, too."""
