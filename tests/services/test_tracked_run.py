@@ -1,13 +1,12 @@
 """What a whole run shows in MLflow, and a second one that computes nothing."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow_process import MlflowServer
-from tiny_runs import call, record, run_arguments
+from tiny_runs import call, run_arguments, saved_recording
 
 from unio4_lib.stages.catalog import STAGE_NAMES
 from unio4_lib.tracking import spool
@@ -39,19 +38,14 @@ def tracked_run(server: MlflowServer, key: str) -> tuple[Run, dict[str, Run]]:
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    home = tmp_path_factory.mktemp("recorded")
-    yield home, record(home)
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_recording(tmp_path_factory.mktemp("recorded"))
 
 
 @pytest.fixture
-def arguments(
-    mlflow_server: MlflowServer, dataset: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[str]:
+def arguments(mlflow_server: MlflowServer, dataset: str, tmp_path: Path) -> list[str]:
     """Of ``unio4 run``, with tracking."""
-    home, source = dataset
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(home))
-    words = run_arguments(source, tmp_path / "runs")
+    words = run_arguments(dataset, tmp_path / "runs")
     words[words.index("--tracking") + 1] = mlflow_server.uri
     return [*words, "--experiment", EXPERIMENT, "--json"]
 
@@ -117,8 +111,8 @@ def check_the_run(server: MlflowServer, parent: Run, stages: dict[str, Run], sum
 def test_bad_input_is_said_and_the_run_has_failed(
     mlflow_server: MlflowServer, arguments: list[str], capsys: Capture
 ) -> None:
-    broken = [*arguments, "--set", "behavior.holdout_fraction=0.5", "--run-name", "broken"]
-    broken[broken.index("--dataset") + 1] = "minari:is/not-v0"
+    broken = [*arguments, "--run-name", "broken"]
+    broken[broken.index("--dataset") + 1] = "transitions:not/there"
     code, _, err = call(capsys, *broken)
     assert code == 2
     assert err.count("error:") == 1
@@ -126,7 +120,7 @@ def test_bad_input_is_said_and_the_run_has_failed(
     experiment = client.get_experiment_by_name(EXPERIMENT)
     (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'broken'")
     assert run.info.status == "FAILED"
-    assert "is/not-v0" in run.data.tags["unio4.error"]
+    assert "not/there" in run.data.tags["unio4.error"]
 
 
 def test_stages_by_hand_share_a_run(
