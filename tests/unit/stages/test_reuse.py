@@ -20,8 +20,8 @@ from unio4_lib.progress import Reporter
 from unio4_lib.run import run
 from unio4_lib.run_folder import RunFolder
 from unio4_lib.stages.catalog import STAGE_NAMES, STAGES
-from unio4_lib.stages.context import StageContext
-from unio4_lib.stages.runner import DamagedInput, run_stage
+from unio4_lib.stages.context import DamagedArtifact, StageContext
+from unio4_lib.stages.runner import run_stage
 
 SECONDS_OF_A_REUSED_RUN = 5.0  # on a busy machine; most of it is importing
 # Read to refuse a dataset early; they change no result of these stages.
@@ -210,7 +210,7 @@ def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
         flip(root / "artifacts" / ref.digest / "transitions" / "transitions.safetensors", random.Random(0))
     with (
         StageContext(root, reuse=False) as context,
-        pytest.raises(DamagedInput, match=r"transitions\.safetensors: sha256"),
+        pytest.raises(DamagedArtifact, match=r"transitions\.safetensors: sha256"),
     ):
         run_stage("fit-critics", config, {"dataset": ref}, context)
 
