@@ -12,7 +12,7 @@ import typer
 from unio4_lib.errors import InputError
 
 HOST = "127.0.0.1"
-EXIT_TRY_AGAIN = 75
+EXIT_TRY_AGAIN = 75  # as everywhere; the module of the other codes imports this one
 RUNS = Path("runs")
 
 app = typer.Typer()
@@ -47,7 +47,11 @@ def show_ui(
     print(f"http://{HOST}:{port} shows the runs of {output}; Ctrl-C ends it", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    try:
+        code = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:  # as announced
+        code = 0
+    raise typer.Exit(code)
 
 
 @tracking_app.command("flush")

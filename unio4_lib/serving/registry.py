@@ -1,6 +1,8 @@
 """The MLflow model of a policy: logged to a run, and registered when asked."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,8 @@ def _logged(client: MlflowClient, run_id: str, name: str) -> str | None:
 def _log(client: MlflowClient, run_id: str, policy: Path, name: str) -> str:
     mlflow.set_tracking_uri(client.tracking_uri)
     mlflow.set_registry_uri(client.tracking_uri)
-    with mlflow.start_run(run_id=run_id):
+    # MLflow prints where the run can be seen; standard output belongs to the command.
+    with redirect_stdout(sys.stderr), mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(name=name, **_parts(policy))
     client.update_run(run_id, status="RUNNING")  # its end is told by whoever has begun it
     assert info.model_id is not None

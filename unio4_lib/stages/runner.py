@@ -88,11 +88,13 @@ def run_stage(
     key = fingerprint(stage, config, refs)
     source = source_digest(config.dataset) if not stage.inputs else None
     with context.tracker.stage(name, key) as tracker:
-        tracked.begin(tracker, stage, config, refs)
+        if context.tracker.active:
+            tracked.begin(tracker, stage, config, refs)
         outcome = _reused(stage, key, source, context, began) if context.reuse else None
         if outcome is None:
             outcome = _Computation(stage, config, refs, context, tracker, key, source).run(began)
-        tracked.finish(tracker, stage, config, refs, outcome, context)
+        if context.tracker.active:
+            tracked.finish(tracker, stage, config, refs, outcome, context)
         return outcome
 
 

@@ -78,13 +78,13 @@ def finish(
     if stage.kind == "dataset":
         _log_dataset(tracker, config, outcome.ref, outcome.metrics)
         tracker.log_metrics(named(stage.name, outcome.metrics), 0)
-    elif context.tracker.active:  # an artifact that was found may have to be fetched first
+    else:
         folder = context.hold(outcome.ref)
         _log_curves(tracker, stage.name, folder)
         for pattern in SHOWN_FILES:
             for path in sorted(folder.glob(pattern)):
                 tracker.log_artifact(path)
-    if stage.kind == "report" and context.tracker.active:
+    if stage.kind == "report":
         with context.tracker.run() as run:
             tell_settings(run, config)
             _tell_of_the_run(run, context.hold(outcome.ref))

@@ -88,7 +88,7 @@ class Tracker(Protocol):
 
     @property
     def active(self) -> bool:
-        """Whether anybody follows; what is costly to find out needs not be found out otherwise."""
+        """Whether anybody follows: if not, nothing needs to be found out for it."""
         ...
 
     def __enter__(self) -> "Tracker": ...
