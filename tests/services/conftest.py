@@ -23,9 +23,11 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServ
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
-        server.start()
-    yield server
-    server.kill()
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 @pytest.fixture
