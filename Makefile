@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 # What `make run` runs; e.g. make run DATASET=minari:mujoco/hopper/medium-v0 SET="improve.steps=100 seed=3"
 SEED ?= 0
-DATASET ?= collect:Hopper-v5?level=medium&steps=100000&seed=$(SEED)
+DATASET ?= collect:Hopper-v5?level=medium-replay&steps=100000&seed=$(SEED)
 PRESET ?= quick
 SET ?=
 
