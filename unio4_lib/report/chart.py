@@ -179,9 +179,7 @@ class Chart:
             last = index + 1 == len(rows)
             right = self.x.end if last else (centers[index] + centers[index + 1]) / 2
             place = {"x": left, "y": self.y.end, "width": max(right - left, 0.0)}
-            self.add(
-                "rect", el("title", text), class_="hit", height=self.y.start - self.y.end, **place
-            )
+            self.add("rect", el("title", text), class_="hit", height=self.y.start - self.y.end, **place)
 
     def svg(self, description: str) -> Markup:
         """The finished picture; the description is what a screen reader says."""

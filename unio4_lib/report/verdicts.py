@@ -172,7 +172,9 @@ def spread_check(record: RunRecord) -> Check | None:
     level: Level = (
         "good" if inner[0] <= share <= inner[1] else "watch" if outer[0] <= share <= outer[1] else "bad"
     )
-    side = "too sure of themselves" if share < inner[0] else "too modest" if share > inner[1] else "about right"
+    side = (
+        "too sure of themselves" if share < inner[0] else "too modest" if share > inner[1] else "about right"
+    )
     text = f"{words.percent(share)} of errors lie within one predicted std (68% would be exact): {side}."
     return Check(level, "Models know their error", text)
 
