@@ -51,7 +51,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     """Round numbers in [low, high], about as many as asked."""
     raw = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    step = min((power * factor for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(math.log(step / raw)))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
@@ -96,9 +96,10 @@ class Chart:
         """Text at pixels."""
         self.add("text", text, x=x, y=y, class_=class_ or None, text_anchor=anchor)
 
-    def x_axis(self, label: str = "", format_: Format = words.short, at: Sequence[float] = ()) -> None:
+    def x_axis(self, label: str = "", format_: Format | None = None, at: Sequence[float] = ()) -> None:
         """Ticks below; the label ends at the right end of the axis."""
         bottom = self.y.start
+        format_ = format_ or words.axis_format(max(abs(self.x.low), abs(self.x.high)))
         room = max(2, int((self.x.end - self.x.start) / 70))
         for value in at or ticks(self.x.low, self.x.high, room):
             self.add("line", class_="tick", x1=self.x(value), x2=self.x(value), y1=bottom, y2=bottom + 4)
@@ -107,10 +108,11 @@ class Chart:
         self.text(self.x.end, bottom + 31, label, "axis-label", "end")
 
     def y_axis(
-        self, label: str = "", format_: Format = words.short, at: Sequence[float] = (), *, start: float = 0.0
+        self, label: str = "", format_: Format | None = None, at: Sequence[float] = (), *, start: float = 0.0
     ) -> None:
         """Faint lines across with their numbers on the left; the label stands above, to be read level."""
-        room = max(2, int((self.y.start - self.y.end) / 44))
+        format_ = format_ or words.axis_format(max(abs(self.y.low), abs(self.y.high)))
+        room = max(3, int((self.y.start - self.y.end) / 42))
         for value in at or ticks(self.y.low, self.y.high, room):
             height = self.y(value)
             self.add("line", class_="grid", x1=start or self.x.start, x2=self.x.end, y1=height, y2=height)
@@ -155,13 +157,16 @@ class Chart:
         place = self.x(value)
         self.add("line", class_=class_, x1=place, x2=place, y1=self.y.end, y2=self.y.start)
         roomy = place + LETTER * len(text) < self.width
-        self.text(place + (4 if roomy else -4), self.y.end + 9, text, "note", "start" if roomy else "end")
+        self.text(
+            place + (4 if roomy else -4), self.y.end + 9, text, "note halo", "start" if roomy else "end"
+        )
 
     def rule_y(self, value: float, text: str, class_: str = "rule", *, below: bool = False) -> None:
         """A level line with its name at the left."""
         height = self.y(value)
         self.add("line", class_=class_, x1=self.x.start, x2=self.x.end, y1=height, y2=height)
-        self.text(self.x.start + 4, height + (13 if below else -5), text, "note")
+        if text:
+            self.text(self.x.start + 4, height + (13 if below else -5), text, "note halo")
 
     def end_labels(self, labels: Iterable[tuple[float, str, str]], x: float | None = None) -> None:
         """Names of lines (value, text, class) at their right end, moved apart where they would touch."""

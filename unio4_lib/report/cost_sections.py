@@ -27,7 +27,7 @@ STEPS_OF = {
 
 
 def time_section(record: RunRecord) -> Markup:
-    stages = record.stages
+    stages = {name: stage for name, stage in record.stages.items() if stage.seconds > 0}
     if not stages:
         return section("time", "Where the time went", quiet("This run recorded no times."))
     longest = max(stage.seconds for stage in stages.values()) or 1.0

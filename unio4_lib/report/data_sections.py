@@ -15,7 +15,7 @@ ROW = 22.0  # pixels of one dimension
 def data_section(record: RunRecord) -> Markup:
     dataset, facts = record.summary["dataset"], record.stage("prepare-dataset").facts
     source = el("p", "Source: ", el("code", dataset.get("id", "")), class_="meta")
-    if not facts:
+    if "returns" not in facts:
         sentence = (
             f"{words.count(dataset.get('transitions', 0))} transitions in "
             f"{words.count(dataset.get('episodes', 0))} episodes. This run recorded no details of its data."
@@ -49,7 +49,8 @@ def _histogram(facts: dict[str, Any], label: str, unit: str) -> Any:
         chart.y_axis("episodes")
         chart.x_axis(label)
         for index, number in enumerate(counts):
-            title = f"{words.number(edges[index])} to {words.number(edges[index + 1])}: {words.count(number)} episodes"
+            bounds = f"{words.number(edges[index])} to {words.number(edges[index + 1])}"
+            title = f"{bounds}: {words.count(number)} episodes"
             chart.bar((edges[index], edges[index + 1]), (0, number), "c-data", title)
         chart.rule_x(mean, f"mean {words.number(mean)}")
         return chart.svg(f"Histogram of {unit} of the dataset's episodes, mean {words.number(mean)}")
@@ -107,10 +108,11 @@ def _coverage_row(chart: Chart, index: int, rows: int, row: dict[str, Any]) -> N
     for place, number in enumerate(row["counts"]):
         low = row["low"] + place * width
         left, right = chart.x(place / bins), chart.x((place + 1) / bins)
-        share = f"{words.number(low)} to {words.number(low + width)}: {words.percent(number / sum(row['counts']))}"
+        share = words.percent(number / sum(row["counts"]))
+        text = f"action {index}, {words.number(low)} to {words.number(low + width)}: {share}"
         chart.add(
             "rect",
-            el("title", f"action {index}, {share}"),
+            el("title", text),
             class_="bar c-data",
             x=left,
             y=chart.y(base + 0.9),

@@ -193,25 +193,6 @@ def _starts(data: OfflineData, rows: Tensor, steps: int) -> Tensor:
     return rows[rows + steps - 1 <= last]
 
 
-def improve_facts(
-    decisions: Sequence[dict[str, Any]], estimates: Sequence[float], chosen: int
-) -> dict[str, Any]:
-    """What became of each member."""
-    members = []
-    for index, estimate in enumerate(estimates):
-        own = [entry for entry in decisions if entry["member"] == index]
-        accepted = [entry["step"] for entry in own if entry["accepted"]]
-        members.append(
-            {
-                "estimate": float(estimate),
-                "checks": len(own),
-                "accepted": len(accepted),
-                "last_accepted_step": accepted[-1] if accepted else None,
-            }
-        )
-    return {"members": members, "chosen": chosen}
-
-
 def ope_facts(
     labels: Sequence[str],
     estimates: Sequence[float],

@@ -62,7 +62,7 @@ def clones_section(record: RunRecord) -> Markup:
     content: list[Any] = (
         [grid(*figures)] if figures else [quiet("This run kept no training curves of its clones.")]
     )
-    if not stage.facts:
+    if "divergence" not in stage.facts:
         content.append(quiet("This run recorded no details of how far the clones differ."))
     return section("clones", "The clones", *content)
 
@@ -115,16 +115,17 @@ def _members_figure(members: list[float], record: RunRecord) -> Markup:
     note = "Mean action of each clone. The offline stage starts from these, and never sees these numbers."
 
     def draw(width: float) -> Markup:
-        chart = Chart((width, SIZE), (-0.5, len(members) - 0.5), span([*members, data], zero=True))
+        around = (-0.5, len(members) - 0.5)
+        chart = Chart((width, SIZE), around, span([*members, data], zero=True), right=84)
         chart.y_axis("return")
         chart.x_axis("clone", lambda value: f"{value:.0f}", at=range(len(members)))
         for index, value in enumerate(members):
             title = f"clone {index}: {words.number(value)}"
-            chart.bar((index - 0.28, index + 0.28), (min(0.0, value), max(0.0, value)), "c-clones", title)
-            chart.text(
-                chart.x(index), chart.y(max(value, 0.0)) - 5, words.number(value), "strong halo", "middle"
-            )
-        chart.rule_y(data, "data's mean", below=data > max(members))
+            chart.interval(index, 0.0, value, "c-clones pale")
+            chart.dot(index, value, "c-clones", title, 6)
+            chart.text(chart.x(index), chart.y(value) - 11, words.number(value), "strong halo", "middle")
+        chart.rule_y(data, "")
+        chart.end_labels([(data, f"data {words.number(data)}", "c-data")])
         return chart.svg("Return of each clone in the simulator beside the data's mean")
 
     return figure(title, draw, note)
@@ -136,18 +137,8 @@ def critics_section(record: RunRecord) -> Markup:
     if bins := stage.facts.get("bins"):
         figures.append(_calibration_figure(bins, stage.facts["correlation"], stage.facts["bias"]))
     if loss := stage.series("critics/loss"):
-        warm = record.setting("critics.monte_carlo_steps")
-        note = (
-            f"The first {words.count(warm)} steps fit Monte-Carlo returns, then values bootstrap."
-            if warm
-            else None
-        )
-        figures.append(
-            figure(
-                "Loss of values and Q", curves(smooth(loss), "c-soft", "loss, smoothed", "Critic loss"), note
-            )
-        )
-    if not stage.facts and (correlation := stage.series("critics/value_return_correlation")):
+        figures.append(_loss_figure(loss, record.setting("critics.monte_carlo_steps") or 0))
+    if "bins" not in stage.facts and (correlation := stage.series("critics/value_return_correlation")):
         title = (
             f"Values correlate with returns by {words.ratio(stage.last('critics/value_return_correlation'))}"
         )
@@ -158,9 +149,20 @@ def critics_section(record: RunRecord) -> Markup:
     content: list[Any] = (
         [grid(*figures)] if figures else [quiet("This run kept no training curves of its critics.")]
     )
-    if not stage.facts:
+    if "bins" not in stage.facts:
         content.append(quiet("This run recorded no calibration of its critics."))
     return section("critics", "The critics", *content)
+
+
+def _loss_figure(loss: Series, warm: int) -> Markup:
+    """The loss of bootstrapping alone: the regression before it has a scale of its own."""
+    later = {name: [point for point in points if point[0] > warm] for name, points in loss.items()}
+    shown, note = loss, None
+    if warm and min(map(len, later.values())) > 1:
+        shown = later
+        note = f"After the first {words.count(warm)} steps, which fit Monte-Carlo returns to begin with."
+    draw = curves(smooth(shown), "c-soft", "loss, smoothed", "Critic loss")
+    return figure("Loss of values and Q", draw, note)
 
 
 def smooth(series: Series, window: int = 7) -> Series:
@@ -199,7 +201,9 @@ def _calibration_figure(bins: list[dict[str, Any]], correlation: float, bias: fl
             chart.interval(
                 row["value"], row["return"] - row["std"], row["return"] + row["std"], "c-offline thin pale"
             )
-            name = f"value {words.number(row['value'])}: returns {words.number(row['return'])} ± {words.number(row['std'])}"
+            name = (
+                f"value {words.number(row['value'])}: returns {words.with_error(row['return'], row['std'])}"
+            )
             chart.dot(
                 row["value"], row["return"], "c-offline", f"{name} ({words.count(row['rows'])} states)", 4
             )
@@ -230,7 +234,7 @@ def models_section(record: RunRecord) -> Markup:
     content: list[Any] = (
         [grid(*figures)] if figures else [quiet("This run kept no training curves of its models.")]
     )
-    if not stage.facts:
+    if "k_step" not in stage.facts:
         content.append(quiet("This run recorded no errors of its models over many steps."))
     return section("models", "The models", *content)
 
@@ -239,12 +243,13 @@ def _k_step_figure(facts: dict[str, Any]) -> Markup:
     members, still, steps = facts["members"], facts["no_change"], facts["steps"]
     mean = [sum(column) / len(column) for column in zip(*members, strict=True)]
     beaten = next((k for k, model, none in zip(steps, mean, still, strict=True) if model > none), None)
-    title = f"After {steps[-1]} steps on their own the models are off by {words.number(mean[-1])} standard deviations"
+    away = words.number(mean[-1])
+    title = f"After {steps[-1]} steps on their own the models are off by {away} standard deviations"
     if beaten is not None:
         title += f"; from step {beaten} on, no change would be the better guess"
     note = (
-        f"From {words.count(facts['starts'])} held-out states with the recorded actions; root mean square per "
-        "dimension. Dashed: the guess that nothing changes."
+        f"From {words.count(facts['starts'])} held-out states with the recorded actions; root mean square "
+        "per dimension. Dashed: the guess that nothing changes."
     )
 
     def draw(width: float) -> Markup:

@@ -3,7 +3,6 @@
 import html
 from typing import Any
 
-
 VOID = frozenset({"br", "col", "img", "link", "meta"})  # elements that have no end
 
 
@@ -25,7 +24,7 @@ def markup(value: Any) -> Markup:
 
 
 def el(name: str, /, *children: Any, **attributes: Any) -> Markup:
-    """One element. ``class_`` is class, ``aria_label`` is aria-label; attributes that are None are left out."""
+    """One element. ``class_`` is class, ``aria_label`` aria-label; attributes that are None are left out."""
     parts = []
     for key, value in attributes.items():
         if value is not None:

@@ -44,13 +44,28 @@ def improvement_section(record: RunRecord) -> Markup:
         draw = curves(estimates, "c-offline", "estimate", "Estimates of the accepted policies", strong=strong)
         figures.append(figure(title, draw, note))
     ope = record.stage("report").facts.get("ope")
-    content: list[Any] = [el("p", intro)]
     if ope:
         figures.append(_truth_figure(ope))
-        content.append(grid(*figures))
-    else:
-        content += [grid(*figures), quiet("This run did not compare estimates with true returns.")]
+    content: list[Any] = [
+        el("p", intro),
+        grid(*figures),
+        _members_table(decisions, gate.get("estimates") or []),
+    ]
+    if not ope:
+        content.append(quiet("This run did not compare estimates with true returns."))
     return section("improvement", "Offline improvement", *content)
+
+
+def _members_table(decisions: list[dict[str, Any]], estimates: list[float]) -> Markup:
+    """What became of each member."""
+    rows = []
+    for member in sorted({entry["member"] for entry in decisions}):
+        own = [entry for entry in decisions if entry["member"] == member]
+        passed = [entry["step"] for entry in own if entry["accepted"]]
+        final = words.number(estimates[member]) if member < len(estimates) else words.UNKNOWN
+        last = f"step {words.count(passed[-1])}" if passed else words.UNKNOWN
+        rows.append([f"member {member}", f"{len(passed)} of {len(own)}", last, final])
+    return table(["Member", "Accepted", "Last accepted", "Estimate at the final choice"], rows)
 
 
 def _gate_figure(decisions: list[dict[str, Any]], rule: str, chosen: int | None) -> Markup:
@@ -58,8 +73,8 @@ def _gate_figure(decisions: list[dict[str, Any]], rule: str, chosen: int | None)
     limits = _limits(decisions)
     title = "What each candidate would have gained over the policy it was to replace, by estimate"
     note = (
-        "Filled: accepted; hollow: refused; bars: 95% intervals of the paired difference; triangles: beyond the "
-        f"scale. {RULES.get(rule, '')}"
+        "Filled: accepted; hollow: refused; bars: 95% intervals of the paired difference; triangles: "
+        f"beyond the scale. {RULES.get(rule, '')}"
     )
 
     def draw(width: float) -> Markup:
@@ -139,7 +154,8 @@ def _truth_figure(facts: dict[str, Any]) -> Markup:
         for row in points:
             color = "c-clones" if row["label"].startswith("clone") else "c-offline"
             low, high = row["truth"] - reach * row["stderr"], row["truth"] + reach * row["stderr"]
-            text = f"{row['label']}\nestimate {words.number(row['estimate'])}\ntrue {words.with_error(row['truth'], row['stderr'])}"
+            true = words.with_error(row["truth"], row["stderr"])
+            text = f"{row['label']}\nestimate {words.number(row['estimate'])}\ntrue {true}"
             chart.interval(row["estimate"], low, high, f"{color} thin pale")
             chart.dot(row["estimate"], row["truth"], color, text, 4)
         return chart.svg("Estimates of policies against their true returns")
@@ -184,7 +200,7 @@ def _switch_figure(record: RunRecord) -> Markup:
         title = f"The switch: {words.ratio(fall.ratio)} of the score before the first step, at its worst"
     else:
         title = "The switch: the first steps online"
-    note = f"The first {words.count(end)} environment steps; band and bars: 95% intervals. Mean actions, as delivered."
+    note = f"The first {words.count(end)} environment steps, mean actions; band and bars: 95% intervals."
 
     def draw(width: float) -> Markup:
         values = [edge for row in points for edge in interval_of(row)]

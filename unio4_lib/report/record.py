@@ -95,18 +95,19 @@ def make_record(
     decisions: list[dict[str, Any]],
     curve: list[Any],
 ) -> RunRecord:
-    """Join what is known of each stage; the summary says which stages there were."""
+    """Join what is known of each stage: its cost from the summary, which may not know all of them."""
+    costs = summary["stages"]
     stages = {
         name: StageRecord(
             log=list(logs.get(name, [])),
             facts=dict(facts.get(name, {})),
-            seconds=float(about["seconds"]),
+            seconds=float(about.get("seconds", 0.0)),
             reused=bool(about.get("reused", False)),
             resumed=bool(about.get("resumed", False)),
             peak_memory_bytes=int(about.get("peak_memory_bytes", 0)),
             digest=str(about.get("artifact_digest", "")),
         )
-        for name, about in summary["stages"].items()
+        for name, about in {**costs, **{name: {} for name in facts if name not in costs}}.items()
     }
     return RunRecord(summary, config, stages, decisions, curve)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from unio4_lib.report import words
-from unio4_lib.report.chart import Chart, Scale, Span, span
+from unio4_lib.report.chart import Chart, Scale, Span, span, ticks
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, quiet, section
 from unio4_lib.report.phases import (
@@ -57,7 +57,7 @@ def _scores(record: RunRecord) -> Markup:
 
 def _score(key: str, found: dict[str, Phase]) -> Markup:
     phase = found[key]
-    error = None if phase.stderr is None else el("small", f" ± {words.number(phase.stderr)}")
+    error = None if phase.stderr is None else el("small", f" ± {words.error(phase.stderr, phase.mean)}")
     lines = []
     if phase.normalized is not None:
         lines.append(f"normalized {words.number(phase.normalized)}")
@@ -125,7 +125,7 @@ def _journey(record: RunRecord, width: float) -> Markup:
     found = phases(record)
     curve = record.curve if len(record.curve) > 1 else []
     wide = width == FULL
-    layout = _Layout(48, 250 if wide else 128, 62 if wide else 34, 390 if wide else 310)
+    layout = _Layout(48, 250 if wide else 152, 62 if wide else 34, 390 if wide else 310)
     shown = [key for key in found if key != "online" or not curve]
     if not curve:
         layout = _Layout(48, width - 48 - layout.right, layout.right, layout.height)
@@ -142,7 +142,9 @@ def _journey(record: RunRecord, width: float) -> Markup:
     places = {key: layout.place(index, len(shown)) for index, key in enumerate(shown)}
     _draw_before(chart, found, places)
     if curve:
-        chart.x_axis("environment steps online" if wide else "online steps")
+        # On a phone the first tick would touch the last phase's name.
+        at = () if wide else ticks(0, end, 2)[1:]
+        chart.x_axis("environment steps online" if wide else "online steps", at=at)
         _draw_online(chart, record, found, places.get("offline"))
     return chart.svg(f"Returns of data, clones, offline and online policies. {headline(record)}")
 

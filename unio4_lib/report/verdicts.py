@@ -144,7 +144,7 @@ def clones_check(record: RunRecord) -> Check | None:
         return None
     share = found["clones"].mean / found["data"].mean
     text = f"Their mean action returns {words.ratio(share)} times what the data returns on average."
-    return Check(level_above(share, CLONE_SHARE), "Clones act like the data", text)
+    return Check(level_above(share, CLONE_SHARE), "Clones reach the data", text)
 
 
 def critics_check(record: RunRecord) -> Check | None:
@@ -187,9 +187,9 @@ def gate_check(record: RunRecord) -> Check | None:
     passed = f"{words.count(gate['accepted'])} of {words.count(gate['checks'])} candidates passed"
     if moved.direction < 0:
         text = f"{passed}, and what they led to is worse than the average clone in the simulator."
-        return Check("bad", "Gate kept its promise", text)
+        return Check("bad", "Gate kept its word", text)
     text = f"{passed}; the chosen policy is {'better than' if moved.direction else 'level with'} the clones."
-    return Check("good" if moved.direction else "watch", "Gate kept its promise", text)
+    return Check("good" if moved.direction else "watch", "Gate kept its word", text)
 
 
 def ranking_check(record: RunRecord) -> Check | None:

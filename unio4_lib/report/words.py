@@ -1,7 +1,9 @@
 """Numbers as people read them."""
 
 import math
+from collections.abc import Callable
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 UNKNOWN = "\N{EN DASH}"
 KILO, MEGA, GIGA = 1e3, 1e6, 1e9
@@ -31,9 +33,19 @@ def ratio(value: float | None) -> str:
     return f"{value:.2f}".replace("-", MINUS)
 
 
+def error(stderr: float, mean: float) -> str:
+    """The error of a mean, with no more digits than the mean shows: 88 · 0.5."""
+    if not math.isfinite(stderr):
+        return UNKNOWN
+    digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 2
+    return number(float(f"{stderr:.1g}")) if 0 < stderr < 10**-digits else f"{stderr:,.{digits}f}"
+
+
 def with_error(mean: float, stderr: float | None) -> str:
-    """1,988 ± 88; the error is shown to the unit of the mean."""
-    return number(mean) if stderr is None else f"{number(mean)} ± {number(stderr)}"
+    """1,988 ± 88, on one line."""
+    if stderr is None:
+        return number(mean)
+    return f"{number(mean)}{NO_BREAK}±{NO_BREAK}{error(stderr, mean)}"
 
 
 def percent(share: float | None) -> str:
@@ -50,16 +62,17 @@ def count(value: float) -> str:
     return f"{value:,.0f}".replace("-", MINUS)
 
 
-def short(value: float) -> str:
-    """For axes: 0 · 250 · 1.5k · 300k · 2M · 0.05."""
-    size = abs(value)
-    for unit, letter in ((GIGA, "G"), (MEGA, "M"), (10 * KILO, "k")):
-        if size >= unit:
-            text = f"{size / (KILO if letter == 'k' else unit):.3g}{letter}"
-            break
-    else:
-        text = f"{size:,.0f}" if size >= KILO else f"{size:.4g}"
-    return MINUS + text if value < 0 else text
+def axis_format(largest: float) -> Callable[[float], str]:
+    """How to write the ticks of an axis that reaches that far: one unit for all of them, 0 · 50k · 100k."""
+    units = ((2 * GIGA, GIGA, "G"), (2 * MEGA, MEGA, "M"), (10 * KILO, KILO, "k"))
+    unit, letter = next(((unit, letter) for border, unit, letter in units if largest >= border), (1.0, ""))
+
+    def text(value: float) -> str:
+        size = abs(value) / unit
+        plain = f"{size:,.0f}" if size >= KILO else f"{size:.4g}"
+        return (MINUS if value < 0 else "") + plain + (letter if value else "")
+
+    return text
 
 
 def duration(seconds: float) -> str:
