@@ -48,9 +48,8 @@ def clones_section(record: RunRecord) -> Markup:
     likelihood = stage.series("behavior/holdout_log_likelihood")
     if likelihood:
         ends = [points[-1][1] for points in likelihood.values()]
-        title = f"On held-out episodes the clones' log-likelihood ended at {words.number(min(ends))}" + (
-            f" to {words.number(max(ends))}" if len(ends) > 1 else ""
-        )
+        both = dict.fromkeys((words.number(min(ends)), words.number(max(ends))))
+        title = f"On held-out episodes the clones' log-likelihood ended at {' to '.join(both)}"
         note = "Higher is better; each clone keeps the weights of its best look. Numbers name the clones."
         draw = curves(likelihood, "c-clones", "log-likelihood of an action", "Hold-out log-likelihood")
         figures.append(figure(title, draw, note))

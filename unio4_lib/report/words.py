@@ -38,7 +38,7 @@ def error(stderr: float, mean: float) -> str:
     if not math.isfinite(stderr):
         return UNKNOWN
     digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 2
-    return number(float(f"{stderr:.1g}")) if 0 < stderr < 10**-digits else f"{stderr:,.{digits}f}"
+    return f"{stderr:.1g}" if 0 < stderr < 10**-digits else f"{stderr:,.{digits}f}"
 
 
 def with_error(mean: float, stderr: float | None) -> str:
