@@ -115,7 +115,7 @@ class Chart:
         room = max(3, int((self.y.start - self.y.end) / 42))
         for value in at or ticks(self.y.low, self.y.high, room):
             height = self.y(value)
-            self.add("line", class_="grid", x1=start or self.x.start, x2=self.x.end, y1=height, y2=height)
+            self.add("line", class_="across", x1=start or self.x.start, x2=self.x.end, y1=height, y2=height)
             self.text((start or self.x.start) - 6, height + 4, format_(value), "axis", "end")
         self.text(0, 11, label, "axis-label")
 

@@ -87,7 +87,7 @@ def _actions_figure(rows: list[dict[str, Any]]) -> Markup:
     def draw(width: float) -> Markup:
         bottom = 36.0 if len(shown) else 0.0
         size = (width, ROW * len(shown) + 30 + bottom)
-        chart = Chart(size, (0.0, 1.0), (0.0, len(shown)), left=74, right=46, top=18, bottom=bottom)
+        chart = Chart(size, (0.0, 1.0), (0.0, len(shown)), left=104, right=46, top=18, bottom=bottom)
         chart.x_axis("", lambda value: {0.0: "low", 0.5: "center", 1.0: "high"}[value], at=(0.0, 0.5, 1.0))
         for index, row in enumerate(shown):
             _coverage_row(chart, index, len(shown), row)

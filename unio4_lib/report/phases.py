@@ -1,6 +1,7 @@
 """The four scores of a run, and what its fine-tuning did, as numbers to speak about."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +72,7 @@ def change(before: Phase, after: Phase) -> Change:
 
 @dataclass(frozen=True)
 class Dip:
-    """The worst look at the policy soon after the switch, against the look at the switch."""
+    """A low of the online curve, against the look at the switch."""
 
     steps: int
     mean: float
@@ -80,15 +81,31 @@ class Dip:
 
 
 def dip(record: RunRecord) -> Dip | None:
-    """The worst evaluation in the first tenth of the online steps (at least the first one)."""
-    points = record.curve
-    if len(points) < 2:
+    """The dip of a run's online curve."""
+    warm = record.setting("finetune.warmup_steps") or 0
+    return find_dip(record.curve, record.setting("finetune.env_steps"), warm)
+
+
+def find_dip(curve: Sequence[Sequence[float]], total: int | None, warm: int) -> Dip | None:
+    """The worst evaluation in the first tenth of the online steps, but at least the first one.
+
+    The tenth begins when the policy begins to move: while only V learns, nothing can fall.
+    """
+    moved = [row for row in curve[1:] if row[0] > warm]
+    if not moved:
         return None
-    total = record.setting("finetune.env_steps") or points[-1][0]
-    border = max(EARLY_SHARE * total, points[1][0])
-    steps, mean = min(((row[0], row[1]) for row in points[1:] if row[0] <= border), key=lambda row: row[1])
-    before = points[0][1]
-    return Dip(steps, mean, before, mean / before if before > 0 else None)
+    border = max(warm + EARLY_SHARE * (total or curve[-1][0]), moved[0][0])
+    return _fall(curve[0][1], [row for row in moved if row[0] <= border])
+
+
+def lowest(record: RunRecord) -> Dip | None:
+    """The worst evaluation of the whole curve."""
+    return _fall(record.curve[0][1], record.curve[1:]) if len(record.curve) > 1 else None
+
+
+def _fall(before: float, rows: Sequence[Sequence[float]]) -> Dip:
+    steps, mean, _ = min(rows, key=lambda row: row[1])
+    return Dip(int(steps), mean, before, mean / before if before > 0 else None)
 
 
 def normalization(record: RunRecord) -> tuple[float, float] | None:

@@ -170,8 +170,8 @@ def online_section(record: RunRecord) -> Markup:
     figures = [_switch_figure(record)]
     stage = record.stage("finetune-online")
     for metric, label, title in (
-        ("online/kl", "KL divergence", "How far each update moved the policy"),
-        ("online/explained_variance", "explained variance", "How much of the returns V explains"),
+        ("policy/kl", "KL divergence", "How far each update moved the policy"),
+        ("value/explained_variance", "explained variance", "How much of the returns V explains"),
     ):
         if series := stage.series(metric):
             figures.append(figure(title, curves(series, "c-online", label, title)))

@@ -78,7 +78,8 @@ def result_section(record: RunRecord) -> Markup:
     """The whole way in one picture, and the checks."""
     note = (
         "Returns of mean actions. Bars and band: 95% intervals; small dots: single clones. "
-        "Right of the switch every point is an evaluation during fine-tuning; the last dot is the final one."
+        "Right of the switch every point is an evaluation during fine-tuning; "
+        "the large dot at the end is the delivered policy."
     )
     title = "From the data to the fine-tuned policy"
     items = [

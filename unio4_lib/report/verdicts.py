@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unio4_lib.report import words
-from unio4_lib.report.phases import Phase, change, dip, phases
+from unio4_lib.report.phases import Phase, change, dip, lowest, phases
 from unio4_lib.report.record import RunRecord
 
 Level = Literal["good", "watch", "bad"]
@@ -17,6 +17,8 @@ WITHIN_ONE_STD = ((0.55, 0.80), (0.4, 0.92))  # 0.683 for a Gaussian whose varia
 RANKS = (0.6, 0.3)  # rank correlation of estimates with true returns
 SWITCH = (0.9, 0.7)  # worst early return over the offline one
 EPISODES = (50, 10)
+LATER_LOW = 0.1  # how much deeper than the dip a later low must be to be worth a sentence
+FEW_POLICIES = 8  # fewer say little about a ranking
 AT_BOUNDS = (0.25, 0.6)  # share of actions that stand at a bound
 
 
@@ -81,10 +83,11 @@ def online_sentence(record: RunRecord) -> str:
         if moved.ratio is not None
         else _amount(None, moved.difference) + (" above" if moved.difference > 0 else " below") + " it"
     )
+    way = _way_clause(record)
     if moved.direction == 0:
-        return f"{start}{joint} ended where it began: {_score(final)}, {times}."
+        return f"{start}{joint} ended where it began: {_score(final)}, {times}.{way}"
     if moved.direction > 0:
-        return f"{start}{joint} rose to {times}: {_score(final)}."
+        return f"{start}{joint} rose to {times}: {_score(final)}.{way}"
     return f"{start}{joint} ended at {times}: {_score(final)}. Fine-tuning lost what offline learning had."
 
 
@@ -96,6 +99,16 @@ def _switch_clause(share: float, steps: int) -> str:
     if share >= SWITCH[0]:
         return f"Fine-tuning hardly dipped ({scale} {where})"
     return f"Fine-tuning dipped to {scale} {where}"
+
+
+def _way_clause(record: RunRecord) -> str:
+    """A later low that was deeper than the one at the switch, said too."""
+    fall, low = dip(record), lowest(record)
+    if fall is None or low is None or fall.ratio is None or low.ratio is None:
+        return ""
+    if low.ratio >= min(fall.ratio, 1.0) - LATER_LOW:
+        return ""
+    return f" On the way it stood at {words.ratio(low.ratio)} at {words.count(low.steps)} steps."
 
 
 def _score(phase: Phase) -> str:
@@ -197,11 +210,14 @@ def ranking_check(record: RunRecord) -> Check | None:
     found = ranking.get("rank_correlation")
     if found is None:
         return None
+    policies, level = len(ranking["points"]), level_above(found, RANKS)
     text = (
-        f"Over {len(ranking['points'])} policies, estimates from the models and true returns have a rank "
-        f"correlation of {words.ratio(found)}."
+        f"Over {policies} policies, estimates from the models and true returns have a rank "
+        f"correlation of {words.ratio(found)}"
     )
-    return Check(level_above(found, RANKS), "Estimates rank policies", text)
+    if policies < FEW_POLICIES:
+        return Check("watch", "Estimates rank policies", f"{text}; so few policies say little.")
+    return Check(level, "Estimates rank policies", f"{text}.")
 
 
 def switch_check(record: RunRecord) -> Check | None:
@@ -209,7 +225,7 @@ def switch_check(record: RunRecord) -> Check | None:
     if fall is None or fall.ratio is None:
         return None
     text = (
-        f"The worst look in the first tenth was {words.number(fall.mean)}, "
+        f"The worst look in the first tenth after the policy began to move was {words.number(fall.mean)}, "
         f"{words.ratio(fall.ratio)} of the {words.number(fall.before)} before the first step."
     )
     return Check(level_above(fall.ratio, SWITCH), "No drop at the switch", text)

@@ -49,11 +49,13 @@ def with_error(mean: float, stderr: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """24%; 0.4% where whole percents would say nothing."""
+    """24%; 0.4% or 99.2% where whole percents would say too little."""
     if share is None or not math.isfinite(share):
         return UNKNOWN
     value = 100 * share
-    text = f"{value:.1f}" if 0 < abs(value) < 2 else f"{value:.0f}"
+    if 0 < abs(value) < 0.05:
+        return "<0.1%"
+    text = f"{value:.1f}" if 0 < abs(value) < 2 or 98 < value < 100 else f"{value:.0f}"
     return f"{text}%".replace("-", MINUS)
 
 

@@ -14,6 +14,7 @@ from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.online.threads import torch_threads
 from unio4_lib.report.facts import ope_facts
 from unio4_lib.report.html import REPORT, write_report
+from unio4_lib.report.phases import find_dip
 from unio4_lib.report.record import RunRecord, make_record
 from unio4_lib.stages.catalog import STAGE_OF_KIND
 from unio4_lib.stages.finetune import CURVE_FILE
@@ -36,7 +37,6 @@ RANKING_EPISODES = 20  # of a policy that is scored for the ranking alone
 DATASET_KEYS = ("id", "env_id", "transitions", "episodes", "mean_return", "normalized")
 GATE_KEYS = ("checks", "accepted", "estimator", "rule", "chosen_member", "estimates")
 VERSIONS = ("torch", "numpy", "gymnasium", "mujoco")
-DIP_SHARE = 0.1  # the dip is looked for in this first share of online steps
 
 
 def compute(work: StageWork) -> None:
@@ -135,6 +135,7 @@ def _summary(work: StageWork, scores: dict[str, Any]) -> dict[str, Any]:
     """The summary of the computation; a run puts its own name and times over it."""
     curve = [tuple(point) for point in work.read("online", CURVE_FILE)]
     config = work.config
+    fall = find_dip(curve, config.finetune.env_steps, config.finetune.warmup_steps)
     dataset, gate = work.read("dataset", FACTS_FILE), work.read("offline", FACTS_FILE)
     return {
         "run_id": config_digest(config)[:16],
@@ -147,7 +148,7 @@ def _summary(work: StageWork, scores: dict[str, Any]) -> dict[str, Any]:
         "scores": scores,
         "gate": {key: gate[key] for key in GATE_KEYS},
         "online_curve": curve,
-        "dip": _dip(curve, config.finetune.env_steps),
+        "dip": None if fall is None else fall.ratio,
         "policy_digest": policy_digest(read_policy(work, "online")),
     }
 
@@ -162,13 +163,6 @@ def _stage_facts(work: StageWork, kind: str) -> dict[str, Any]:
         "peak_memory_bytes": int(metrics[PEAK_MEMORY]),
         "artifact_digest": work.refs[kind].digest,
     }
-
-
-def _dip(points: list[tuple[int, float, float]], total: int) -> float | None:
-    """Worst score in the first tenth of the online steps over the offline one; None without a scale."""
-    before = points[0][1]
-    early = [value for steps, value, _ in points[1:] if steps <= max(DIP_SHARE * total, points[1][0])]
-    return min(early) / before if early and before > 0 else None
 
 
 def policy_digest(policy: GaussianPolicy) -> str:
