@@ -101,7 +101,7 @@ def test_a_run_leaves_exactly_this_behind(summary: dict[str, Any], output: Path,
     ]
     kinds = ("dataset", "behavior", "critics", "dynamics", "offline", "online", "report")
     references = [f"artifacts/{kind}.json" for kind in kinds]
-    always = {"config.yaml", "summary.json", "metrics.json", "decisions.json"}
+    always = {"config.yaml", "summary.json", "metrics.json", "facts.json", "decisions.json", "report.html"}
     assert files_under(folder) == {*always, *policies, *references}
 
 

@@ -42,7 +42,9 @@ def span(values: Iterable[float], *, zero: bool = False, pad: float = 0.06) -> S
     low, high = min(finite), max(finite)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    room = pad * (high - low) or 0.5 * abs(high) or 1.0
+    if low == high == 0.0:
+        return 0.0, 1.0
+    room = pad * (high - low) or 0.5 * abs(high)
     # Zero as an end stays an end: air below it would suggest that less is possible.
     return (low if zero and low == 0 else low - room), (high if zero and high == 0 else high + room)
 

@@ -1,5 +1,6 @@
 """A few seconds of each policy, side by side, drawn without a screen."""
 
+import importlib
 import io
 import os
 from collections.abc import Mapping
@@ -54,8 +55,7 @@ def film(
     seed: int,
 ) -> bytes:
     """A GIF of the first member of each policy, from the same start; the last picture of a fall stays."""
-    # The library of this machine without a screen, unless someone chose another.
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    _find_renderer(size)
     rows = [_play(policy, env_id, env_kwargs, frames, size, seed) for policy in policies.values()]
     strip = [_compose(list(policies), pictures, size) for pictures in zip(*rows, strict=True)]
     palette = strip[len(strip) // 2].quantize(COLORS)
@@ -66,6 +66,17 @@ def film(
         target, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True
     )
     return target.getvalue()
+
+
+def _find_renderer(size: int) -> None:
+    """Try the graphics library that Gymnasium will use; it would fail with pages of noise."""
+    # Without a screen, unless someone chose another.
+    library = os.environ.setdefault("MUJOCO_GL", "egl")
+    try:
+        importlib.import_module(f"mujoco.{library}").GLContext(size, size).free()
+    except Exception as error:  # each graphics library fails in classes of its own
+        text = " ".join(str(error).split())[:160]
+        raise NoRenderer(f"MuJoCo cannot draw with MUJOCO_GL={library} ({text}); try osmesa") from error
 
 
 def _play(
@@ -96,17 +107,9 @@ def _play(
 def _drawable(env_id: str, env_kwargs: dict[str, Any], size: int) -> gymnasium.Env:
     options = {**env_kwargs, "render_mode": "rgb_array", "width": size, "height": size}
     try:
-        env = make_env(env_id, options)
+        return make_env(env_id, options)
     except InputError as error:
         raise NoRenderer(f"{env_id} offers no pictures: {error}") from error
-    try:
-        env.reset(seed=0)
-        _picture(env)
-    except Exception as error:  # each graphics library fails in classes of its own
-        env.close()
-        text = " ".join(str(error).split())[:160]
-        raise NoRenderer(f"no renderer for {env_id} ({type(error).__name__}: {text})") from error
-    return env
 
 
 def _picture(env: gymnasium.Env) -> Image.Image:

@@ -79,9 +79,12 @@ def result_section(record: RunRecord) -> Markup:
     note = (
         "Returns of mean actions. Bars and band: 95% intervals; small dots: single clones. "
         "Right of the switch every point is an evaluation during fine-tuning; "
-        "the large dot at the end is the delivered policy."
+        "the large dot is the delivered policy."
     )
-    title = "From the data to the fine-tuned policy"
+    picture: Markup = quiet("This run has no scores.")
+    if phases(record):
+        title = "From the data to the fine-tuned policy"
+        picture = figure(title, lambda width: _journey(record, width), note, full=True)
     items = [
         el(
             "li",
@@ -94,9 +97,7 @@ def result_section(record: RunRecord) -> Markup:
     ]
     return el(
         "div",
-        section(
-            "result", "The result", figure(title, lambda width: _journey(record, width), note, full=True)
-        ),
+        section("result", "The result", picture),
         section("trust", "Can I trust this?", *_trust(items)),
     )
 
@@ -215,6 +216,7 @@ def _draw_online(
         )
     if "online" in found:
         final = found["online"]
-        chart.interval(curve[-1][0], *final.interval, "c-online")
-        text = f"Online, final: {words.with_error(final.mean, final.stderr)}"
-        chart.dot(curve[-1][0], final.mean, "c-online", text, 5.5)
+        place = record.summary.get("delivered_at", curve[-1][0])
+        chart.interval(place, *final.interval, "c-online")
+        text = f"Online, as delivered: {words.with_error(final.mean, final.stderr)}"
+        chart.dot(place, final.mean, "c-online", text, 5.5)

@@ -19,7 +19,7 @@ from unio4_lib.report.record import RunRecord, make_record
 from unio4_lib.stages.catalog import STAGE_OF_KIND
 from unio4_lib.stages.finetune import CURVE_FILE
 from unio4_lib.stages.improve import DECISIONS_FILE
-from unio4_lib.stages.method import score
+from unio4_lib.stages.method import SEED_RANGE, score
 from unio4_lib.stages.runner import FACTS_FILE, LOG_FILE, PEAK_MEMORY, SECONDS, StageWork
 from unio4_lib.stages.stored import (
     CANDIDATES,
@@ -85,7 +85,7 @@ def _ranking(work: StageWork, task: Task, scores: dict[str, list[EpisodeStats]])
         data_of(work), read_dynamics(work), read_critics(work), config.improve, time_limit=task.time_limit()
     )
     seed = config.evaluate.seed  # neither the gate's draws nor those of the choice
-    estimates = evaluator.estimate(policies, seed=seed).mean(dim=1).tolist()
+    estimates = evaluator.estimate(policies, seed=seed % SEED_RANGE).mean(dim=1).tolist()
     episodes = min(config.evaluate.episodes, RANKING_EPISODES)
 
     def truth(index: int) -> tuple[float, float]:
