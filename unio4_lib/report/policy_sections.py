@@ -229,7 +229,7 @@ def _switch_figure(record: RunRecord) -> Markup:
             chart.interval(row[0], *interval_of(row), "c-online thin")
             text = f"{words.count(row[0])} steps: {words.with_error(row[1], row[2])}"
             chart.dot(row[0], row[1], "c-online", text, 4.5)
-            if curve[0][1] > 0 and row[0] > 0:
+            if curve[0][1] > 0 and row[0] > (warm or 0):
                 times = f"{words.ratio(row[1] / curve[0][1])}×"
                 chart.text(chart.x(row[0]), chart.y(interval_of(row)[0]) + 15, times, "strong halo", "middle")
         return chart.svg("Return in the first environment steps after the switch, against the offline score")
