@@ -23,6 +23,9 @@ TOO_WIDE = """[...document.querySelectorAll('body *')].filter(e => !e.closest('.
 DRAWN = """[...document.querySelectorAll('svg.chart')].filter(e => e.getBoundingClientRect().width > 100)
   .map(e => [...e.querySelectorAll('circle, polyline, rect, .interval')]
     .filter(m => { const b = m.getBBox(); return b.width + b.height > 0; }).length)"""
+# How much smaller or larger than meant the text of each shown picture is.
+SHRUNK = """[...document.querySelectorAll('svg.chart')].filter(e => e.getBoundingClientRect().width > 0)
+  .map(e => e.getBoundingClientRect().width / e.viewBox.baseVal.width).filter(s => s < 0.8 || s > 1.3)"""
 # Text of pictures that leaves the page or their picture at the sides.
 CUT_TEXT = """[...document.querySelectorAll('svg.chart text')]
   .filter(t => t.textContent && t.getClientRects().length)
@@ -58,6 +61,7 @@ def test_a_page_is_quiet_whole_and_fits(
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.evaluate(TOO_WIDE) == []
     assert tab.evaluate(CUT_TEXT) == []
+    assert tab.evaluate(SHRUNK) == []
     marks = tab.evaluate(DRAWN)
     assert len(marks) >= {"whole": 12, "bare": 7, "comparison": 3}[name]
     assert min(marks) > 0
