@@ -142,7 +142,7 @@ def test_the_index_has_every_page() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_settings_that_are_named_exist(page: Path) -> None:
     for name in KEY.findall(page.read_text(encoding="utf-8")):
-        files = ("yaml", "py", "json", "md")
+        files = ("yaml", "py", "json", "md", "safetensors")
         assert name in known_keys() or name.rpartition(".")[2] in files, name
 
 
