@@ -18,6 +18,8 @@ OUTSIDE_VARIABLES = (
     "AWS_PROFILE",
     "AWS_SECRET_ACCESS_KEY",
     "KF_PIPELINES_ENDPOINT",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_RUN_ID",
     "MLFLOW_TRACKING_URI",
     "UNIO4_DEBUG",
 )
@@ -37,6 +39,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     for name in OUTSIDE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from unio4_lib import __version__
+from unio4_lib import __version__, cli_tracking
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.errors import NO_SPACE, InputError, Preempted
 
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show settings, their schema and their reference page.")
 app.add_typer(config_app, name="config")
+app.add_typer(cli_tracking.app)
 
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="minari:ID, d4rl:FILE, transitions:FOLDER or collect:ENV?...")
@@ -60,6 +61,18 @@ NoReuseOption = Annotated[
 ]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="Local folder for copies (UNIO4_CACHE or ~/.cache/unio4).")
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking", help="MLflow: a URI, or none (MLFLOW_TRACKING_URI, or a file in the output)."),
+]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment in MLflow.")]
+RunNameOption = Annotated[str | None, typer.Option("--run-name", help="Name of the run in MLflow.")]
+RegisterOption = Annotated[
+    str | None, typer.Option("--register", metavar="NAME", help="Register the policy as this MLflow model.")
+]
+AliasOption = Annotated[
+    str | None, typer.Option("--alias", help="Alias of the registered version, such as champion.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
@@ -92,13 +105,20 @@ def run_command(
     artifact_root: RootOption = None,
     no_reuse: NoReuseOption = False,
     cache: CacheOption = None,
+    tracking: TrackingOption = None,
+    experiment: ExperimentOption = "unio4",
+    run_name: RunNameOption = None,
+    register: RegisterOption = None,
+    alias: AliasOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
     resolved = resolve(dataset, preset, config, overrides, seed)
     from unio4_lib.run import run
+    from unio4_lib.tracking.tracker import Tracking, default_uri
 
+    uri = tracking or default_uri(output)
     summary = run(
         resolved.config,
         output,
@@ -106,6 +126,7 @@ def run_command(
         artifact_root=artifact_root,
         reuse=not no_reuse,
         cache=cache,
+        tracking=Tracking(uri, experiment, run_name, register, alias),
         preemption=on_termination(),
     )
     if as_json:
@@ -194,12 +215,21 @@ def stage_command(
     seed: SeedOption = None,
     no_reuse: NoReuseOption = False,
     cache: CacheOption = None,
+    tracking: TrackingOption = None,
+    experiment: ExperimentOption = "unio4",
+    run_name: RunNameOption = None,
+    run_key: Annotated[
+        str | None, typer.Option("--run-key", help="What stages of one run have in common in MLflow.")
+    ] = None,
+    register: RegisterOption = None,
+    alias: AliasOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run one stage alone, from references to a reference."""
     resolved = resolve(dataset, preset, config, overrides, seed)
     from unio4_lib.cli_stages import run_one_stage
+    from unio4_lib.tracking.tracker import Tracking, default_uri
 
     outcome = run_one_stage(
         name,
@@ -210,6 +240,8 @@ def stage_command(
         reuse=not no_reuse,
         cache=cache,
         preemption=on_termination(),
+        tracking=Tracking(tracking or default_uri(None), experiment, run_name, register, alias),
+        run_key=run_key,
         console=None if quiet else progress_console(),
     )
     print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])

@@ -15,12 +15,16 @@ from unio4_lib.config_docs import config_yaml
 from unio4_lib.errors import NO_SPACE, InputError, Preempted
 from unio4_lib.report.html import REPORT, write_report
 from unio4_lib.report.record import CONFIG, FACTS, FAILED, LOGS, SUMMARY, read_run
-from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND
+from unio4_lib.stages.catalog import (
+    DECISIONS_FILE,
+    LOG_FILE,
+    POLICY,
+    STAGE_FACTS_FILE,
+    STAGE_NAMES,
+    STAGE_OF_KIND,
+    SUMMARY_FILE,
+)
 from unio4_lib.stages.context import StageContext
-from unio4_lib.stages.improve import DECISIONS_FILE
-from unio4_lib.stages.report import STAGE_FACTS_FILE, SUMMARY_FILE
-from unio4_lib.stages.runner import LOG_FILE
-from unio4_lib.stages.stored import POLICY
 
 POLICIES, REFERENCES = "policies", "artifacts"
 

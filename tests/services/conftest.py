@@ -11,14 +11,30 @@ from pathlib import Path
 
 import pytest
 from faulty_proxy import FaultyProxy
+from mlflow_process import MlflowServer, free_port
 
 KEY, SECRET = "tester", "tester-secret"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="session")
+def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """The server of the session, started by whoever needs it first."""
+    pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+        server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mlflow_server(mlflow_home: MlflowServer) -> MlflowServer:
+    """The server of the session, running whatever an earlier test has done to it."""
+    if not mlflow_home.answers():
+        mlflow_home.kill()
+        mlflow_home.start()
+    return mlflow_home
 
 
 @pytest.fixture(scope="session")

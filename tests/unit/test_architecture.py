@@ -21,6 +21,7 @@ OUT_OF_THEIR_SIGHT = (
     "unio4_lib.doctor",
     "unio4_lib.report",
     "unio4_lib.run",
+    "unio4_lib.serving",
     "unio4_lib.stages",
     "unio4_lib.tracking",
     "boto3",

@@ -16,11 +16,17 @@ from unio4_lib.report.facts import ope_facts
 from unio4_lib.report.html import REPORT, write_report
 from unio4_lib.report.phases import find_dip
 from unio4_lib.report.record import RunRecord, make_record
-from unio4_lib.stages.catalog import STAGE_OF_KIND
-from unio4_lib.stages.finetune import CURVE_FILE
-from unio4_lib.stages.improve import DECISIONS_FILE
+from unio4_lib.stages.catalog import (
+    CURVE_FILE,
+    DECISIONS_FILE,
+    FACTS_FILE,
+    LOG_FILE,
+    STAGE_FACTS_FILE,
+    STAGE_OF_KIND,
+    SUMMARY_FILE,
+)
 from unio4_lib.stages.method import SEED_RANGE, score
-from unio4_lib.stages.runner import FACTS_FILE, LOG_FILE, PEAK_MEMORY, SECONDS, StageWork
+from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
 from unio4_lib.stages.stored import (
     CANDIDATES,
     data_of,
@@ -31,7 +37,6 @@ from unio4_lib.stages.stored import (
 )
 from unio4_lib.stages.task import Task
 
-SUMMARY_FILE, STAGE_FACTS_FILE = "summary.json", "stage-facts.json"
 RANKING_EPISODES = 20  # of a policy that is scored for the ranking alone
 # What the summary says of the data and the gate; their facts say more.
 DATASET_KEYS = ("id", "env_id", "transitions", "episodes", "mean_return", "normalized")
@@ -50,7 +55,7 @@ def compute(work: StageWork) -> None:
     work.metrics.update({f"{name}/mean_return": values["mean_return"] for name, values in scores.items()})
     if (correlation := ranking["rank_correlation"]) is not None:
         work.metrics["ope/rank_correlation"] = correlation
-    summary, facts = _summary(work, scores), {**scores, "ope": ranking}
+    summary, facts = _summary(work, scores), {"scores": scores, "ope": ranking}
     work.write(SUMMARY_FILE, summary)
     work.finish([], facts)
     record = _record(work, summary, facts)

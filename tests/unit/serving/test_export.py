@@ -1,0 +1,84 @@
+"""Policies as files for other software."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from unio4_lib.errors import InputError
+from unio4_lib.nets.files import save_policy
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.serving import export
+from unio4_lib.serving.export import Format, export_policy
+
+FORMATS: tuple[Format, ...] = ("onnx", "torch-export", "torchscript")
+
+
+def some_policy(**changed: object) -> GaussianPolicy:
+    """A policy with scales and bounds of its own."""
+    values = {"members": 2, "observation_dim": 5, "action_dim": 3, "hidden": [32, 16]} | changed
+    random = torch.Generator().manual_seed(0)
+    policy = GaussianPolicy(PolicySpec.from_json(values), generator=random)
+    mean, std = torch.randn(5, generator=random), torch.rand(5, generator=random) + 0.5
+    policy.set_scales(mean, std, torch.tensor([-1.0, -0.4, 0.0]), torch.tensor([1.0, 0.4, 2.0]))
+    return policy.requires_grad_(False)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "changed", [{}, {"activation": "tanh"}, {"activation": "silu", "std": "shared"}], ids=str
+)
+def test_the_file_acts_like_the_policy(form: Format, changed: dict[str, str], tmp_path: Path) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+    policy = some_policy(**changed)
+    assert export_policy(policy, tmp_path / "file", form, member=1) <= 1e-6
+    act = export.FORMATS[form][1](tmp_path / "file")
+    for rows in (1, 33):
+        observations = np.random.default_rng(rows).normal(size=(rows, 5)).astype(np.float32)
+        actions = act(observations)
+        assert actions.shape == (rows, 3)
+        np.testing.assert_allclose(actions, policy.act(observations, member=1), atol=1e-6, rtol=0)
+        assert np.abs(actions - policy.act(observations, member=0)).max() > 1e-3
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_acts_otherwise_is_not_kept(
+    form: Format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, load = export.FORMATS[form]
+
+    def write_wrong(module: nn.Module, example: NDArray[np.float32], path: Path) -> None:
+        assert isinstance(module, export.Deterministic)
+        module.policy.observation_mean += 1e-4
+        write(module, example, path)
+        module.policy.observation_mean -= 1e-4
+
+    monkeypatch.setitem(export.FORMATS, form, (write_wrong, load))
+    with pytest.raises(RuntimeError, match="was not kept"):
+        export_policy(some_policy(), tmp_path / "file", form)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="member is 2; expected 0 to 1"):
+        export_policy(some_policy(), tmp_path / "file", "torchscript", member=2)
+    with pytest.raises(InputError, match="no folder"):
+        export_policy(some_policy(), tmp_path / "there" / "file", "torchscript")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tiny_runs import call
+
+    save_policy(some_policy(), tmp_path / "policy")
+    arguments = ["export", str(tmp_path / "policy"), "--output", str(tmp_path / "file")]
+    code, out, err = call(capsys, *arguments, "--format", "torchscript")
+    assert (code, err) == (0, "")
+    assert "differs from the policy by at most" in out
+    code, out, err = call(capsys, *arguments, "--format", "pickle")
+    assert code == 2
+    assert "expected one of onnx, torch-export, torchscript" in err
