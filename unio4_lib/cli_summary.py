@@ -41,7 +41,7 @@ def _closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
             line += f"; member {chosen} chosen by OPE ({gate['estimator']})"
         lines.append(line)
     if (dip := summary.get("dip")) is not None:
-        lines.append(f"dip:  {dip:.2f} (worst return in the first tenth of fine-tuning / offline return)")
+        lines.append(f"dip:  {dip:.2f} (worst return in the first tenth of fine-tuning / return before it)")
     if run_id := summary.get("run_id"):
         lines.append(f"run:  {output / run_id} ({output / 'latest'})")
         lines.append(f"next: unio4 evaluate {output / 'latest'} --episodes 100")

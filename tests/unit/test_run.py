@@ -21,6 +21,7 @@ from unio4_lib.config_io import load_config
 from unio4_lib.data.sources import load_transitions
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.progress import Reporter
+from unio4_lib.report import words
 from unio4_lib.stages import method
 
 STAGES = [
@@ -101,7 +102,7 @@ def test_a_run_leaves_exactly_this_behind(summary: dict[str, Any], output: Path,
     ]
     kinds = ("dataset", "behavior", "critics", "dynamics", "offline", "online", "report")
     references = [f"artifacts/{kind}.json" for kind in kinds]
-    always = {"config.yaml", "summary.json", "metrics.json", "decisions.json"}
+    always = {"config.yaml", "summary.json", "metrics.json", "facts.json", "decisions.json", "report.html"}
     assert files_under(folder) == {*always, *policies, *references}
 
 
@@ -119,6 +120,20 @@ def test_the_summary_says_all_that_was_agreed(summary: dict[str, Any], dataset: 
     for scores in summary["scores"].values():
         assert {"mean_return", "stderr", "normalized", "episodes"} <= set(scores)
     assert {"checks", "accepted", "estimator", "rule"} <= set(summary["gate"])
+
+
+def test_the_report_shows_the_numbers_of_the_summary(summary: dict[str, Any], folder: Path) -> None:
+    page = (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert summary["run_id"] in page
+    for scores in summary["scores"].values():
+        assert words.number(scores["mean_return"]) in page
+        assert f"± {words.error(scores['stderr'], scores['mean_return'])}" in page
+    assert summary["policy_digest"] in page
+    assert "recorded no" not in page  # every stage of today writes its facts
+    assert "did not compare" not in page
+    facts = json.loads((folder / "facts.json").read_text())
+    assert list(facts) == STAGES
+    assert len(facts["report"]["ope"]["points"]) >= 2  # the clones, at least
 
 
 def test_numbers_of_the_summary_fit_each_other(summary: dict[str, Any], folder: Path) -> None:

@@ -19,6 +19,7 @@ class Stage:
 # Files and folders of artifacts that more than one place knows.
 LOG_FILE, FACTS_FILE = "log.json", "facts.json"
 DECISIONS_FILE, CURVE_FILE, SUMMARY_FILE = "decisions.json", "curve.json", "summary.json"
+STAGE_FACTS_FILE = "stage-facts.json"  # of all stages, in the report
 POLICY = "policy"
 
 # How OfflineData is built from the rows; clip_actions belongs to the rows themselves.

@@ -144,4 +144,6 @@ def _log_curves(tracker: StageTracker, stage: str, folder: Path) -> None:
             tracker.log_metrics(named(stage, {"return": mean, "stderr": stderr}), steps)
     if stage == "report":
         facts = json.loads((folder / FACTS_FILE).read_bytes())
-        tracker.log_metrics({f"{SCORES}/{name}": score["mean_return"] for name, score in facts.items()}, 0)
+        tracker.log_metrics(
+            {f"{SCORES}/{name}": score["mean_return"] for name, score in facts["scores"].items()}, 0
+        )

@@ -1,0 +1,163 @@
+"""The page as text: whole, closed, harmless, and with the record's own numbers."""
+
+import html
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_records import HOSTILE, make_run
+
+from unio4_lib.report.comparison import middle_curve, render_comparison
+from unio4_lib.report.html import render_report, write_report
+from unio4_lib.report.markup import VOID
+from unio4_lib.report.record import RunRecord
+
+ALLOWED_SCHEMES = ("#", "data:")
+
+
+class Page(HTMLParser):
+    """Elements, text and addresses of a page; elements that are not closed in order are an error."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.scripts = 0
+        self.text = ""
+        self.ids: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script"
+        for name, value in attrs:
+            if name in ("href", "src", "action", "data", "poster", "srcset", "xlink:href"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def bare_run() -> RunRecord:
+    """What the least that a summary can say leaves of a run."""
+    summary = {"stages": {}, "scores": {}, "dataset": {"mean_return": None}}
+    return RunRecord(summary, {}, {}, [], [])
+
+
+RECORDS = {
+    "whole": make_run(),
+    "without facts": make_run(with_facts=False),
+    "without a curve": make_run(curve=[]),
+    "a curve of one point": make_run(curve=[[0, 200.0, 1.0]]),
+    "negative": make_run(offline=-200.0, online=-300.0),
+    "flat": make_run(offline=100.0, online=100.0, curve=[[0, 100.0, 0.0], [100, 100.0, 0.0]]),
+    "bare": bare_run(),
+}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_every_record_becomes_a_closed_page(record: RunRecord) -> None:
+    page = Page(render_report(record))
+    assert "nan" not in re.findall(r"[a-z]+", page.text.lower())
+    assert len(page.ids) == len(set(page.ids))
+    assert page.scripts == 1
+    assert page.handlers == []
+    for address in page.addresses:
+        assert address.startswith(ALLOWED_SCHEMES), address
+    for address in page.addresses:
+        if address.startswith("#"):
+            assert address[1:] in page.ids
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_no_address_of_the_network_stands_anywhere(record: RunRecord) -> None:
+    source = render_report(record)
+    assert re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]+", source) == []
+    assert "@import" not in source
+    assert "url(" not in source
+    assert "default-src 'none'" in html.unescape(source)
+
+
+def test_the_numbers_of_the_record_are_there() -> None:
+    text = Page(render_report(make_run())).text
+    for number in ("7,000", "70 episodes", "100 ± 5", "200", "300 ± 5", "0.75", "9.8.7", "c0ffee", "d5"):
+        assert number in text, number
+    assert "correlation 0.87" in text
+    assert "rank correlation 0.93" in text
+    assert "80% of them the task itself ended" in text
+    assert "2 of 4" not in text
+    assert "The gate looked at 4 candidates and let 1 pass" in text
+
+
+def test_what_is_missing_is_one_quiet_sentence() -> None:
+    text = Page(render_report(make_run(with_facts=False, curve=[]))).text
+    assert "This run recorded no details of its data." in text
+    assert "This run has no online learning curve." in text
+
+
+def test_a_hostile_name_stays_text() -> None:
+    source = render_report(make_run(env_id="<img src=x onerror=alert(1)>"))
+    page = Page(source)
+    assert page.scripts == 1
+    assert "<script>alert" not in source
+    assert "<img" not in source
+    assert HOSTILE in page.text
+    assert "<img src=x onerror=alert(1)>" in page.text
+
+
+def test_a_film_is_part_of_the_page(tmp_path: Path) -> None:
+    write_report(make_run(), tmp_path / "r.html", b"GIF89a...")
+    page = Page((tmp_path / "r.html").read_text())
+    assert [a for a in page.addresses if a.startswith("data:image/gif;base64,R0lGODlhLi4u")]
+
+
+def test_many_dimensions_and_members_do_not_grow_the_page_without_bound() -> None:
+    record = make_run()
+    facts = record.stages["prepare-dataset"].facts
+    facts["actions"] = facts["actions"] * 100
+    facts["observations"] = facts["observations"] * 200
+    page = Page(render_report(record))
+    assert "The first 24 of 200 dimensions" in page.text
+    assert "The 24 widest of 600 dimensions" in page.text
+
+
+def test_a_comparison_tells_runs_apart() -> None:
+    runs = [make_run(seed=seed, online=300.0 + 10 * seed) for seed in range(3)]
+    page = Page(render_comparison(runs))
+    assert "3 runs of Test-v0" in page.text
+    for seed in range(3):
+        assert f"seed {seed}" in page.text
+    assert "Offline improvement helped in 3" in page.text
+    assert "normalized score" in page.text
+    assert "seed" in page.text
+    assert HOSTILE in page.text or "All runs had the same" in page.text or "set differently" in page.text
+
+
+def test_a_comparison_of_tasks_without_references_uses_returns() -> None:
+    runs = [make_run(seed=seed, env_id=f"T{seed}-v0") for seed in range(2)]
+    runs[0].summary["scores"]["online"]["normalized"] = None
+    text = Page(render_comparison(runs)).text
+    assert "normalized score" not in text
+    assert "T0-v0 and T1-v0" in text
+
+
+def test_the_middle_curve_ends_where_the_first_run_ends() -> None:
+    curves = [[(0.0, 1.0), (10.0, 2.0)], [(0.0, 3.0), (20.0, 5.0)], []]
+    found = middle_curve(curves)
+    assert found[0] == (0.0, 2.0)
+    assert found[-1][0] == 10.0
+    assert found[-1][1] == pytest.approx((2.0 + 4.0) / 2)
+    assert middle_curve([[]]) == []
