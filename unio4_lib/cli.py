@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,16 +120,17 @@ def run_command(
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
     uri = tracking or default_uri(output)
-    summary = run(
-        resolved.config,
-        output,
-        None if quiet else progress_console(),
-        artifact_root=artifact_root,
-        reuse=not no_reuse,
-        cache=cache,
-        tracking=Tracking(uri, experiment, run_name, register, alias),
-        preemption=on_termination(),
-    )
+    with on_termination() as preemption:
+        summary = run(
+            resolved.config,
+            output,
+            None if quiet else progress_console(),
+            artifact_root=artifact_root,
+            reuse=not no_reuse,
+            cache=cache,
+            tracking=Tracking(uri, experiment, run_name, register, alias),
+            preemption=preemption,
+        )
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
@@ -231,19 +233,20 @@ def stage_command(
     from unio4_lib.cli_stages import run_one_stage
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
-    outcome = run_one_stage(
-        name,
-        resolved.config,
-        inputs or [],
-        output,
-        artifact_root=artifact_root,
-        reuse=not no_reuse,
-        cache=cache,
-        preemption=on_termination(),
-        tracking=Tracking(tracking or default_uri(None), experiment, run_name, register, alias),
-        run_key=run_key,
-        console=None if quiet else progress_console(),
-    )
+    with on_termination() as preemption:
+        outcome = run_one_stage(
+            name,
+            resolved.config,
+            inputs or [],
+            output,
+            artifact_root=artifact_root,
+            reuse=not no_reuse,
+            cache=cache,
+            preemption=preemption,
+            tracking=Tracking(tracking or default_uri(None), experiment, run_name, register, alias),
+            run_key=run_key,
+            console=None if quiet else progress_console(),
+        )
     print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])
 
 
@@ -304,13 +307,17 @@ def doctor_command(output: OutputOption = Path("runs")) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def on_termination() -> "Preemption":
-    """What stages ask whether this process is to end: SIGTERM says so."""
+@contextmanager
+def on_termination() -> "Iterator[Preemption]":
+    """What stages ask whether this process is to end: SIGTERM says so, as long as they run."""
     from unio4_lib.training.journal import Preemption
 
     preemption = Preemption()
-    signal.signal(signal.SIGTERM, lambda *_: preemption.request())
-    return preemption
+    before = signal.signal(signal.SIGTERM, lambda *_: preemption.request())
+    try:
+        yield preemption
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def resolve(

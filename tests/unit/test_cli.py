@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -185,7 +186,9 @@ def test_what_happens_when_a_run_fails(
     error: BaseException, code: int, line: str, fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_run["raise"] = error
+    handler = signal.getsignal(signal.SIGTERM)
     found, out, err = call(capsys, "run", "--dataset", HOPPER, "--quiet")
+    assert signal.getsignal(signal.SIGTERM) == handler  # a process goes on as it was
     assert (found, out, err.removesuffix("\n")) == (code, "", line)
 
 
