@@ -6,6 +6,7 @@ inside the commands, so that ``unio4 --help`` is there at once.
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,15 +17,18 @@ import typer
 from typer.exceptions import TyperException
 
 from unio4_lib import __version__
-from unio4_lib.errors import NO_SPACE, InputError
+from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.errors import NO_SPACE, InputError, Preempted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from unio4_lib.config_io import Resolved
+    from unio4_lib.training.journal import Preemption
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_TRY_AGAIN = 75
 EXIT_INTERRUPTED = 130
 DEBUG_VARIABLE = "UNIO4_DEBUG"
 
@@ -47,6 +51,16 @@ SetOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 OutputOption = Annotated[Path, typer.Option("--output", help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
+RootOption = Annotated[
+    str | None,
+    typer.Option("--artifact-root", help="Folder or s3://bucket/prefix of artifacts and checkpoints."),
+]
+NoReuseOption = Annotated[
+    bool, typer.Option("--no-reuse", help="Compute everything, whatever was computed before.")
+]
+CacheOption = Annotated[
+    Path | None, typer.Option("--cache", help="Local folder for copies (UNIO4_CACHE or ~/.cache/unio4).")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
@@ -75,14 +89,25 @@ def run_command(
     overrides: SetOption = None,
     seed: SeedOption = None,
     output: OutputOption = Path("runs"),
+    artifact_root: RootOption = None,
+    no_reuse: NoReuseOption = False,
+    cache: CacheOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
-    resolved = _resolve(dataset, preset, config, overrides, seed)
+    resolved = resolve(dataset, preset, config, overrides, seed)
     from unio4_lib.run import run
 
-    summary = run(resolved.config, output, None if quiet else _progress_console())
+    summary = run(
+        resolved.config,
+        output,
+        None if quiet else progress_console(),
+        artifact_root=artifact_root,
+        reuse=not no_reuse,
+        cache=cache,
+        preemption=on_termination(),
+    )
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
@@ -93,7 +118,9 @@ def run_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or of a policy.")],
+    place: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, a policy, or an artifact (folder, URI, reference).")
+    ],
     episodes: Annotated[int, typer.Option("--episodes", min=2, help="Number of episodes.")] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the episodes.")] = 1_000_003,
     sampled: Annotated[bool, typer.Option("--sampled", help="Sample actions; else take the mean.")] = False,
@@ -101,12 +128,12 @@ def evaluate_command(
     quiet: QuietOption = False,
 ) -> None:
     """Score a policy in its environment."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected a run such as runs/latest, or a policy")
-    from unio4_lib.run import evaluate_policy
+    if "://" not in place and not Path(place).exists():
+        raise InputError(f"{place}: no such folder; expected a run such as runs/latest, or a policy")
+    from unio4_lib.score_policy import evaluate_policy
 
-    console = None if quiet else _progress_console()
-    scores = evaluate_policy(folder, episodes=episodes, seed=seed, sampled=sampled, console=console)
+    console = None if quiet else progress_console()
+    scores = evaluate_policy(place, episodes=episodes, seed=seed, sampled=sampled, console=console)
     if as_json:
         print(json.dumps(scores, indent=2))
     else:
@@ -129,6 +156,47 @@ def dataset_command(context: typer.Context) -> None:
     raise typer.Exit(code or 0)
 
 
+@app.command("stage")
+def stage_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A stage, such as clone-behavior.")],
+    artifact_root: Annotated[
+        str, typer.Option("--artifact-root", help="Folder or s3://bucket/prefix of artifacts.")
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="KIND=FILE", help="Reference to an input; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Where the reference to the artifact is written.")
+    ] = None,
+    dataset: DatasetOption = None,
+    preset: PresetOption = "quick",
+    config: FileOption = None,
+    overrides: SetOption = None,
+    seed: SeedOption = None,
+    no_reuse: NoReuseOption = False,
+    cache: CacheOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run one stage alone, from references to a reference."""
+    resolved = resolve(dataset, preset, config, overrides, seed)
+    from unio4_lib.cli_stages import run_one_stage
+
+    outcome = run_one_stage(
+        name,
+        resolved.config,
+        inputs or [],
+        output,
+        artifact_root=artifact_root,
+        reuse=not no_reuse,
+        cache=cache,
+        preemption=on_termination(),
+        console=None if quiet else progress_console(),
+    )
+    print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])
+
+
 @config_app.command("show")
 def config_show(
     dataset: DatasetOption = None,
@@ -139,7 +207,7 @@ def config_show(
     origins: Annotated[bool, typer.Option("--origins", help="Say where each value came from.")] = False,
 ) -> None:
     """Print the settings of a run as YAML that --config reads."""
-    resolved = _resolve(dataset, preset, config, overrides, seed)
+    resolved = resolve(dataset, preset, config, overrides, seed)
     from unio4_lib.config_docs import config_yaml
 
     print(config_yaml(resolved.config, resolved.origins if origins else None), end="")
@@ -173,7 +241,16 @@ def doctor_command(output: OutputOption = Path("runs")) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _resolve(
+def on_termination() -> "Preemption":
+    """What stages ask whether this process is to end: SIGTERM says so."""
+    from unio4_lib.training.journal import Preemption
+
+    preemption = Preemption()
+    signal.signal(signal.SIGTERM, lambda *_: preemption.request())
+    return preemption
+
+
+def resolve(
     dataset: str | None, preset: str, config: Path | None, overrides: list[str] | None, seed: int | None
 ) -> "Resolved":
     from unio4_lib.config_io import resolve_config
@@ -184,7 +261,7 @@ def _resolve(
     return resolved
 
 
-def _progress_console() -> "Console":
+def progress_console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
@@ -203,7 +280,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         text, code = explain(error)
-        hint = "" if debug or code == EXIT_BAD_INPUT else f" ({DEBUG_VARIABLE}=1 or --debug shows where)"
+        hint = (
+            ""
+            if debug or code in (EXIT_BAD_INPUT, EXIT_TRY_AGAIN)
+            else f" ({DEBUG_VARIABLE}=1 or --debug shows where)"
+        )
         print(f"error: {text}{hint}", file=sys.stderr)
     if code == EXIT_INTERRUPTED:
         print("error: interrupted", file=sys.stderr)
@@ -212,6 +293,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def explain(error: Exception) -> tuple[str, int]:
     """One line and the exit code for anything that may be raised."""
+    if isinstance(error, Preempted | StoreUnavailable):
+        return _flat(error), EXIT_TRY_AGAIN
     if isinstance(error, InputError):
         return _flat(error), EXIT_BAD_INPUT
     if isinstance(error, TyperException):

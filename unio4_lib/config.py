@@ -235,6 +235,9 @@ class RunConfig(StageConfig):
     dataset: str = Field(description="Where the data comes from: minari:, d4rl:, transitions:, collect:.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tensors live.")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="Seconds between checkpoints of a stage; changes no result."
+    )
     prepare: PrepareConfig = PrepareConfig()
     behavior: BehaviorConfig = BehaviorConfig()
     critics: CriticsConfig = CriticsConfig()

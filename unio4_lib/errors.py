@@ -11,3 +11,7 @@ class InputError(ValueError):
     The message is one line that names the place, what was found and what would be right.
     Library code raises it; only the command line prints it and exits.
     """
+
+
+class Preempted(RuntimeError):  # noqa: N818 - reads as a statement of what happened
+    """The process was asked to end: what it had is saved, and another one can go on from there."""

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from unio4_lib.errors import Preempted
+
 LINE_EVERY_SECONDS = 10.0
 
 Update = Callable[[int, str], None]  # steps done so far, a few figures to show
@@ -73,6 +75,8 @@ class Reporter:
         """Whatever fails in here stops all stages, in whichever thread, at their next report."""
         try:
             yield
+        except Preempted:  # the others are asked to end too, and save what they have first
+            raise
         except BaseException:
             self._stop.set()
             raise

@@ -1,30 +1,32 @@
-"""What a run leaves behind: one folder, and how long each stage took."""
+"""What a run leaves behind: one folder for people and programs."""
 
 import json
 import os
-import resource
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.config_docs import config_yaml
-from unio4_lib.errors import NO_SPACE, InputError
-from unio4_lib.nets.files import save_policy
-from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.stages.method import STAGES, Task
+from unio4_lib.errors import NO_SPACE, InputError, Preempted
+from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.improve import DECISIONS_FILE
+from unio4_lib.stages.report import SUMMARY_FILE
+from unio4_lib.stages.runner import LOG_FILE
+from unio4_lib.stages.stored import POLICY
 
-POLICIES, FAILED = "policies", "failed.txt"
+POLICIES, REFERENCES, FAILED = "policies", "artifacts", "failed.txt"
 
 
 class RunFolder:
     """The folder of one run; what is written appears whole or not at all."""
 
     def __init__(self, output: Path, config: RunConfig) -> None:
+        self.logs: dict[str, Any] = {}
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         digest = config_digest(config)[:8]
         self.run_id = f"{stamp}-{digest}"
@@ -50,14 +52,44 @@ class RunFolder:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def policy(self, name: str, policy: GaussianPolicy, task: Task, **facts: Any) -> None:
-        temporary = self.path / f".{name}.new"
+    def keep(self, kind: str, ref: ArtifactRef, context: StageContext) -> None:
+        """Remember an artifact, and copy what people want at hand: a policy, the gate's decisions, curves."""
+        (self.path / REFERENCES).mkdir(exist_ok=True)
+        ref.save(self.path / REFERENCES / f"{kind}.json")
+        if kind in ("dataset", "report"):  # the first has nothing of the kind; the second comes at the end
+            return
+        folder = context.hold(ref)
+        self.logs[STAGE_OF_KIND[kind]] = json.loads((folder / LOG_FILE).read_bytes())
+        if (folder / POLICY).is_dir():
+            self._copy(folder / POLICY, f"{POLICIES}/{kind}")
+        if (folder / DECISIONS_FILE).exists():
+            self._copy(folder / DECISIONS_FILE, DECISIONS_FILE)
+
+    def result(self, report: Path) -> dict[str, Any]:
+        """Copy the report and the curves of all stages; returns the summary of the computation."""
+        for path in report.iterdir():
+            if path.suffix == ".html":
+                self._copy(path, path.name)
+        logs = {name: self.logs[name] for name in STAGE_NAMES if name in self.logs}
+        self.write("metrics.json", json.dumps(logs))
+        summary: dict[str, Any] = json.loads((report / SUMMARY_FILE).read_bytes())
+        return summary
+
+    def _copy(self, source: Path, name: str) -> None:
+        target = self.path / name
+        temporary = self.path / f".{target.name}.new"
         try:
-            save_policy(policy, temporary, env_id=task.env_id, env_kwargs=task.env_kwargs, **facts)
-            (self.path / POLICIES).mkdir(exist_ok=True)
-            temporary.rename(self.path / POLICIES / name)
+            if source.is_dir():
+                shutil.copytree(source, temporary)
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+            else:
+                shutil.copyfile(source, temporary)
+            temporary.replace(target)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            temporary.unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary and let ``latest`` point here."""
@@ -77,29 +109,7 @@ class RunFolder:
         if isinstance(error, InputError | OSError) and not (self.path / POLICIES).exists():
             shutil.rmtree(self.path, ignore_errors=True)
             return
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        stopped = isinstance(error, KeyboardInterrupt | Preempted)
+        reason = "interrupted" if stopped else f"{type(error).__name__}: {error}"
         with suppress(OSError):  # the error itself is on its way and says more
             self.write(FAILED, f"{reason}\nfinished stages: {', '.join(finished) or 'none'}\n")
-
-
-class Timer:
-    """Seconds and peak memory of each stage."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, dict[str, Any]] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.stages[name] = {
-            "seconds": round(time.perf_counter() - began, 2),
-            "reused": False,
-            "resumed": False,
-            "peak_memory_bytes": peak,
-        }
-
-    def in_order(self) -> dict[str, dict[str, Any]]:
-        """Stages in the order of the method, whichever ended first."""
-        return {name: self.stages[name] for name in STAGES if name in self.stages}

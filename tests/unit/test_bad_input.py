@@ -27,9 +27,9 @@ from broken_inputs import (
 )
 from tiny_runs import call, run_arguments
 
-from unio4_lib import run_folder
 from unio4_lib.nets.files import load_policy, save_policy
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.stages import stored
 
 SETTINGS = {
     "unknown key": ("improve__stps", 3, ["unknown key improve.stps", "did you mean improve.steps?"]),
@@ -160,11 +160,11 @@ def test_full_disk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 def test_full_disk_in_native_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     def full(policy: object, folder: Path, **_: object) -> None:
-        folder.mkdir()
+        folder.mkdir(parents=True)
         (folder / "policy.safetensors").write_text("half")
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(run_folder, "save_policy", full)
+    monkeypatch.setattr(stored, "save_policy", full)
     refused(
         capsys, [*run_arguments(saved(tmp_path), tmp_path / "runs"), "--quiet"], "no space left on the disk"
     )
@@ -173,12 +173,15 @@ def test_full_disk_in_native_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def whole_or_nothing(output: Path, *, has_policies: bool) -> None:
     """Policies that were saved stay and can be read, in a folder that says that it failed."""
-    folders = list(output.iterdir())
+    folders = [path for path in output.iterdir() if path.name != "artifacts"]
     for path in folders:
         assert path.name != "latest"
-        assert {inner.name for inner in path.iterdir()} <= {"config.yaml", "failed.txt", "policies"} | (
-            {"metrics.json", "decisions.json"} if has_policies else set()
-        )
+        assert {inner.name for inner in path.iterdir()} <= {
+            "config.yaml",
+            "failed.txt",
+            "policies",
+            "artifacts",
+        } | ({"metrics.json", "decisions.json"} if has_policies else set())
         assert "o space left" in (path / "failed.txt").read_text()
         for policy in (path / "policies").glob("*"):
             load_policy(policy)

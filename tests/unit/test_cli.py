@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from unio4_lib import __version__, cli
+from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.config import RunConfig
-from unio4_lib.errors import InputError
+from unio4_lib.errors import InputError, Preempted
 
 SLOWEST_HELP_SECONDS = 0.6
 HOPPER = "minari:mujoco/hopper/medium-v0"
@@ -44,22 +45,23 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 @pytest.fixture
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """``unio4_lib.run`` that records its call; an exception under "raise" is raised."""
+    """``run`` and ``evaluate_policy`` that record their calls; an exception under "raise" is raised."""
     seen: dict[str, Any] = {}
 
-    def run(config: RunConfig, output: Path, console: object) -> dict[str, Any]:
-        seen.update(config=config, output=output, console=console)
+    def run(config: RunConfig, output: Path, console: object, **options: Any) -> dict[str, Any]:
+        seen.update(options, config=config, output=output, console=console)
         if "raise" in seen:
             raise seen["raise"]
         return SUMMARY
 
-    def evaluate_policy(folder: Path, **options: Any) -> dict[str, Any]:
-        seen.update(folder=folder, **options)
+    def evaluate_policy(place: str, **options: Any) -> dict[str, Any]:
+        seen.update(place=place, **options)
         return SCORE
 
-    module = ModuleType("unio4_lib.run")
-    vars(module).update(run=run, evaluate_policy=evaluate_policy)
-    monkeypatch.setitem(sys.modules, "unio4_lib.run", module)
+    for name, function in (("unio4_lib.run", run), ("unio4_lib.score_policy", evaluate_policy)):
+        module = ModuleType(name)
+        setattr(module, function.__name__, function)
+        monkeypatch.setitem(sys.modules, name, module)
     return seen
 
 
@@ -128,6 +130,10 @@ def test_run_hands_over_the_settings(fake_run: dict[str, Any], capsys: pytest.Ca
     assert (config.improve.steps, config.improve.clip) == (300, 0.1)
     assert fake_run["output"] == Path("elsewhere")
     assert fake_run["console"].stderr
+    assert (fake_run["artifact_root"], fake_run["reuse"], fake_run["cache"]) == (None, True, None)
+    more = ("--artifact-root", "s3://b/p", "--no-reuse", "--cache", "c")
+    assert call(capsys, "run", "--dataset", HOPPER, "--json", *more)[0] == 0
+    assert (fake_run["artifact_root"], fake_run["reuse"], fake_run["cache"]) == ("s3://b/p", False, Path("c"))
 
 
 def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +177,8 @@ def test_paper_preset_says_that_the_task_is_unknown(
         (ValueError(), 1, "error: ValueError: no message (UNIO4_DEBUG=1 or --debug shows where)"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
         (SystemExit(75), 75, ""),
+        (Preempted("asked to end"), 75, "error: asked to end"),
+        (StoreUnavailable("s3://b: not now"), 75, "error: s3://b: not now"),
     ],
 )
 def test_what_happens_when_a_run_fails(
@@ -201,7 +209,7 @@ def test_traceback_on_demand(
 def test_evaluate(fake_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call(capsys, "evaluate", str(tmp_path), "--episodes", "9", "--sampled", "--json")
     assert (code, json.loads(out)) == (0, SCORE)
-    assert fake_run["folder"] == tmp_path
+    assert fake_run["place"] == str(tmp_path)
     assert (fake_run["episodes"], fake_run["sampled"], fake_run["seed"]) == (9, True, 1_000_003)
     _, out, _ = call(capsys, "evaluate", str(tmp_path))
     assert "1200.4" in out

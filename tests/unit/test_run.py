@@ -25,7 +25,7 @@ from unio4_lib.stages import method
 
 STAGES = [
     *("prepare-dataset", "clone-behavior", "fit-critics", "fit-dynamics", "improve-policy"),
-    *("finetune-online", "evaluate"),
+    *("finetune-online", "report"),
 ]
 # What says when and where a run was, not what it found.
 CIRCUMSTANCES = ("run_id", "stages")
@@ -91,7 +91,7 @@ def test_json_is_all_that_is_printed_and_stands_in_the_folder(
 
 
 def test_a_run_leaves_exactly_this_behind(summary: dict[str, Any], output: Path, folder: Path) -> None:
-    assert {path.name for path in output.iterdir()} == {"latest", summary["run_id"]}
+    assert {path.name for path in output.iterdir()} == {"artifacts", "latest", summary["run_id"]}
     assert folder.is_symlink()
     assert folder.resolve() == (output / summary["run_id"]).resolve()
     policies = [
@@ -99,7 +99,10 @@ def test_a_run_leaves_exactly_this_behind(summary: dict[str, Any], output: Path,
         for name in ("behavior", "offline", "online")
         for end in ("json", "safetensors")
     ]
-    assert files_under(folder) == {"config.yaml", "summary.json", "metrics.json", "decisions.json", *policies}
+    kinds = ("dataset", "behavior", "critics", "dynamics", "offline", "online", "report")
+    references = [f"artifacts/{kind}.json" for kind in kinds]
+    always = {"config.yaml", "summary.json", "metrics.json", "decisions.json"}
+    assert files_under(folder) == {*always, *policies, *references}
 
 
 def test_the_summary_says_all_that_was_agreed(summary: dict[str, Any], dataset: str) -> None:
@@ -148,7 +151,7 @@ def test_the_same_config_gives_the_same_bits(
 
 def without_seconds(folder: Path) -> dict[str, Any]:
     logs = json.loads((folder / "metrics.json").read_text())
-    assert set(logs) == {"clone-behavior", "fit-critics", "fit-dynamics", "improve-policy"}
+    assert set(logs) == set(STAGES[1:-1])
     return {stage: [(entry["step"], entry["values"]) for entry in log] for stage, log in logs.items()}
 
 

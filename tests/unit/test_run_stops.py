@@ -24,6 +24,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved(tmp_path_factory.mktemp("dataset"))
 
 
+def only_run(output: Path) -> Path:
+    """The folder of the one run below ``output``."""
+    (folder,) = (
+        path for path in output.iterdir() if (path / "config.yaml").exists() and not path.is_symlink()
+    )
+    return folder
+
+
 def fail(*_: object, **__: object) -> None:
     raise RuntimeError("boom")
 
@@ -55,8 +63,8 @@ def test_a_failure_in_one_branch_stops_the_other(
     assert err == "error: RuntimeError: boom (UNIO4_DEBUG=1 or --debug shows where)\n"
     assert threading.active_count() <= threads
     assert (tmp_path / "latest").resolve() == earlier
-    (folder,) = set(tmp_path.iterdir()) - {earlier, tmp_path / "latest"}
-    assert files_under(folder) == {"config.yaml", "failed.txt"}
+    folder = only_run(tmp_path)
+    assert files_under(folder) >= {"config.yaml", "failed.txt", "artifacts/dataset.json"}
     assert (folder / "failed.txt").read_text().startswith("RuntimeError: boom\nfinished stages: prepare-")
 
 
@@ -65,7 +73,7 @@ def test_what_was_reached_before_a_failure_can_be_used(
 ) -> None:
     monkeypatch.setattr(method, "finetune_online", fail)
     assert call(capsys, *run_arguments(dataset, tmp_path), "--quiet")[0] == 1
-    (folder,) = tmp_path.iterdir()
+    folder = only_run(tmp_path)
     assert {path.name for path in (folder / "policies").iterdir()} == {"behavior", "offline"}
     assert "improve-policy" in (folder / "failed.txt").read_text().splitlines()[1]
     code, out, _ = call(capsys, "evaluate", str(folder), "--episodes", "2", "--json", "--quiet")
@@ -93,5 +101,5 @@ def test_an_interrupt_ends_both_branches(dataset: str, tmp_path: Path) -> None:
             process.kill()
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "error: interrupted"
-    (folder,) = tmp_path.iterdir()
+    folder = only_run(tmp_path)
     assert (folder / "failed.txt").read_text() == "interrupted\nfinished stages: prepare-dataset\n"

@@ -96,6 +96,12 @@ class S3Store:
         """Whether the artifact was published; its files are not read."""
         return self.bucket.read(f"{self._prefix(digest)}{MANIFEST_FILE}") is not None
 
+    def stands(self, ref: ArtifactRef | str) -> Manifest:
+        """Check an artifact as far as that moves none of its bytes: manifest, names and sizes."""
+        manifest = self.manifest(ref)
+        self._check_listing(manifest)
+        return manifest
+
     def verify(self, ref: ArtifactRef | str) -> Manifest:
         """Read every byte of an artifact and compare."""
         with tempfile.TemporaryDirectory(prefix="unio4-verify-") as folder:

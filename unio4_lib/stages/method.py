@@ -1,17 +1,15 @@
 """The stages of Uni-O4: each takes what earlier ones made and gives one thing back.
 
-They know nothing of files; ``run`` strings them together in one process.
+They know nothing of files; the modules beside this one bring them what they need from artifacts.
 """
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
 from unio4_lib.config import RunConfig
-from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
 from unio4_lib.evaluation import EpisodeStats, evaluate
 from unio4_lib.nets.policy import GaussianPolicy
@@ -25,23 +23,14 @@ from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.online.finetune import FineTuning
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.progress import Reporter
-from unio4_lib.sim import make_sim
-from unio4_lib.sim.base import BatchSim
 from unio4_lib.sim.terminations import known_termination
-from unio4_lib.training.loop import LogEntry, Trainer, run_loop
+from unio4_lib.stages.task import Task
+from unio4_lib.training.journal import Journal
+from unio4_lib.training.loop import LogEntry, Metrics, Trainer, run_loop, to_numbers
 
 # Every stage draws from a stream of its own: changing one leaves the others' numbers alone.
 SEED_STRIDE = 1_000_000
 SEED_RANGE = 2**62  # generators of torch take 64 bits
-STAGES = (
-    "prepare-dataset",
-    "clone-behavior",
-    "fit-critics",
-    "fit-dynamics",
-    "improve-policy",
-    "finetune-online",
-    "evaluate",
-)
 STREAMS = {
     "clone-behavior": 1,
     "fit-critics": 2,
@@ -63,21 +52,6 @@ def stage_seed(config: RunConfig, stage: str) -> int:
     return (config.seed * SEED_STRIDE + STREAMS[stage] * 10_000) % SEED_RANGE
 
 
-@dataclass(frozen=True)
-class Task:
-    """The environment behind a dataset."""
-
-    env_id: str
-    env_kwargs: dict[str, Any]
-
-    @classmethod
-    def of(cls, transitions: Transitions) -> "Task":
-        return cls(transitions.info.env_id, dict(transitions.info.env_kwargs))
-
-    def sim(self, num_envs: int) -> BatchSim:
-        return make_sim(self.env_id, num_envs, env_kwargs=self.env_kwargs)
-
-
 def score(
     task: Task, policy: GaussianPolicy, episodes: int, seed: int, *, member: int = 0, sampled: bool = False
 ) -> EpisodeStats:
@@ -94,12 +68,31 @@ def score(
     return evaluate(act, task.sim, episodes, seed)
 
 
-def _train(trainer: Trainer, steps: int, every: int, name: str, reporter: Reporter) -> list[LogEntry]:
+def _train(
+    trainer: Trainer, steps: int, every: int, name: str, reporter: Reporter, journal: Journal | None
+) -> list[LogEntry]:
+    """Train to the end, from the beginning or from where the journal says."""
+    journal = journal or Journal()
     entries: list[LogEntry] = []
-    figures = ""
+    start, figures = 0, ""
+    if journal.resumed is not None:
+        trainer.load_state_dict(journal.resumed["trainer"])
+        start = journal.resumed["step"]
+        entries = [LogEntry(**entry) for entry in journal.resumed["log"]]
+
+    def keep(step: int) -> None:
+        journal.offer(
+            lambda: {
+                "trainer": trainer.state_dict(),
+                "step": step,
+                "log": [asdict(entry) for entry in entries],
+            }
+        )
+
     with reporter.stage(name, steps) as update:
-        for entry in run_loop(trainer, steps, name=name, evaluate_every=every):
+        for entry in run_loop(trainer, steps, name=name, evaluate_every=every, start=start, checkpoint=keep):
             entries.append(entry)
+            journal.entry(entry.step, entry.values)
             figures = _figures(entry, SHOWN[name]) or figures  # of the last entry that had them
             update(entry.step, figures)
     return entries
@@ -118,31 +111,37 @@ def _figures(entry: LogEntry, shown: dict[str, str]) -> str:
 
 
 def clone_behavior(
-    data: OfflineData, config: RunConfig, reporter: Reporter
+    data: OfflineData, config: RunConfig, reporter: Reporter, journal: Journal | None = None
 ) -> tuple[GaussianPolicy, list[LogEntry]]:
     """E behavior policies."""
     settings = config.behavior
     trainer = BehaviorTrainer(data, settings, seed=stage_seed(config, "clone-behavior"))
-    log = _train(trainer, settings.steps, settings.evaluate_every, "clone-behavior", reporter)
+    log = _train(
+        trainer, settings.steps, settings.evaluate_every, "clone-behavior", reporter, journal or Journal()
+    )
     return trainer.result(), log
 
 
-def fit_critics(data: OfflineData, config: RunConfig, reporter: Reporter) -> tuple[Critics, list[LogEntry]]:
+def fit_critics(
+    data: OfflineData, config: RunConfig, reporter: Reporter, journal: Journal | None = None
+) -> tuple[Critics, list[LogEntry]]:
     """Q and V."""
     trainer = CriticTrainer(data, config.critics, seed=stage_seed(config, "fit-critics"))
     every = max(1, config.critics.steps // 20)
-    log = _train(trainer, config.critics.steps, every, "fit-critics", reporter)
+    log = _train(trainer, config.critics.steps, every, "fit-critics", reporter, journal)
     return trainer.result(), log
 
 
 def fit_dynamics(
-    data: OfflineData, task: Task, config: RunConfig, reporter: Reporter
+    data: OfflineData, task: Task, config: RunConfig, reporter: Reporter, journal: Journal | None = None
 ) -> tuple[DynamicsModel, list[LogEntry]]:
     """The elite transition models."""
     settings = config.dynamics
     seed = stage_seed(config, "fit-dynamics")
     trainer = DynamicsTrainer(data, settings, seed=seed, termination=known_termination(task.env_id))
-    log = _train(trainer, settings.steps, settings.evaluate_every, "fit-dynamics", reporter)
+    log = _train(
+        trainer, settings.steps, settings.evaluate_every, "fit-dynamics", reporter, journal or Journal()
+    )
     return trainer.result(), log
 
 
@@ -166,11 +165,14 @@ def improve_policy(
     reporter: Reporter,
     *,
     time_limit: int | None,
+    journal: Journal | None = None,
 ) -> Improvement:
     """Better policies, every replacement through the gate."""
     trainer = improve_trainer(data, behavior, critics, model, config, time_limit=time_limit)
     settings = config.improve
-    log = _train(trainer, settings.steps, settings.evaluate_every, "improve-policy", reporter)
+    log = _train(
+        trainer, settings.steps, settings.evaluate_every, "improve-policy", reporter, journal or Journal()
+    )
     chosen, estimates = trainer.choose()
     return Improvement(trainer.accepted, chosen, estimates.tolist(), trainer.log, log)
 
@@ -201,6 +203,7 @@ class Curve:
     """Fine-tuning's evaluations: environment steps, mean return, standard error."""
 
     points: list[tuple[int, float, float]]
+    log: list[LogEntry]  # of every round of PPO, by environment steps
 
 
 def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
@@ -217,6 +220,7 @@ def finetune_online(
     reporter: Reporter,
     *,
     initial_value: ValueFunction | None = None,
+    journal: Journal | None = None,
 ) -> tuple[GaussianPolicy, Curve]:
     """The policy after online PPO, and its learning curve; the first point is the policy as it came.
 
@@ -225,22 +229,50 @@ def finetune_online(
     settings, seed = config.finetune, stage_seed(config, "finetune-online")
     tuned = policy.members([0]).requires_grad_(True)
     training = FineTuning(tuned, settings, task.sim, seed=seed, initial_value=initial_value)
-    points: list[tuple[int, float, float]] = []
     try:
-        with reporter.stage("finetune-online", settings.env_steps) as update:
-
-            def show(steps: int, _metrics: object) -> None:
-                last = f"return {points[-1][1]:.0f} ± {points[-1][2]:.0f}" if points else ""
-                update(min(steps, settings.env_steps), last)
-
-            def measure(current: GaussianPolicy) -> EpisodeStats:
-                return score(task, current, settings.evaluate_episodes, config.evaluate.seed + 1)
-
-            for point in training.run(measure, show):
-                points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
+        curve = _follow(training, task, config, reporter, journal or Journal())
     finally:
         training.close()
-    return training.ppo.policy.requires_grad_(False), Curve(points)
+    return training.ppo.policy.requires_grad_(False), curve
+
+
+def _follow(
+    training: FineTuning, task: Task, config: RunConfig, reporter: Reporter, journal: Journal
+) -> Curve:
+    """Run fine-tuning to its end, from the beginning or from where the journal says."""
+    settings = config.finetune
+    curve = Curve([], [])
+    if journal.resumed is not None:
+        training.load_state_dict(journal.resumed["training"])
+        curve.points.extend(journal.resumed["points"])
+        curve.log.extend(LogEntry(**entry) for entry in journal.resumed["log"])
+
+    def keep() -> None:
+        journal.offer(
+            lambda: {
+                "training": training.state_dict(),
+                "points": list(curve.points),
+                "log": [asdict(entry) for entry in curve.log],
+            }
+        )
+
+    with reporter.stage("finetune-online", settings.env_steps) as update:
+
+        def show(steps: int, metrics: Metrics) -> None:
+            last = f"return {curve.points[-1][1]:.0f} ± {curve.points[-1][2]:.0f}" if curve.points else ""
+            curve.log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
+            journal.entry(steps, curve.log[-1].values)
+            update(min(steps, settings.env_steps), last)
+            keep()
+
+        def measure(current: GaussianPolicy) -> EpisodeStats:
+            return score(task, current, settings.evaluate_episodes, config.evaluate.seed + 1)
+
+        for point in training.run(measure, show):
+            curve.points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
+            journal.entry(point.env_steps, {"return": curve.points[-1][1], "stderr": curve.points[-1][2]})
+            keep()
+    return curve
 
 
 def choose_device(config: RunConfig) -> torch.device:

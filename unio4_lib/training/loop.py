@@ -61,9 +61,12 @@ def run_loop(
     """Train and yield what there is to log; the caller decides what becomes of it.
 
     Metrics stay on the device between two entries, so that no step waits for it. ``checkpoint`` is
-    offered every logging moment with the number of steps done and decides itself whether it is time.
+    offered every step with the number of steps done, after what there was to log, and decides itself
+    whether it is time. With ``start`` a trainer goes on that has taken so many steps.
     """
     began = time.perf_counter()
+    if start > 0 and trainer.finished():
+        return
     for step in range(start + 1, steps + 1):
         metrics = trainer.step()
         due = step % evaluate_every == 0 or step == steps
@@ -73,8 +76,8 @@ def run_loop(
             values = to_numbers(metrics)
             _guard(name, step, values)
             yield LogEntry(step, time.perf_counter() - began, values)
-            if checkpoint is not None:
-                checkpoint(step)
+        if checkpoint is not None:
+            checkpoint(step)
         if due and trainer.finished():
             return
 

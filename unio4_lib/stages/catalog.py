@@ -1,0 +1,76 @@
+"""The stages: what each takes, what it makes, and which settings can change what it makes."""
+
+from dataclasses import dataclass
+
+from unio4_lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the method; ``module`` has a function ``compute(work)``."""
+
+    name: str
+    kind: str  # of the one artifact that comes out
+    inputs: tuple[str, ...]  # kinds
+    reads: tuple[str, ...]  # sections and keys of the config, all that may change the result
+    module: str
+
+
+# How OfflineData is built from the rows; clip_actions belongs to the rows themselves.
+DATA_KEYS = tuple(
+    f"prepare.{key}" for key in ("normalize_observations", "std_floor", "reward_scaling", "reward_scale")
+)
+SCORED = ("dataset", "behavior", "critics", "dynamics", "offline", "online")
+
+STAGES = (
+    Stage("prepare-dataset", "dataset", (), ("dataset", "prepare.clip_actions"), "prepare"),
+    Stage(
+        "clone-behavior",
+        "behavior",
+        ("dataset",),
+        ("seed", "device", *DATA_KEYS, "critics.discount", "behavior"),
+        "clone",
+    ),
+    Stage("fit-critics", "critics", ("dataset",), ("seed", "device", *DATA_KEYS, "critics"), "critics"),
+    Stage(
+        "fit-dynamics",
+        "dynamics",
+        ("dataset",),
+        ("seed", "device", *DATA_KEYS, "critics.discount", "dynamics"),
+        "dynamics",
+    ),
+    Stage(
+        "improve-policy",
+        "offline",
+        ("dataset", "behavior", "critics", "dynamics"),
+        ("seed", "device", *DATA_KEYS, "critics.discount", "improve"),
+        "improve",
+    ),
+    Stage(
+        "finetune-online",
+        "online",
+        ("dataset", "critics", "offline"),
+        ("seed", "device", *DATA_KEYS, "critics.discount", "finetune", "evaluate.seed"),
+        "finetune",
+    ),
+    Stage(
+        "report",
+        "report",
+        SCORED,
+        (
+            *("method", "dataset", "seed", "device"),
+            *("prepare", "behavior", "critics", "dynamics", "improve", "finetune", "evaluate"),
+        ),
+        "report",
+    ),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+STAGE_OF_KIND = {stage.kind: stage.name for stage in STAGES}
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of a name."""
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    raise InputError(f"stage {name}: no such stage; expected one of {', '.join(STAGE_NAMES)}")

@@ -1,0 +1,20 @@
+"""Transition models of the dataset."""
+
+from unio4_lib.online.threads import torch_threads
+from unio4_lib.stages import method
+from unio4_lib.stages.runner import StageWork
+from unio4_lib.stages.stored import data_of, transitions_of, write_dynamics
+from unio4_lib.stages.task import Task, check_holdout
+
+
+def compute(work: StageWork) -> None:
+    """Fit the models and keep the elite."""
+    transitions = transitions_of(work)
+    check_holdout(transitions, work.config)
+    task = Task.of(transitions)
+    with torch_threads(1):
+        model, log = method.fit_dynamics(
+            data_of(work), task, work.config, work.context.reporter, work.journal
+        )
+    write_dynamics(work, model, task)
+    work.finish([(entry.step, entry.values) for entry in log], {"elites": model.members})

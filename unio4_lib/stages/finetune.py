@@ -1,0 +1,31 @@
+"""The improved policy, trained on in its environment."""
+
+from unio4_lib.online.threads import torch_threads
+from unio4_lib.stages import method
+from unio4_lib.stages.runner import StageWork
+from unio4_lib.stages.stored import data_of, read_critics, read_policy, transitions_of, write_policy
+from unio4_lib.stages.task import Task
+
+CURVE_FILE = "curve.json"
+
+
+def compute(work: StageWork) -> None:
+    """Online PPO from the offline policy."""
+    task = Task.of(transitions_of(work))
+    with torch_threads(1):
+        value = None
+        if work.config.finetune.critic == "offline":
+            value = method.offline_value(data_of(work), read_critics(work))
+        policy, curve = method.finetune_online(
+            read_policy(work, "offline"),
+            task,
+            work.config,
+            work.context.reporter,
+            initial_value=value,
+            journal=work.journal,
+        )
+    write_policy(work, policy, task)
+    work.write(CURVE_FILE, curve.points)
+    env_steps, mean, _ = curve.points[-1]
+    work.metrics.update({"env_steps": float(env_steps), "last_return": mean})
+    work.finish([(entry.step, entry.values) for entry in curve.log], {"env_steps": env_steps})

@@ -1,0 +1,61 @@
+"""From a source to checked rows in the one form that all later stages read."""
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+from unio4_lib.data.transitions import Transitions
+from unio4_lib.progress import Reporter, Update
+from unio4_lib.stages.runner import StageWork
+from unio4_lib.stages.task import check_dataset
+
+TRANSITIONS = "transitions"  # the folder of the rows
+
+
+def compute(work: StageWork) -> None:
+    """Load, check against the environment, and write."""
+    transitions = _load(work)
+    check_dataset(transitions, work.config, work.context.reporter)
+    transitions.save(work.folder / TRANSITIONS)
+    facts = dataset_facts(work.config.dataset, transitions)
+    work.metrics.update({name: float(facts[name]) for name in ("transitions", "episodes", "mean_return")})
+    work.finish([], facts)
+
+
+def dataset_facts(source: str, transitions: Transitions) -> dict[str, Any]:
+    """What the summary says about the dataset."""
+    mean = float(transitions.episode_returns().mean())
+    return {
+        "id": source,
+        "env_id": transitions.info.env_id,
+        "transitions": transitions.num_transitions,
+        "episodes": transitions.num_episodes,
+        "mean_return": mean,
+        "normalized": transitions.info.normalized(mean),
+    }
+
+
+def _load(work: StageWork) -> Transitions:
+    """The dataset; where it has to be collected first, that shows its progress."""
+    from unio4_lib.data.sources import load_transitions
+
+    reporter: Reporter = work.context.reporter
+
+    def show(phase: str, done: int, total: int, mean_return: float) -> None:
+        work.context.preemption.check()
+        if phase not in updates:
+            updates[phase] = stack.enter_context(reporter.stage(f"collect: {phase}", total))
+        # Before the first episodes end there is no return yet.
+        updates[phase](min(done, total), f"return {mean_return:.0f}" if math.isfinite(mean_return) else "")
+
+    updates: dict[str, Update] = {}
+    config = work.config
+    with ExitStack() as stack:
+        transitions = load_transitions(
+            config.dataset, clip_actions=config.prepare.clip_actions, progress=show
+        )
+    reporter.say(
+        f"dataset: {transitions.num_transitions:,} transitions in {transitions.num_episodes:,} episodes of "
+        f"{transitions.info.env_id}"
+    )
+    return transitions

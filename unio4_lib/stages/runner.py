@@ -1,0 +1,240 @@
+"""One stage from its inputs to its artifact: reused, resumed or computed."""
+
+import json
+import resource
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unio4_lib.artifacts.integrity import read_manifest
+from unio4_lib.artifacts.manifest import Manifest
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.config import RunConfig
+from unio4_lib.errors import InputError
+from unio4_lib.stages.catalog import STAGE_OF_KIND, Stage, find_stage
+from unio4_lib.stages.context import StageContext, StageTracker
+from unio4_lib.stages.fingerprint import (
+    CHECKPOINTS,
+    IndexEntry,
+    digest_of,
+    fingerprint,
+    read_entry,
+    stage_settings,
+    write_entry,
+)
+from unio4_lib.stages.source import source_digest
+from unio4_lib.training.journal import Journal
+
+if TYPE_CHECKING:
+    from unio4_lib.training.checkpoint import Checkpointer
+
+LOG_FILE, FACTS_FILE = "log.json", "facts.json"
+SECONDS, PEAK_MEMORY = "seconds", "peak_memory_bytes"  # metrics of every manifest
+FLUSH_SECONDS = 20.0  # for the last checkpoint's upload: less than what a cluster waits before it kills
+
+
+class DamagedInput(InputError):  # noqa: N818 - reads as a statement of what happened
+    """An artifact that a stage needs is missing or not what was published."""
+
+    def __init__(self, kind: str, error: InputError) -> None:
+        super().__init__(str(error))
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What became of a stage. ``seconds`` is what it took now; ``metrics`` are worth showing."""
+
+    ref: ArtifactRef
+    seconds: float
+    reused: bool
+    resumed: bool
+    peak_memory_bytes: int
+    metrics: dict[str, float]
+
+
+@dataclass
+class StageWork:
+    """What a stage has in hand while it computes: its inputs, and the folder that becomes its artifact."""
+
+    stage: Stage
+    config: RunConfig
+    refs: Mapping[str, ArtifactRef]
+    folder: Path
+    context: StageContext
+    tracker: StageTracker
+    journal: Journal
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def input(self, kind: str) -> Path:
+        """The verified folder of an input."""
+        try:
+            return self.context.hold(self.refs[kind])
+        except StoreUnavailable:
+            raise
+        except InputError as error:
+            raise DamagedInput(kind, error) from error
+
+    def manifest(self, kind: str) -> Manifest:
+        """What is known about an input."""
+        return read_manifest(self.input(kind), self.refs[kind].digest)
+
+    def read(self, kind: str, name: str) -> Any:
+        """A JSON file of an input."""
+        return json.loads((self.input(kind) / name).read_bytes())
+
+    def write(self, name: str, values: Any) -> None:
+        """A JSON file of the artifact."""
+        (self.folder / name).write_text(json.dumps(values, indent=1) + "\n")
+
+    def finish(self, log: list[tuple[int, dict[str, float]]], facts: dict[str, Any]) -> None:
+        """What every artifact holds: the training curves, and what is worth showing in the report."""
+        self.write(LOG_FILE, [{"step": step, "values": values} for step, values in log])
+        self.write(FACTS_FILE, facts)
+
+
+def run_stage(
+    name: str, config: RunConfig, inputs: Mapping[str, ArtifactRef], context: StageContext
+) -> StageOutcome:
+    """The artifact of a stage: found if it was made before, else computed and published."""
+    stage = find_stage(name)
+    refs = _checked(stage, inputs)
+    context.preemption.check()
+    began = time.perf_counter()
+    key = fingerprint(stage, config, refs)
+    source = source_digest(config.dataset) if not stage.inputs else None
+    with context.tracker.stage(name, key) as tracker:
+        outcome = _reused(stage, key, source, context, began) if context.reuse else None
+        if outcome is None:
+            outcome = _Computation(stage, config, refs, context, tracker, key, source).run(began)
+        return outcome
+
+
+def _checked(stage: Stage, inputs: Mapping[str, ArtifactRef]) -> dict[str, ArtifactRef]:
+    """Exactly the inputs of the stage, in its order."""
+    for kind in inputs:
+        if kind not in stage.inputs:
+            wanted = ", ".join(stage.inputs) or "none"
+            raise InputError(f"stage {stage.name}: input {kind} is not one of its inputs; expected {wanted}")
+    for kind in stage.inputs:
+        if kind not in inputs:
+            raise InputError(
+                f"stage {stage.name}: no input {kind}; expected the reference that {STAGE_OF_KIND[kind]} made"
+            )
+        if inputs[kind].kind != kind:
+            raise InputError(f"stage {stage.name}: input {kind} is an artifact of kind {inputs[kind].kind}")
+    return {kind: inputs[kind] for kind in stage.inputs}
+
+
+def _reused(
+    stage: Stage, key: str, source: str | None, context: StageContext, began: float
+) -> StageOutcome | None:
+    """What was made before, if it is still whole; what is not is said in one line and made again."""
+    try:
+        entry = read_entry(context.store, key)
+        if entry is None:
+            return None
+        if source is not None and entry.source != source:
+            context.reporter.say(f"{stage.name}: the dataset has changed since it was prepared: again")
+            return None
+        manifest = context.store.stands(entry.ref)
+    except StoreUnavailable:
+        raise
+    except InputError as error:
+        context.reporter.say(f"{stage.name}: cannot be reused, is computed again: {error}")
+        return None
+    context.reporter.say(f"{stage.name}: reused {entry.ref.digest[:16]} of {manifest.created}")
+    metrics = dict(manifest.metrics)
+    metrics.pop(SECONDS, None)
+    peak = int(metrics.pop(PEAK_MEMORY, 0))
+    return StageOutcome(entry.ref, time.perf_counter() - began, True, False, peak, metrics)
+
+
+class _Computation:
+    """One stage that has to be computed, from its last checkpoint if there is one."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: RunConfig,
+        refs: dict[str, ArtifactRef],
+        context: StageContext,
+        tracker: StageTracker,
+        key: str,
+        source: str | None,
+    ) -> None:
+        self.stage, self.config, self.refs, self.context = stage, config, refs, context
+        self.tracker, self.key, self.source = tracker, key, source
+
+    def run(self, began: float) -> StageOutcome:
+        work_folder = self.context.work / self.key
+        folder = work_folder / f"artifact-{uuid.uuid4().hex[:8]}"
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder.parent}: cannot be written ({error.strerror}); choose another --cache"
+            ) from error
+        checkpoints = self._checkpointer(work_folder)
+        try:
+            journal = self._journal(checkpoints)
+            work = StageWork(self.stage, self.config, self.refs, folder, self.context, self.tracker, journal)
+            import_module(f"unio4_lib.stages.{self.stage.module}").compute(work)
+            outcome = self._publish(work, began)
+            self._clean_up(checkpoints)
+            return outcome
+        finally:
+            checkpoints.close(FLUSH_SECONDS)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _checkpointer(self, folder: Path) -> "Checkpointer":
+        from unio4_lib.training.checkpoint import Checkpointer
+
+        store, key = self.context.store, f"{CHECKPOINTS}/{self.key}"
+        return Checkpointer(self.config.checkpoint_seconds, folder, store, key)
+
+    def _journal(self, checkpoints: "Checkpointer") -> Journal:
+        """Where the training begins; a checkpoint that cannot be read is said in one line."""
+        resumed = None
+        if self.context.reuse:
+            try:
+                resumed = checkpoints.load()
+            except StoreUnavailable:
+                raise
+            except InputError as error:
+                self.context.reporter.say(f"{self.stage.name}: begins anew, no checkpoint is whole: {error}")
+        if resumed is not None:
+            self.context.reporter.say(f"{self.stage.name}: resumed from its last checkpoint")
+        return Journal(checkpoints, resumed, self._track, self.context.preemption)
+
+    def _track(self, step: int, values: dict[str, float]) -> None:
+        self.tracker.log_metrics(values, step)
+
+    def _publish(self, work: StageWork, began: float) -> StageOutcome:
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        manifest = Manifest.of_folder(
+            work.folder,
+            kind=self.stage.kind,
+            stage=self.stage.name,
+            config_digest=digest_of(stage_settings(self.stage, self.config)),
+            inputs={kind: ref.digest for kind, ref in self.refs.items()},
+            metrics={**work.metrics, SECONDS: round(seconds, 2), PEAK_MEMORY: peak},
+        )
+        ref = self.context.store.publish(work.folder, manifest)
+        write_entry(self.context.store, self.key, IndexEntry(ref=ref, source=self.source))
+        resumed = work.journal.resumed is not None
+        return StageOutcome(ref, time.perf_counter() - began, False, resumed, peak, work.metrics)
+
+    def _clean_up(self, checkpoints: "Checkpointer") -> None:
+        """The checkpoints have done their duty; what cannot be removed now is left to the collection."""
+        try:
+            checkpoints.discard()
+        except InputError as error:
+            self.context.reporter.say(f"{self.stage.name}: old checkpoints stay for now: {error}")

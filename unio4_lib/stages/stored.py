@@ -1,0 +1,118 @@
+"""Networks in artifacts: a policy, the critics, the transition models, and the data that all of them need."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from unio4_lib.config import CriticsConfig
+from unio4_lib.data.transitions import Transitions
+from unio4_lib.errors import InputError
+from unio4_lib.nets.files import load_policy, save_policy
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.offline.critics import Critics
+from unio4_lib.offline.data import OfflineData
+from unio4_lib.offline.dynamics import DynamicsModel
+from unio4_lib.sim.terminations import known_termination
+from unio4_lib.stages.fingerprint import digest_of
+from unio4_lib.stages.method import choose_device
+from unio4_lib.stages.prepare import TRANSITIONS
+from unio4_lib.stages.runner import StageWork
+from unio4_lib.stages.task import Task
+
+Module = TypeVar("Module", bound=nn.Module)
+
+POLICY, CANDIDATES = "policy", "candidates"  # folders
+CRITICS, DYNAMICS = "critics", "dynamics"  # names of a safetensors and a JSON file
+
+
+def transitions_of(work: StageWork) -> Transitions:
+    """The prepared rows, mapped from the disk."""
+    folder = work.input("dataset") / TRANSITIONS
+    return work.context.once(f"rows {folder}", lambda: Transitions.load(folder))
+
+
+def data_of(work: StageWork) -> OfflineData:
+    """The training data on the device; built once for all stages of a process that want the same."""
+    settings, discount = work.config.prepare, work.config.critics.discount
+    device = choose_device(work.config)
+    digest = work.refs["dataset"].digest
+    key = digest_of([digest, settings.model_dump(mode="json"), discount, str(device)])
+    try:
+        return work.context.once(
+            key, lambda: OfflineData.build(transitions_of(work), settings, discount=discount, device=device)
+        )
+    except InputError as error:
+        raise InputError(f"dataset {work.config.dataset}: {error}") from error
+
+
+def write_policy(
+    work: StageWork, policy: GaussianPolicy, task: Task, name: str = POLICY, **facts: Any
+) -> None:
+    """A policy as ``unio4 evaluate`` reads it."""
+    save_policy(policy, work.folder / name, env_id=task.env_id, env_kwargs=task.env_kwargs, **facts)
+
+
+def read_policy(work: StageWork, kind: str) -> GaussianPolicy:
+    """The policy of an input, on the device."""
+    return load_policy(work.input(kind) / POLICY)[0].to(choose_device(work.config))
+
+
+def write_critics(work: StageWork, critics: Critics, observation_dim: int, action_dim: int) -> None:
+    """Q, its slow copy and V with the settings that shape them."""
+    shape = {
+        "observation_dim": observation_dim,
+        "action_dim": action_dim,
+        "config": work.config.critics.model_dump(mode="json"),
+    }
+    _write(work, CRITICS, critics, shape)
+
+
+def read_critics(work: StageWork) -> Critics:
+    """The critics of an input, frozen, on the device."""
+
+    def build(shape: dict[str, Any]) -> Critics:
+        config = CriticsConfig.model_validate(shape["config"])
+        return Critics(shape["observation_dim"], shape["action_dim"], config, generator=torch.Generator())
+
+    return _read(work, CRITICS, build)
+
+
+def write_dynamics(work: StageWork, model: DynamicsModel, task: Task) -> None:
+    """The elite models; the rule of termination is found again by the environment's name."""
+    shape = {
+        "members": model.members,
+        "observation_dim": model.observation_dim,
+        "action_dim": model.action_dim,
+        "hidden": list(model.hidden),
+        "env_id": task.env_id,
+    }
+    _write(work, DYNAMICS, model, shape)
+
+
+def read_dynamics(work: StageWork) -> DynamicsModel:
+    """The models of an input, frozen, on the device."""
+
+    def build(shape: dict[str, Any]) -> DynamicsModel:
+        env_id = shape.pop("env_id")
+        hidden = tuple(shape.pop("hidden"))
+        return DynamicsModel(**shape, hidden=hidden, termination=known_termination(env_id))
+
+    return _read(work, DYNAMICS, build)
+
+
+def _write(work: StageWork, name: str, module: nn.Module, shape: dict[str, Any]) -> None:
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    save_file(tensors, work.folder / f"{name}.safetensors")
+    (work.folder / f"{name}.json").write_text(json.dumps(shape, indent=1) + "\n")
+
+
+def _read(work: StageWork, name: str, build: Callable[[dict[str, Any]], Module]) -> Module:
+    folder: Path = work.input(name)
+    module = build(json.loads((folder / f"{name}.json").read_bytes()))
+    module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    return module.to(choose_device(work.config)).requires_grad_(False)
