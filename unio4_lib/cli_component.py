@@ -1,0 +1,173 @@
+"""What a KFP component does: call a stage, and end its process with one clear line if it fails.
+
+As a module of the command line it prints and exits, here on behalf of KFP's executor. Exit codes are those of
+``unio4 stage``: 1 failed, 2 bad input, 75 try again.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.store import Store, open_store
+from unio4_lib.cli import EXIT_TRY_AGAIN, explain, on_termination, progress_console
+from unio4_lib.config import RunConfig
+from unio4_lib.errors import InputError
+from unio4_lib.stages import sweep as sweeps
+
+FINETUNE_CHOICES = ("always", "improved", "never")
+GO_ONLINE, STAY_OFFLINE = "finetune", "report"  # what the condition in the pipeline compares with
+PAGE = "report.html"
+
+
+class KfpArtifact(Protocol):
+    """What KFP hands to a component for each artifact."""
+
+    path: str
+    metadata: dict[str, Any]
+
+
+class KfpMetrics(Protocol):
+    """KFP's artifact of scalars."""
+
+    def log_metric(self, metric: str, value: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run share; travels between components as JSON."""
+
+    config: RunConfig
+    artifact_root: str
+    tracking: str
+    run_name: str
+    sweep: str
+    reuse: bool
+
+    @property
+    def member(self) -> sweeps.Member | None:
+        """Its place in a sweep."""
+        return sweeps.Member(self.sweep, self.config.dataset, self.config.seed) if self.sweep else None
+
+    def to_json(self) -> str:
+        """Text that ``from_json`` reads."""
+        return json.dumps({**asdict(self), "config": self.config.model_dump(mode="json")})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Run":
+        """A run from its text."""
+        values = json.loads(text)
+        config = RunConfig.model_validate_json(json.dumps(values.pop("config")))
+        return cls(config=config, **values)
+
+
+def resolve_run(
+    source: str,
+    preset: str,
+    seed: int,
+    overrides: Sequence[str],
+    *,
+    artifact_root: str,
+    tracking: str,
+    run_name: str,
+    sweep: str,
+    reuse: bool,
+) -> str:
+    """The settings of a run as text, from the parameters of the pipeline."""
+    member = sweeps.Member(sweep, source, seed) if sweep else None
+    with _one_line("prepare-dataset", artifact_root, member):
+        from unio4_lib.config_io import load_config
+
+        if member is not None:
+            sweeps.begin(open_store(artifact_root), member)
+        config = load_config(preset, overrides=overrides, dataset=source, seed=seed)
+        name = member.name if member is not None else run_name
+        return Run(config, artifact_root, tracking, name, sweep, reuse).to_json()
+
+
+def run_component(
+    stage: str,
+    run: str,
+    inputs: Mapping[str, KfpArtifact],
+    output: KfpArtifact,
+    metrics: KfpMetrics,
+    page: KfpArtifact | None = None,
+) -> None:
+    """Run a stage from references to a reference, and show KFP what it came to."""
+    settings = Run.from_json(run)
+    with _one_line(stage, settings.artifact_root, settings.member):
+        from unio4_lib.progress import Reporter
+        from unio4_lib.stages.context import StageContext
+        from unio4_lib.stages.runner import run_stage
+
+        refs = {kind: ArtifactRef.load(Path(artifact.path)) for kind, artifact in inputs.items()}
+        with (
+            Reporter(progress_console()) as reporter,
+            StageContext(
+                settings.artifact_root,
+                reporter=reporter,
+                reuse=settings.reuse,
+                preemption=on_termination(),
+            ) as context,
+        ):
+            outcome = run_stage(stage, settings.config, refs, context)
+            if page is not None:
+                shown = context.hold(outcome.ref) / PAGE
+                if shown.exists():
+                    shutil.copyfile(shown, page.path)
+                if settings.member is not None:
+                    sweeps.record_report(context.store, settings.member, outcome.ref)
+        outcome.ref.save(Path(output.path))
+        facts = {name: value for name, value in asdict(outcome).items() if name not in ("ref", "metrics")}
+        output.metadata.update({**outcome.ref.model_dump(), **facts})
+        for name, value in outcome.metrics.items():
+            metrics.log_metric(name, value)
+
+
+def decide(run: str, finetune: str, offline: KfpArtifact) -> str:
+    """Whether the improved policy goes online."""
+    settings = Run.from_json(run)
+    with _one_line("decide-finetuning", settings.artifact_root, settings.member):
+        if finetune not in FINETUNE_CHOICES:
+            raise InputError(f"finetune is {finetune!r}; expected one of {', '.join(FINETUNE_CHOICES)}")
+        ref = ArtifactRef.load(Path(offline.path))
+        accepted = open_store(ref.root).manifest(ref).metrics["accepted"]
+        online = finetune == "always" or (finetune == "improved" and accepted > 0)
+        verdict = "goes online" if online else "stays offline"
+        print(f"gate: {accepted:.0f} policies accepted, finetune={finetune}: {verdict}", file=sys.stderr)
+        return GO_ONLINE if online else STAY_OFFLINE
+
+
+@contextmanager
+def _one_line(stage: str, artifact_root: str, member: sweeps.Member | None) -> Iterator[None]:
+    """Whatever happens inside, the process ends with one line; a sweep learns of a failure for good."""
+    try:
+        yield
+    except Exception as error:
+        text, code = explain(_plain(error))
+        if member is not None and code != EXIT_TRY_AGAIN:
+            _record(open_store(artifact_root), member, stage, text)
+        print(f"error: {stage}: {text}", file=sys.stderr, flush=True)
+        sys.exit(code)
+
+
+def _plain(error: Exception) -> Exception:
+    """A missing PyTorch is not a fault of the image but of what is asked of it."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return InputError(
+            "this image has no PyTorch, which collecting a dataset needs; "
+            "expected prepare_image to be the finetune-online image"
+        )
+    return error
+
+
+def _record(store: Store, member: sweeps.Member, stage: str, text: str) -> None:
+    try:
+        sweeps.record_failure(store, member, stage, text)
+    except Exception as error:  # the failure itself is on its way and says more
+        print(f"note: the sweep cannot be told: {explain(error)[0]}", file=sys.stderr)

@@ -1,0 +1,66 @@
+"""What became of the members of a sweep: each leaves a small record in the store, whatever happened to it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.store import Store
+
+SWEEPS = "sweeps"  # key prefix below a root
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep."""
+
+    sweep: str
+    dataset: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.sweep} {self.dataset} seed {self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Where its record is: a source may hold any character, a key must not."""
+        digest = hashlib.sha256(f"{self.dataset}\n{self.seed}".encode()).hexdigest()[:16]
+        return f"{SWEEPS}/{self.sweep}/{digest}.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a member: its report, or the stage that failed and the line it said."""
+
+    report: ArtifactRef | None = None
+    failed_stage: str = ""
+    error: str = "no result: it was stopped, or has not run"
+
+
+def begin(store: Store, member: Member) -> None:
+    """Forget what an earlier run of the same name left."""
+    store.delete_bytes(member.key)
+
+
+def record_failure(store: Store, member: Member, stage: str, error: str) -> None:
+    """The member failed; the first stage that says so is right."""
+    if store.get_bytes(member.key) is None:
+        store.put_bytes(member.key, json.dumps({"stage": stage, "error": error}).encode())
+
+
+def record_report(store: Store, member: Member, ref: ArtifactRef) -> None:
+    """The member came to its end."""
+    store.put_bytes(member.key, json.dumps({"report": ref.model_dump()}).encode())
+
+
+def result_of(store: Store, member: Member) -> Result:
+    """What is known about a member."""
+    data = store.get_bytes(member.key)
+    if data is None:
+        return Result()
+    found = json.loads(data)
+    if "report" in found:
+        return Result(ArtifactRef.model_validate(found["report"]), error="")
+    return Result(None, found["stage"], found["error"])
