@@ -56,7 +56,7 @@ RootOption = Annotated[
     typer.Option("--artifact-root", help="Folder or s3://bucket/prefix of artifacts and checkpoints."),
 ]
 NoReuseOption = Annotated[
-    bool, typer.Option("--no-reuse", help="Compute everything, whatever was computed before.")
+    bool, typer.Option("--no-reuse", help="Compute what is finished again; what was interrupted goes on.")
 ]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="Local folder for copies (UNIO4_CACHE or ~/.cache/unio4).")
@@ -195,6 +195,19 @@ def stage_command(
         console=None if quiet else progress_console(),
     )
     print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])
+
+
+@app.command(
+    "artifacts",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def artifacts_command(context: typer.Context) -> None:
+    """List, show, verify and collect artifacts."""
+    from unio4_lib.cli_artifacts import app as artifacts_app
+
+    code = artifacts_app(args=context.args or ["--help"], prog_name="unio4 artifacts", standalone_mode=False)
+    raise typer.Exit(code or 0)
 
 
 @config_app.command("show")

@@ -9,6 +9,7 @@ import pytest
 from unio4_lib import cli
 from unio4_lib.data.collect import collect
 from unio4_lib.data.collect_spec import CollectSpec
+from unio4_lib.data.sources import load_transitions
 
 ENVIRONMENT = "InvertedPendulum-v5"
 SETTINGS = {
@@ -74,6 +75,14 @@ def record(home: Path, steps: int = 600) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(home))
         return f"minari:{collect(CollectSpec(ENVIRONMENT, level='random', steps=steps))}"
+
+
+def saved_recording(folder: Path, steps: int = 600) -> str:
+    """The same rows as a folder, which needs no variable of the environment to be found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+        load_transitions(record(folder / "minari", steps)).save(folder / "data")
+    return f"transitions:{folder / 'data'}"
 
 
 def files_under(folder: Path) -> set[str]:

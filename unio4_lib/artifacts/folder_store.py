@@ -18,7 +18,7 @@ from unio4_lib.artifacts.integrity import (
     read_manifest,
 )
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, check_relative, list_files
-from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef
+from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef, StoredBytes
 from unio4_lib.errors import InputError
 from unio4_lib.files import frame_header, unframe, write_atomically
 
@@ -93,10 +93,10 @@ class FolderStore:
         """Remove an artifact: it disappears at once, then its bytes are freed."""
         self._remove(self.place(digest))
 
-    def gc(self, keep: Collection[str], older_than: float) -> list[str]:
+    def gc(self, keep: Collection[str], older_than: float, *, dry_run: bool = False) -> list[str]:
         """Remove what is older than so many seconds and neither kept nor an input of something kept.
 
-        Half-written things go too. Returns what was removed.
+        Half-written things go too. Returns what was removed; with ``dry_run`` what would be.
         """
         latest = time.time() - older_than
         kept = reachable(keep, self._manifests())
@@ -106,12 +106,14 @@ class FolderStore:
             if mark.exists() and folder.name in kept:
                 continue
             if _modified(mark if mark.exists() else folder) < latest:
-                self._remove(folder)
+                if not dry_run:
+                    self._remove(folder)
                 removed.append(folder.name)
         staging = self.root / STAGING
         for folder in staging.iterdir() if staging.is_dir() else ():
             if _newest(folder) < latest:
-                shutil.rmtree(folder, ignore_errors=True)
+                if not dry_run:
+                    shutil.rmtree(folder, ignore_errors=True)
                 removed.append(f"{STAGING}/{folder.name}")
         return removed
 
@@ -136,6 +138,18 @@ class FolderStore:
     def delete_bytes(self, key: str) -> None:
         """Remove a small thing, if it is there."""
         (self.root / check_relative(key)).unlink(missing_ok=True)
+
+    def list_bytes(self, folder: str) -> list[StoredBytes]:
+        """All small things below a folder."""
+        place = self.root / check_relative(folder)
+        found = []
+        for path in sorted(place.rglob("*")) if place.is_dir() else ():
+            with suppress(FileNotFoundError):  # removed in this moment
+                if path.is_file() and not path.name.endswith(".tmp"):
+                    facts = path.stat()
+                    key = path.relative_to(self.root).as_posix()
+                    found.append(StoredBytes(key, facts.st_size, facts.st_mtime))
+        return found
 
     def _kept(self, target: Path, manifest: Manifest) -> bool:
         if not target.exists():

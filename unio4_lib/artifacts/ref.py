@@ -1,5 +1,6 @@
 """What stages pass to each other: a small JSON file that says which artifact is meant."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,15 @@ from unio4_lib.errors import InputError
 from unio4_lib.files import write_atomically
 
 ARTIFACTS = "artifacts"  # folder or key prefix of all artifacts below a root
+
+
+@dataclass(frozen=True)
+class StoredBytes:
+    """A small thing of a store that is no artifact."""
+
+    key: str
+    size: int
+    modified: float  # seconds since 1970
 
 
 class ArtifactRef(Closed):

@@ -17,7 +17,7 @@ from unio4_lib.artifacts.integrity import (
     seal,
 )
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, check_relative
-from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef
+from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef, StoredBytes
 from unio4_lib.artifacts.s3 import S3Settings, StoreUnavailable
 from unio4_lib.artifacts.s3_transfer import Bucket, S3Object
 from unio4_lib.errors import InputError
@@ -111,10 +111,10 @@ class S3Store:
         """Remove an artifact; the manifest goes first, so that no half of it is ever read."""
         self._remove([item.key for item in self.bucket.listing(self._prefix(digest))])
 
-    def gc(self, keep: Collection[str], older_than: float) -> list[str]:
+    def gc(self, keep: Collection[str], older_than: float, *, dry_run: bool = False) -> list[str]:
         """Remove what is older than so many seconds and neither kept nor an input of something kept.
 
-        Half-uploaded artifacts go too. Returns what was removed.
+        Half-uploaded artifacts go too. Returns what was removed; with ``dry_run`` what would be.
         """
         latest = time.time() - older_than
         objects = self._objects()
@@ -125,7 +125,8 @@ class S3Store:
             if marks and digest in kept:
                 continue
             if max(item.modified for item in marks or items) < latest:
-                self._remove([item.key for item in items])
+                if not dry_run:
+                    self._remove([item.key for item in items])
                 removed.append(digest)
         return removed
 
@@ -146,6 +147,14 @@ class S3Store:
     def delete_bytes(self, key: str) -> None:
         """Remove a small thing, if it is there."""
         self.bucket.delete(self._key(key))
+
+    def list_bytes(self, folder: str) -> list[StoredBytes]:
+        """All small things below a folder."""
+        start = len(f"{self.prefix}/") if self.prefix else 0
+        return [
+            StoredBytes(item.key[start:], item.size, item.modified)
+            for item in self.bucket.listing(f"{self._key(folder)}/")
+        ]
 
     def _download(self, manifest: Manifest, folder: Path) -> None:
         prefix = self._prefix(manifest.digest)

@@ -9,12 +9,12 @@ from typing import Protocol
 from unio4_lib.artifacts.cache import Cache
 from unio4_lib.artifacts.folder_store import FolderStore
 from unio4_lib.artifacts.manifest import Manifest
-from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.ref import ArtifactRef, StoredBytes
 from unio4_lib.artifacts.s3 import S3Settings
 from unio4_lib.artifacts.s3_store import S3Store
 from unio4_lib.errors import InputError
 
-__all__ = ["FolderStore", "S3Store", "Store", "hold", "open_store"]
+__all__ = ["FolderStore", "S3Store", "Store", "StoredBytes", "hold", "open_store"]
 
 S3_SCHEME = "s3://"
 
@@ -41,13 +41,15 @@ class Store(Protocol):
 
     def delete(self, digest: str) -> None: ...
 
-    def gc(self, keep: Collection[str], older_than: float) -> list[str]: ...
+    def gc(self, keep: Collection[str], older_than: float, *, dry_run: bool = False) -> list[str]: ...
 
     def put_bytes(self, key: str, data: bytes) -> None: ...
 
     def get_bytes(self, key: str) -> bytes | None: ...
 
     def delete_bytes(self, key: str) -> None: ...
+
+    def list_bytes(self, folder: str) -> list[StoredBytes]: ...
 
 
 def open_store(root: str | os.PathLike[str], settings: S3Settings | None = None) -> Store:

@@ -6,6 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -144,6 +145,7 @@ def _reused(
             context.reporter.say(f"{stage.name}: the dataset has changed since it was prepared: again")
             return None
         manifest = context.store.stands(entry.ref)
+        write_entry(context.store, key, entry)  # young again: a collection keeps what is in use
     except StoreUnavailable:
         raise
     except InputError as error:
@@ -192,6 +194,8 @@ class _Computation:
         finally:
             checkpoints.close(FLUSH_SECONDS)
             shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # a checkpoint is left there, or another process is at work
+                work_folder.rmdir()
 
     def _checkpointer(self, folder: Path) -> "Checkpointer":
         from unio4_lib.training.checkpoint import Checkpointer
@@ -202,13 +206,12 @@ class _Computation:
     def _journal(self, checkpoints: "Checkpointer") -> Journal:
         """Where the training begins; a checkpoint that cannot be read is said in one line."""
         resumed = None
-        if self.context.reuse:
-            try:
-                resumed = checkpoints.load()
-            except StoreUnavailable:
-                raise
-            except InputError as error:
-                self.context.reporter.say(f"{self.stage.name}: begins anew, no checkpoint is whole: {error}")
+        try:
+            resumed = checkpoints.load()
+        except StoreUnavailable:
+            raise
+        except InputError as error:
+            self.context.reporter.say(f"{self.stage.name}: begins anew, no checkpoint is whole: {error}")
         if resumed is not None:
             self.context.reporter.say(f"{self.stage.name}: resumed from its last checkpoint")
         return Journal(checkpoints, resumed, self._track, self.context.preemption)

@@ -1,0 +1,126 @@
+"""Stages killed at random moments go on elsewhere: the same bits, and little done twice.
+
+``UNIO4_KILLS=20 pytest tests/faults/test_killed_stages.py`` kills each stage twenty times;
+``UNIO4_KILL_LOG=FILE`` keeps the log of the moments.
+"""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage_process import LONGEST_SECONDS, start, steps_of
+from tiny_runs import SETTINGS, saved_recording
+
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.config import RunConfig
+from unio4_lib.config_io import load_config
+from unio4_lib.stages.catalog import STAGES, find_stage
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.runner import run_stage
+
+KILLS = int(os.environ.get("UNIO4_KILLS", "1"))
+INTERVAL_SECONDS = 0.2
+# The store follows the disk in the background, on a machine that does other things too.
+SLACK_SECONDS = 2.0
+# Large enough to be killed in their middle: a second or so each.
+LONGER = {
+    "behavior.steps": 400,
+    "critics.steps": 400,
+    "dynamics.steps": 400,
+    "improve.steps": 100,
+    "finetune.env_steps": 6000,
+    "finetune.evaluate_every": 1000,
+    "evaluate.episodes": 40,
+    "checkpoint_seconds": INTERVAL_SECONDS,
+}
+RESUMING = ("clone-behavior", "fit-critics", "fit-dynamics", "improve-policy", "finetune-online")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    dataset = saved_recording(tmp_path_factory.mktemp("datasets"))
+    return load_config(
+        dataset=dataset, overrides=[f"{k}={json.dumps(v)}" for k, v in (SETTINGS | LONGER).items()]
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ArtifactRef]:
+    """Every artifact of a run that nobody interrupts."""
+    refs: dict[str, ArtifactRef] = {}
+    with StageContext(tmp_path_factory.mktemp("whole")) as context:
+        for stage in STAGES:
+            inputs = {kind: refs[kind] for kind in stage.inputs}
+            refs[stage.kind] = run_stage(stage.name, config, inputs, context).ref
+    return refs
+
+
+@pytest.fixture(scope="module")
+def moments() -> random.Random:
+    return random.Random(int(os.environ.get("UNIO4_KILL_SEED", "0")))
+
+
+@pytest.mark.parametrize("name", [stage.name for stage in STAGES])
+def test_killed_anywhere_it_goes_on_elsewhere(
+    name: str,
+    config: RunConfig,
+    whole: dict[str, ArtifactRef],
+    moments: random.Random,
+    tmp_path: Path,
+) -> None:
+    stage = find_stage(name)
+    inputs = {kind: whole[kind] for kind in stage.inputs}
+    began = _finished(name, config, inputs, tmp_path / "timed", tmp_path / "timed-root")
+    for number in range(KILLS):
+        place, root = tmp_path / f"killed-{number}", tmp_path / f"root-{number}"
+        process = start(name, config, inputs, place, str(root))
+        killed_after = moments.uniform(0.0, began)
+        process.join(killed_after)
+        process.kill()
+        process.join()
+        entry: dict[str, Any] = {"stage": name, "seconds": round(killed_after, 3)}
+        if process.exitcode == 0:
+            entry["finished_before"] = True
+        again = tmp_path / f"again-{number}"
+        _finished(name, config, inputs, again, root)
+        first, second = steps_of(place / "steps"), steps_of(again / "steps")
+        entry.update(_repeated(first, second, killed_after))
+        _write_down(entry)
+        assert ArtifactRef.load(again / "ref.json").digest == whole[stage.kind].digest, entry
+        if name in RESUMING:
+            assert entry["repeated_seconds"] < INTERVAL_SECONDS + SLACK_SECONDS, entry
+
+
+def _finished(name: str, config: RunConfig, inputs: dict[str, ArtifactRef], place: Path, root: Path) -> float:
+    """Seconds of a stage that is left alone, on an empty local disk."""
+    import time
+
+    process = start(name, config, inputs, place, str(root))
+    began = time.monotonic()
+    process.join(LONGEST_SECONDS)
+    assert process.exitcode == 0, f"{name}: {process.exitcode}"
+    return time.monotonic() - began
+
+
+def _repeated(
+    first: list[tuple[float, int]], second: list[tuple[float, int]], killed_after: float
+) -> dict[str, Any]:
+    """Where both processes stood, and how long the first had worked on what the second did again."""
+    ended = first[0][0] + killed_after
+    again = second[1][1] if len(second) > 1 else first[-1][1] + 1  # the first step that was logged again
+    kept = [first[0][0], *(moment for moment, step in first if step < again)]
+    return {
+        "step_when_killed": first[-1][1],
+        "first_step_again": again,
+        "repeated_seconds": round(max(0.0, ended - kept[-1]), 3),
+    }
+
+
+def _write_down(entry: dict[str, Any]) -> None:
+    place = os.environ.get("UNIO4_KILL_LOG")
+    if place:
+        with Path(place).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
