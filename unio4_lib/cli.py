@@ -39,6 +39,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show settings, their schema and their reference page.")
 app.add_typer(config_app, name="config")
+tracking_app = typer.Typer(help="Numbers on their way to MLflow.")
+app.add_typer(tracking_app, name="tracking")
 
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="minari:ID, d4rl:FILE, transitions:FOLDER or collect:ENV?...")
@@ -60,6 +62,18 @@ NoReuseOption = Annotated[
 ]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="Local folder for copies (UNIO4_CACHE or ~/.cache/unio4).")
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking", help="MLflow: a URI, or none (MLFLOW_TRACKING_URI, or a file in the output)."),
+]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment in MLflow.")]
+RunNameOption = Annotated[str | None, typer.Option("--run-name", help="Name of the run in MLflow.")]
+RegisterOption = Annotated[
+    str | None, typer.Option("--register", metavar="NAME", help="Register the policy as this MLflow model.")
+]
+AliasOption = Annotated[
+    str | None, typer.Option("--alias", help="Alias of the registered version, such as champion.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
@@ -92,13 +106,20 @@ def run_command(
     artifact_root: RootOption = None,
     no_reuse: NoReuseOption = False,
     cache: CacheOption = None,
+    tracking: TrackingOption = None,
+    experiment: ExperimentOption = "unio4",
+    run_name: RunNameOption = None,
+    register: RegisterOption = None,
+    alias: AliasOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
     resolved = resolve(dataset, preset, config, overrides, seed)
     from unio4_lib.run import run
+    from unio4_lib.tracking.tracker import Tracking, default_uri
 
+    uri = tracking or default_uri(output)
     summary = run(
         resolved.config,
         output,
@@ -106,6 +127,7 @@ def run_command(
         artifact_root=artifact_root,
         reuse=not no_reuse,
         cache=cache,
+        tracking=Tracking(uri, experiment, run_name, register, alias),
         preemption=on_termination(),
     )
     if as_json:
@@ -176,12 +198,21 @@ def stage_command(
     seed: SeedOption = None,
     no_reuse: NoReuseOption = False,
     cache: CacheOption = None,
+    tracking: TrackingOption = None,
+    experiment: ExperimentOption = "unio4",
+    run_name: RunNameOption = None,
+    run_key: Annotated[
+        str | None, typer.Option("--run-key", help="What stages of one run have in common in MLflow.")
+    ] = None,
+    register: RegisterOption = None,
+    alias: AliasOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run one stage alone, from references to a reference."""
     resolved = resolve(dataset, preset, config, overrides, seed)
     from unio4_lib.cli_stages import run_one_stage
+    from unio4_lib.tracking.tracker import Tracking, default_uri
 
     outcome = run_one_stage(
         name,
@@ -192,6 +223,8 @@ def stage_command(
         reuse=not no_reuse,
         cache=cache,
         preemption=on_termination(),
+        tracking=Tracking(tracking or default_uri(None), experiment, run_name, register, alias),
+        run_key=run_key,
         console=None if quiet else progress_console(),
     )
     print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])
@@ -208,6 +241,48 @@ def artifacts_command(context: typer.Context) -> None:
 
     code = artifacts_app(args=context.args or ["--help"], prog_name="unio4 artifacts", standalone_mode=False)
     raise typer.Exit(code or 0)
+
+
+@app.command("export")
+def export_command(
+    place: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, a policy, or an artifact (folder, URI, reference).")
+    ],
+    output: Annotated[Path, typer.Option("--output", help="The file to write.")],
+    form: Annotated[str, typer.Option("--format", help="onnx, torch-export or torchscript.")] = "onnx",
+    member: Annotated[int, typer.Option("--member", min=0, help="Which policy, if there are several.")] = 0,
+) -> None:
+    """Write a policy as one file for other software, checked against the policy."""
+    from unio4_lib.cli_tracking import export
+
+    print(export(place, output, form, member))
+
+
+@app.command("ui")
+def ui_command(
+    output: OutputOption = Path("runs"),
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 5000,
+) -> None:
+    """Open MLflow's user interface on the runs of a folder."""
+    from unio4_lib.cli_tracking import show_ui
+
+    raise typer.Exit(show_ui(output, port))
+
+
+@tracking_app.command("flush")
+def tracking_flush(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or of one.")] = Path(
+        "runs"
+    ),
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", help="Another address than the one that was given then.")
+    ] = None,
+) -> None:
+    """Send to MLflow what could not be sent while it was away."""
+    from unio4_lib.cli_tracking import flush
+
+    if not flush(folder, tracking):
+        raise typer.Exit(EXIT_TRY_AGAIN)
 
 
 @config_app.command("show")

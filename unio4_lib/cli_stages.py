@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig
+from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.errors import InputError
 from unio4_lib.progress import Reporter
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import run_stage
+from unio4_lib.tracking.tracker import Tracking
 from unio4_lib.training.journal import Preemption
 
 
@@ -27,6 +28,8 @@ def run_one_stage(
     reuse: bool,
     cache: Path | None,
     preemption: Preemption,
+    tracking: Tracking,
+    run_key: str | None,
     console: Console | None,
 ) -> dict[str, Any]:
     """Run a stage from ``KIND=FILE`` references and write the reference to what it made."""
@@ -37,7 +40,12 @@ def run_one_stage(
             artifact_root, reporter=reporter, cache=cache, reuse=reuse, preemption=preemption
         ) as context,
     ):
-        outcome = run_stage(name, config, refs, context)
+        # Stages of one config belong to one run unless someone knows better.
+        key = run_key or config_digest(config)[:16]
+        spools = context.work / "tracking"
+        with tracking.tracker(key, spools / key / name, spools, reporter.say) as tracker:
+            context.tracker = tracker
+            outcome = run_stage(name, config, refs, context)
     if output is not None:
         outcome.ref.save(output)
     return {**asdict(outcome), "ref": outcome.ref.model_dump()}

@@ -13,11 +13,14 @@ from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.progress import Reporter, Stopped
 from unio4_lib.run_folder import RunFolder
 from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND, find_stage
-from unio4_lib.stages.context import StageContext, Tracker
+from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.method import choose_device
 from unio4_lib.stages.runner import DamagedInput, StageOutcome, run_stage
+from unio4_lib.stages.tracked import tell_settings
+from unio4_lib.tracking.tracker import Tracking
 from unio4_lib.training.journal import Preemption
 
+SPOOL = "tracking"  # below the folder of a run
 ARTIFACT_ROOT = "artifacts"  # below the output, where no other root is given
 
 
@@ -29,7 +32,7 @@ def run(
     artifact_root: str | os.PathLike[str] | None = None,
     reuse: bool = True,
     cache: Path | None = None,
-    tracker: Tracker | None = None,
+    tracking: Tracking | None = None,
     preemption: Preemption | None = None,
 ) -> dict[str, Any]:
     """Run everything and return the summary that also stands in the run's ``summary.json``."""
@@ -39,20 +42,22 @@ def run(
         StageContext(
             artifact_root if artifact_root is not None else output / ARTIFACT_ROOT,
             reporter=reporter,
-            tracker=tracker,
             cache=cache,
             reuse=reuse,
             preemption=preemption,
         ) as context,
     ):
-        return _Run(config, output, context).all_stages()
+        return _Run(config, output, context, tracking).all_stages()
 
 
 class _Run:
     """The stages of one run in their order, with what they hand on."""
 
-    def __init__(self, config: RunConfig, output: Path, context: StageContext) -> None:
+    def __init__(
+        self, config: RunConfig, output: Path, context: StageContext, tracking: Tracking | None
+    ) -> None:
         self.config, self.output, self.context = config, output, context
+        self.tracking = tracking if tracking is not None else Tracking(uri=None)
         self.refs: dict[str, ArtifactRef] = {}
         self.outcomes: dict[str, StageOutcome] = {}
 
@@ -60,13 +65,21 @@ class _Run:
         """Every stage; the folder comes first, so that a place that cannot be written to is found at once."""
         self.folder = RunFolder(self.output, self.config)
         try:
-            self._stages()
+            self._tracked_stages()
             summary = self.folder.result(self.context.hold(self.refs["report"])) | self._circumstances()
             self.folder.finish(summary)
             return summary
         except BaseException as error:
             self.folder.fail(error, [name for name in STAGE_NAMES if name in self.outcomes])
             raise
+
+    def _tracked_stages(self) -> None:
+        say, spool = self.context.reporter.say, self.folder.path / SPOOL
+        with self.tracking.tracker(self.folder.run_id, spool, self.output, say) as tracker:
+            self.context.tracker = tracker
+            with tracker.run() as run:
+                tell_settings(run, self.config)
+                self._stages()
 
     def _stages(self) -> None:
         self._stage("prepare-dataset")

@@ -12,12 +12,15 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.config_docs import config_yaml
 from unio4_lib.errors import NO_SPACE, InputError, Preempted
-from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND
+from unio4_lib.stages.catalog import (
+    DECISIONS_FILE,
+    LOG_FILE,
+    POLICY,
+    STAGE_NAMES,
+    STAGE_OF_KIND,
+    SUMMARY_FILE,
+)
 from unio4_lib.stages.context import StageContext
-from unio4_lib.stages.improve import DECISIONS_FILE
-from unio4_lib.stages.report import SUMMARY_FILE
-from unio4_lib.stages.runner import LOG_FILE
-from unio4_lib.stages.stored import POLICY
 
 POLICIES, REFERENCES, FAILED = "policies", "artifacts", "failed.txt"
 

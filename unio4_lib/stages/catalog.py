@@ -16,6 +16,11 @@ class Stage:
     module: str
 
 
+# Files and folders of artifacts that more than one place knows.
+LOG_FILE, FACTS_FILE = "log.json", "facts.json"
+DECISIONS_FILE, CURVE_FILE, SUMMARY_FILE = "decisions.json", "curve.json", "summary.json"
+POLICY = "policy"
+
 # How OfflineData is built from the rows; clip_actions belongs to the rows themselves.
 DATA_KEYS = tuple(
     f"prepare.{key}" for key in ("normalize_observations", "std_floor", "reward_scaling", "reward_scale")

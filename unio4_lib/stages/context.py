@@ -3,57 +3,21 @@
 import os
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from unio4_lib.artifacts.cache import Cache
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import Store, hold, open_store
 from unio4_lib.progress import Reporter
+from unio4_lib.tracking.tracker import NullTracker, Tracker
 from unio4_lib.training.journal import Preemption
 
 CACHE_VARIABLE = "UNIO4_CACHE"
 
 Value = TypeVar("Value")
-
-
-class StageTracker(Protocol):
-    """Where the numbers of one stage go."""
-
-    def log_params(self, values: dict[str, Any]) -> None: ...
-
-    def log_metrics(self, values: dict[str, float], step: int) -> None: ...
-
-    def log_artifact(self, path: Path, folder: str | None = None) -> None: ...
-
-    def set_tags(self, values: dict[str, str]) -> None: ...
-
-
-class Tracker(Protocol):
-    """Where the numbers of a run go."""
-
-    def stage(self, name: str, fingerprint: str) -> AbstractContextManager[StageTracker]: ...
-
-
-class NullTracker:
-    """Nobody follows: the tracker of a run without one, and of its stages."""
-
-    def stage(self, name: str, fingerprint: str) -> AbstractContextManager[StageTracker]:
-        return nullcontext(self)
-
-    def log_params(self, values: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def log_metrics(self, values: dict[str, float], step: int) -> None:
-        """Nothing."""
-
-    def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Nothing."""
-
-    def set_tags(self, values: dict[str, str]) -> None:
-        """Nothing."""
 
 
 def default_cache() -> Path:

@@ -2,11 +2,10 @@
 
 from unio4_lib.online.threads import torch_threads
 from unio4_lib.stages import method
+from unio4_lib.stages.catalog import CURVE_FILE
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.stored import data_of, read_critics, read_policy, transitions_of, write_policy
 from unio4_lib.stages.task import Task
-
-CURVE_FILE = "curve.json"
 
 
 def compute(work: StageWork) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from unio4_lib.online.threads import torch_threads
 from unio4_lib.stages import method
+from unio4_lib.stages.catalog import DECISIONS_FILE
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.stored import (
     CANDIDATES,
@@ -15,8 +16,6 @@ from unio4_lib.stages.stored import (
     write_policy,
 )
 from unio4_lib.stages.task import Task
-
-DECISIONS_FILE = "decisions.json"
 
 
 def compute(work: StageWork) -> None:

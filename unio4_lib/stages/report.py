@@ -9,14 +9,12 @@ from unio4_lib.data.info import DatasetInfo
 from unio4_lib.evaluation import EpisodeStats
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.online.threads import torch_threads
-from unio4_lib.stages.catalog import STAGE_OF_KIND
-from unio4_lib.stages.finetune import CURVE_FILE
+from unio4_lib.stages.catalog import CURVE_FILE, FACTS_FILE, STAGE_OF_KIND, SUMMARY_FILE
 from unio4_lib.stages.method import score
-from unio4_lib.stages.runner import FACTS_FILE, PEAK_MEMORY, SECONDS, StageWork
+from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
 from unio4_lib.stages.stored import read_policy, transitions_of
 from unio4_lib.stages.task import Task
 
-SUMMARY_FILE = "summary.json"
 DIP_SHARE = 0.1  # the dip is looked for in this first share of online steps
 
 

@@ -18,8 +18,9 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
-from unio4_lib.stages.catalog import STAGE_OF_KIND, Stage, find_stage
-from unio4_lib.stages.context import StageContext, StageTracker
+from unio4_lib.stages import tracked
+from unio4_lib.stages.catalog import FACTS_FILE, LOG_FILE, STAGE_OF_KIND, Stage, find_stage
+from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import (
     CHECKPOINTS,
     IndexEntry,
@@ -30,12 +31,12 @@ from unio4_lib.stages.fingerprint import (
     write_entry,
 )
 from unio4_lib.stages.source import source_digest
+from unio4_lib.tracking.tracker import StageTracker
 from unio4_lib.training.journal import Journal
 
 if TYPE_CHECKING:
     from unio4_lib.training.checkpoint import Checkpointer
 
-LOG_FILE, FACTS_FILE = "log.json", "facts.json"
 SECONDS, PEAK_MEMORY = "seconds", "peak_memory_bytes"  # metrics of every manifest
 FLUSH_SECONDS = 20.0  # for the last checkpoint's upload: less than what a cluster waits before it kills
 
@@ -111,9 +112,11 @@ def run_stage(
     key = fingerprint(stage, config, refs)
     source = source_digest(config.dataset) if not stage.inputs else None
     with context.tracker.stage(name, key) as tracker:
+        tracked.begin(tracker, stage, config, refs)
         outcome = _reused(stage, key, source, context, began) if context.reuse else None
         if outcome is None:
             outcome = _Computation(stage, config, refs, context, tracker, key, source).run(began)
+        tracked.finish(tracker, stage, config, refs, outcome, context)
         return outcome
 
 
@@ -217,7 +220,7 @@ class _Computation:
         return Journal(checkpoints, resumed, self._track, self.context.preemption)
 
     def _track(self, step: int, values: dict[str, float]) -> None:
-        self.tracker.log_metrics(values, step)
+        self.tracker.log_metrics(tracked.named(self.stage.name, values), step)
 
     def _publish(self, work: StageWork, began: float) -> StageOutcome:
         seconds = time.perf_counter() - began

@@ -18,6 +18,7 @@ from unio4_lib.offline.critics import Critics
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.sim.terminations import known_termination
+from unio4_lib.stages.catalog import POLICY
 from unio4_lib.stages.fingerprint import digest_of
 from unio4_lib.stages.method import choose_device
 from unio4_lib.stages.prepare import TRANSITIONS
@@ -26,7 +27,7 @@ from unio4_lib.stages.task import Task
 
 Module = TypeVar("Module", bound=nn.Module)
 
-POLICY, CANDIDATES = "policy", "candidates"  # folders
+CANDIDATES = "candidates"  # a folder
 CRITICS, DYNAMICS = "critics", "dynamics"  # names of a safetensors and a JSON file
 
 

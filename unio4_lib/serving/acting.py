@@ -1,0 +1,52 @@
+"""A policy of unio4 as an MLflow model that acts with numpy and safetensors alone.
+
+MLflow copies this file into the model and runs it from there ("models from code"), so it must import
+nothing of unio4: it repeats the forward pass of ``nets/policy.py``, and a test holds the two together.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from safetensors.numpy import load_file
+
+
+def relu(values: np.ndarray) -> np.ndarray:
+    return np.maximum(values, 0.0)
+
+
+def silu(values: np.ndarray) -> np.ndarray:
+    return values / (1.0 + np.exp(-values))
+
+
+ACTIVATIONS = {"relu": relu, "tanh": np.tanh, "silu": silu}
+
+
+class ActingPolicy(PythonModel):
+    """Observations [B, D] to the deterministic actions [B, A], both in the units of the environment."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        folder = Path(context.artifacts["policy"])
+        self.spec = json.loads((folder / "policy.json").read_text())["spec"]
+        tensors = load_file(folder / "policy.safetensors")
+        self.tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+        self.activation = ACTIVATIONS[self.spec["activation"]]
+
+    # MLflow reads annotations of this function as promises of its own kind, so it has none.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        # Policies see observations as float32, as in training.
+        values = np.asarray(model_input, np.float32).astype(np.float64)
+        values = (values - self.tensors["observation_mean"]) / self.tensors["observation_std"]
+        for index in range(len(self.spec["hidden"])):
+            values = self.activation(self._affine(values, f"net.layers.{index}"))
+        mean = np.tanh(self._affine(values, "net.output")[:, : self.spec["action_dim"]])
+        low, high = self.tensors["action_low"], self.tensors["action_high"]
+        return low + (mean + 1.0) * 0.5 * (high - low)
+
+    def _affine(self, values: np.ndarray, layer: str) -> np.ndarray:
+        return values @ self.tensors[f"{layer}.weight"][0] + self.tensors[f"{layer}.bias"][0, 0]
+
+
+set_model(ActingPolicy())

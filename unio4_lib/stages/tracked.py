@@ -1,0 +1,149 @@
+"""What is tracked of a stage: where it came from when it begins, what became of it when it ends.
+
+Reused and resumed stages tell everything again: a number is known by its name and step, so a run shows
+whole curves whichever process, on whichever machine, has computed them.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unio4_lib import __version__
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.config import RunConfig, config_digest
+from unio4_lib.stages.catalog import (
+    CURVE_FILE,
+    DECISIONS_FILE,
+    FACTS_FILE,
+    LOG_FILE,
+    POLICY,
+    SUMMARY_FILE,
+    Stage,
+)
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.fingerprint import stage_settings
+from unio4_lib.tracking.tracker import StageTracker
+
+if TYPE_CHECKING:
+    from unio4_lib.stages.runner import StageOutcome
+
+LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
+SCORES, GATE = "scores", "gate"
+SHOWN_FILES = ("*.html", "*.svg", "*.png", SUMMARY_FILE, DECISIONS_FILE, FACTS_FILE)
+
+
+def named(stage: str, values: Mapping[str, float]) -> dict[str, float]:
+    """The names of a training log under the stage's own name, by which MLflow groups its charts."""
+    return {f"{stage}/{name.partition('/')[2] or name}": value for name, value in values.items()}
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Tags that say which code made the numbers."""
+    return {"unio4.version": __version__} | {f"{name}.version": version(name) for name in LIBRARIES}
+
+
+def begin(tracker: StageTracker, stage: Stage, config: RunConfig, refs: Mapping[str, ArtifactRef]) -> None:
+    """Settings, versions and inputs."""
+    tracker.log_params(stage_settings(stage, config))
+    tracker.set_tags(
+        versions()
+        | {"unio4.config_digest": config_digest(config), "unio4.dataset": config.dataset}
+        | {f"unio4.input.{kind}": ref.digest for kind, ref in refs.items()}
+    )
+    if (dataset := refs.get("dataset")) is not None:
+        _log_dataset(tracker, config, dataset, {})
+
+
+def finish(
+    tracker: StageTracker,
+    stage: Stage,
+    config: RunConfig,
+    refs: Mapping[str, ArtifactRef],
+    outcome: "StageOutcome",
+    context: StageContext,
+) -> None:
+    """Curves, figures and the artifact; the report tells about the run as a whole, too."""
+    tracker.set_tags(
+        {
+            "unio4.artifact": outcome.ref.uri,
+            "unio4.reused": outcome.reused,
+            "unio4.resumed": outcome.resumed,
+        }
+    )
+    if not outcome.reused:
+        costs = {"seconds": outcome.seconds, "peak_memory_bytes": outcome.peak_memory_bytes}
+        tracker.log_metrics(named(stage.name, costs), 0)
+    if stage.kind == "dataset":
+        _log_dataset(tracker, config, outcome.ref, outcome.metrics)
+        tracker.log_metrics(named(stage.name, outcome.metrics), 0)
+    elif context.tracker.active:  # an artifact that was found may have to be fetched first
+        folder = context.hold(outcome.ref)
+        _log_curves(tracker, stage.name, folder)
+        for pattern in SHOWN_FILES:
+            for path in sorted(folder.glob(pattern)):
+                tracker.log_artifact(path)
+    if stage.kind == "report" and context.tracker.active:
+        with context.tracker.run() as run:
+            tell_settings(run, config)
+            _tell_of_the_run(run, context.hold(outcome.ref))
+            run.log_model(context.hold(refs["online"]) / POLICY)
+
+
+def tell_settings(tracker: StageTracker, config: RunConfig) -> None:
+    """What the run above the stages says of itself from the start."""
+    tracker.log_params(config.model_dump(mode="json"))
+    tracker.set_tags(
+        versions() | {"unio4.config_digest": config_digest(config), "unio4.dataset": config.dataset}
+    )
+
+
+def _tell_of_the_run(run: StageTracker, report: Path) -> None:
+    """Scores and costs where runs are compared with each other."""
+    run.log_metrics(_headline(json.loads((report / SUMMARY_FILE).read_bytes())), 0)
+    for path in sorted([*report.glob("*.html"), report / SUMMARY_FILE]):
+        run.log_artifact(path)
+
+
+def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The figures by which runs are compared."""
+    figures: dict[str, float] = {}
+    for name, score in summary["scores"].items():
+        figures[f"{SCORES}/{name}"] = score["mean_return"]
+        figures[f"{SCORES}/{name}_stderr"] = score["stderr"]
+        if score["normalized"] is not None:
+            figures[f"{SCORES}/{name}_normalized"] = score["normalized"]
+    if summary["dip"] is not None:
+        figures[f"{SCORES}/dip"] = summary["dip"]
+    for name in ("checks", "accepted"):
+        figures[f"{GATE}/{name}"] = summary[GATE][name]
+    for stage, costs in summary["stages"].items():
+        figures[f"seconds/{stage}"] = costs["seconds"]
+    return figures
+
+
+def _log_dataset(
+    tracker: StageTracker, config: RunConfig, ref: ArtifactRef, figures: Mapping[str, float]
+) -> None:
+    profile = {**figures, "bytes": ref.bytes, "artifact": ref.uri}
+    tracker.log_dataset(config.dataset, source=config.dataset, digest=ref.digest, profile=profile)
+
+
+def _log_curves(tracker: StageTracker, stage: str, folder: Path) -> None:
+    """The training log, the gate's decisions and the online curve, as far as the artifact has them."""
+    for entry in json.loads((folder / LOG_FILE).read_bytes()):
+        tracker.log_metrics(named(stage, entry["values"]), entry["step"])
+    if (folder / DECISIONS_FILE).exists():
+        for entry in json.loads((folder / DECISIONS_FILE).read_bytes()):
+            step, member = entry["step"], entry["member"]
+            figures = ("candidate", "current", "difference", "stderr", "accepted")
+            tracker.log_metrics({f"{stage}/{GATE}/{name}/{member}": entry[name] for name in figures}, step)
+    if (folder / CURVE_FILE).exists():
+        for steps, mean, stderr in json.loads((folder / CURVE_FILE).read_bytes()):
+            tracker.log_metrics(named(stage, {"return": mean, "stderr": stderr}), steps)
+    if stage == "report":
+        facts = json.loads((folder / FACTS_FILE).read_bytes())
+        tracker.log_metrics({f"{SCORES}/{name}": score["mean_return"] for name, score in facts.items()}, 0)

@@ -1,0 +1,261 @@
+"""Events of a spool become what MLflow shows. The only module of tracking that imports MLflow.
+
+Everything here may be done twice: runs are found again by their tags, numbers of a name and step that the
+run already has are left out, and MLflow itself drops a number sent twice with one time stamp.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from unio4_lib.tracking import spool
+from unio4_lib.tracking.spool import Event, Target
+from unio4_lib.tracking.tracker import sqlite_file
+
+RUN_KEY, STAGE, FINGERPRINT = "unio4.run_key", "unio4.stage", "unio4.fingerprint"
+PARENT = "mlflow.parentRunId"
+ARTIFACTS = "mlartifacts"  # beside a local database
+BATCH_METRICS, BATCH_OTHERS = 1000, 100  # MLflow's limits for one request
+EVENTS_AT_ONCE = 2000
+MERGED = ("metrics", "params", "tags")
+LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 6000, 8000, 36
+# What MLflow answers when the fault is in what was sent; anything else may pass with time.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether asking again is useless."""
+    if isinstance(error, MlflowException):
+        return error.error_code in REFUSALS
+    return isinstance(error, FileNotFoundError | ValueError)  # a spool from which files were removed
+
+
+@dataclass
+class OpenRun:
+    """An MLflow run and the numbers that it has."""
+
+    run_id: str
+    steps: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def new(self, event: Event) -> list[Metric]:
+        """The metrics of an event that the run does not have yet."""
+        step, time = event["step"], event["time"]
+        fresh = {key: value for key, value in event["values"].items() if step not in self.steps[key]}
+        return [Metric(key, value, time, step) for key, value in fresh.items()]
+
+    def remember(self, metrics: list[Metric]) -> None:
+        for metric in metrics:
+            self.steps[metric.key].add(metric.step)
+
+
+class Delivery:
+    """Carries outboxes of one spool to one server."""
+
+    def __init__(self, uri: str, target: Target, folder: Path) -> None:
+        self.uri, self.target, self.folder = uri, target, folder
+        self.client = MlflowClient(uri, registry_uri=uri)
+        self.refused = 0
+        self._experiment_id: str | None = None
+        self._parent_id: str | None = None
+        self._open: dict[str, OpenRun] = {}
+
+    def deliver(self) -> None:
+        """Send all that is new; raises what the server or the way there answers."""
+        for outbox in spool.outboxes(self.folder):
+            offset = spool.sent_offset(outbox)
+            while events := list(islice(spool.read_events(outbox, offset), EVENTS_AT_ONCE)):
+                for group in _groups(events):
+                    self._send_group(outbox, [event for event, _ in group])
+                    offset = group[-1][1]
+                    spool.record_sent(outbox, offset)
+
+    def _send_group(self, outbox: Path, events: list[Event]) -> None:
+        """A group in one request; where that is refused, one by one, and what is at fault is put aside."""
+        try:
+            self._send(outbox, events)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            if len(events) > 1:
+                for event in events:
+                    self._send_group(outbox, [event])
+            else:
+                self._put_aside(outbox, events[0], error)
+
+    def _put_aside(self, outbox: Path, event: Event, error: Exception) -> None:
+        self.refused += 1
+        with (self.folder / spool.REFUSED).open("a") as file:
+            file.write(f"{outbox.stem}: {' '.join(str(error).split())}: {json.dumps(event)[:2000]}\n")
+
+    def _send(self, outbox: Path, events: list[Event]) -> None:
+        kind = events[0]["kind"]
+        if kind == "begin":
+            self._open[outbox.stem] = self._begin(events[0])
+            return
+        run = self._open.get(outbox.stem)
+        if run is None:  # delivery of this outbox goes on in a new process
+            run = self._open[outbox.stem] = self._reopen(outbox)
+        if kind in MERGED:
+            self._send_values(run, events)
+        elif kind == "artifact":
+            self.client.log_artifact(run.run_id, str(self.folder / events[0]["path"]), events[0]["folder"])
+        elif kind == "dataset":
+            self._send_dataset(run.run_id, events[0])
+        elif kind == "model":
+            from unio4_lib.serving.registry import log_model_once
+
+            policy = self.folder / events[0]["path"]
+            log_model_once(self.client, run.run_id, policy, events[0]["name"], self.target)
+        elif kind == "end":
+            if not self._is_outer(run.run_id):
+                self.client.set_terminated(run.run_id, events[0]["status"], events[0]["time"])
+        else:
+            raise ValueError(f"an event of unknown kind {kind!r}")
+
+    # Runs
+
+    def _begin(self, event: Event) -> OpenRun:
+        """The run of an outbox, running again if it was there already."""
+        run, found = self._find_or_create(event)
+        if found and not self._is_outer(run.info.run_id):
+            self.client.update_run(run.info.run_id, status="RUNNING")
+        return self._with_steps(run) if found else OpenRun(run.info.run_id)
+
+    def _reopen(self, outbox: Path) -> OpenRun:
+        event = spool.first_event(outbox)
+        if event is None or event["kind"] != "begin":
+            raise ValueError(f"{outbox} does not begin with its run")
+        return self._with_steps(self._find_or_create(event)[0])
+
+    def _is_outer(self, run_id: str) -> bool:
+        """Whether the run is someone else's, who says when it ends."""
+        return run_id == self.target.parent_run_id
+
+    def _with_steps(self, run: Run) -> OpenRun:
+        opened = OpenRun(run.info.run_id)
+        for key in run.data.metrics:
+            opened.remember(self.client.get_metric_history(run.info.run_id, key))
+        return opened
+
+    def _find_or_create(self, event: Event) -> tuple[Run, bool]:
+        if event["stage"] is None:
+            run = self.client.get_run(self.parent_id())
+            return run, True
+        tags = {RUN_KEY: self.target.run_key, STAGE: event["stage"], FINGERPRINT: event["fingerprint"]}
+        return self._run_with(tags, event["stage"], {PARENT: self.parent_id()})
+
+    def parent_id(self) -> str:
+        """The run above the stages: someone else's if one was given, else ours, one for each run key."""
+        if self._parent_id is None:
+            if self.target.parent_run_id is not None:
+                self._parent_id = self.target.parent_run_id
+            else:
+                tags = {RUN_KEY: self.target.run_key, STAGE: "run"}
+                run, _ = self._run_with(tags, self.target.run_name, {})
+                self._parent_id = run.info.run_id
+        return self._parent_id
+
+    def _run_with(self, tags: dict[str, str], name: str, more: dict[str, str]) -> tuple[Run, bool]:
+        """The one run with these tags, and whether it was there; of two made at once the older counts."""
+        if runs := self._runs_with(tags):
+            return runs[0], True
+        made = self.client.create_run(self.experiment_id(), tags={**tags, **more}, run_name=name)
+        first = self._runs_with(tags)[0]
+        if first.info.run_id != made.info.run_id:
+            self.client.delete_run(made.info.run_id)
+            return first, True
+        return made, False
+
+    def _runs_with(self, tags: dict[str, str]) -> list[Run]:
+        conditions = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs = self.client.search_runs([self.experiment_id()], conditions)
+        return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def experiment_id(self) -> str:
+        """The experiment of that name, made if need be; under someone else's run, the experiment of that."""
+        if self._experiment_id is None:
+            if self.target.parent_run_id is not None:
+                outer = self.client.get_run(self.target.parent_run_id)
+                self._experiment_id = outer.info.experiment_id
+            else:
+                self._experiment_id = self._experiment_of(self.target.experiment)
+        assert self._experiment_id is not None
+        return self._experiment_id
+
+    def _experiment_of(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            place = None  # a server knows where its artifacts belong
+            if self.uri.startswith("sqlite"):
+                place = (sqlite_file(self.uri).parent / ARTIFACTS).as_uri()
+            try:
+                return str(self.client.create_experiment(name, artifact_location=place))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self.client.get_experiment_by_name(name)
+                assert found is not None
+        return str(found.experiment_id)
+
+    # What runs have
+
+    def _send_values(self, run: OpenRun, events: list[Event]) -> None:
+        metrics: list[Metric] = []
+        others: dict[str, dict[str, str]] = {"params": {}, "tags": {}}
+        for event in events:
+            if event["kind"] == "metrics":
+                fresh = run.new(event)
+                run.remember(fresh)  # the next event of this batch may say it again
+                metrics += fresh
+            else:
+                others[event["kind"]].update(event["values"])
+        params = [Param(name, value[:LONGEST_PARAM]) for name, value in others["params"].items()]
+        tags = [RunTag(name, value[:LONGEST_TAG]) for name, value in others["tags"].items()]
+        try:
+            while metrics or params or tags:
+                head = metrics[:BATCH_METRICS], params[:BATCH_OTHERS], tags[:BATCH_OTHERS]
+                self.client.log_batch(run.run_id, *head)
+                metrics, params = metrics[BATCH_METRICS:], params[BATCH_OTHERS:]
+                tags = tags[BATCH_OTHERS:]
+        except Exception:
+            for metric in metrics:  # these did not arrive
+                run.steps[metric.key].discard(metric.step)
+            raise
+
+    def _send_dataset(self, run_id: str, event: Event) -> None:
+        dataset = Dataset(
+            name=event["name"],
+            digest=event["digest"][:LONGEST_DIGEST],
+            source_type="unio4",
+            source=json.dumps({"uri": event["source"]}),
+            profile=json.dumps(event["profile"]),
+        )
+        used_for = InputTag("mlflow.data.context", event["context"])
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [used_for])])
+
+
+def _groups(events: list[tuple[Event, int]]) -> Iterator[list[tuple[Event, int]]]:
+    """Values that follow each other go together, up to a request's worth; anything else goes alone."""
+    group: list[tuple[Event, int]] = []
+    count = 0
+    for event, offset in events:
+        if event["kind"] not in MERGED:
+            if group:
+                yield group
+            yield [(event, offset)]
+            group, count = [], 0
+            continue
+        group.append((event, offset))
+        count += len(event["values"])
+        if count >= BATCH_METRICS:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group

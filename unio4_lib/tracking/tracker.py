@@ -1,0 +1,339 @@
+"""What training code sees of tracking: names and numbers in, nothing to wait for, nothing that fails it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from unio4_lib.errors import InputError, Preempted
+from unio4_lib.progress import Stopped
+from unio4_lib.tracking import spool
+from unio4_lib.tracking.spool import Outbox, Target
+
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+NO_TRACKING = "none"
+DATABASE = "mlflow.db"  # below the folder of the runs
+LAST_WORD_SECONDS = 60.0  # a sender that is still busy then is stopped; the rest waits on disk
+# A server that is away is asked again by us, and must not hold up what else is to be sent.
+SENDER_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "OMP_NUM_THREADS": "1",
+}
+# Settings of MLflow's fluent interface that would rename or replace the runs that we ask for by id.
+NOT_FOR_SENDER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+
+Say = Callable[[str], None]
+
+
+class StageTracker:
+    """One MLflow run: of a stage, or of the whole pipeline run."""
+
+    def __init__(self, outbox: Outbox | None) -> None:
+        self._outbox = outbox  # None: tracking is off
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Settings; nested mappings become names with dots."""
+        if self._outbox is not None:
+            self._outbox.append("params", values={name: str(v) for name, v in flatten(params).items()})
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Numbers of one step. A number is known by its name and step: saying it again changes nothing."""
+        if self._outbox is not None and metrics:
+            values = {name: float(value) for name, value in metrics.items()}
+            self._outbox.append("metrics", step=int(step), values=values)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        if self._outbox is not None:
+            self._outbox.append("tags", values={name: str(value) for name, value in tags.items()})
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """A file, under ``folder`` of the run's artifacts."""
+        if self._outbox is not None:
+            self._outbox.append_file("artifact", path, folder=folder)
+
+    def log_dataset(
+        self, name: str, *, source: str, digest: str, profile: Mapping[str, Any], context: str = "training"
+    ) -> None:
+        """The data that the run has learned from; ``profile`` says how much of it and of what kind."""
+        if self._outbox is not None:
+            values = {"name": name, "source": source, "digest": digest, "profile": dict(profile)}
+            self._outbox.append("dataset", context=context, **values)
+
+    def log_model(self, policy: Path, name: str = "policy") -> None:
+        """The folder of a policy as an MLflow model that acts without unio4; registered if that was asked."""
+        if self._outbox is not None:
+            self._outbox.append_file("model", policy, name=name)
+
+
+class Tracker(Protocol):
+    """Where the numbers of one pipeline run go. A context manager: leaving it delivers what it can."""
+
+    def stage(self, name: str, fingerprint: str) -> AbstractContextManager[StageTracker]:
+        """The run of one stage; the same one again after a retry."""
+        ...
+
+    def run(self) -> AbstractContextManager[StageTracker]:
+        """The run above the stages, for what belongs to none; leaving it ends the whole run."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody follows; what is costly to find out needs not be found out otherwise."""
+        ...
+
+    def __enter__(self) -> "Tracker": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class NullTracker:
+    """Tracking is off."""
+
+    active = False
+
+    @contextmanager
+    def stage(self, name: str, fingerprint: str) -> Iterator[StageTracker]:
+        yield StageTracker(None)
+
+    @contextmanager
+    def run(self) -> Iterator[StageTracker]:
+        yield StageTracker(None)
+
+    def __enter__(self) -> "NullTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was opened."""
+
+
+class SpoolTracker:
+    """Writes to a spool, and keeps a process beside it that carries the spool to MLflow."""
+
+    active = True
+
+    def __init__(self, uri: str, target: Target, folder: Path, leftovers: Path | None, say: Say) -> None:
+        self.uri, self.target, self.folder = uri, target, folder
+        self.leftovers, self.say = leftovers, say
+        self._locks = ExitStack()
+        self._sender: subprocess.Popen[str] | None = None
+        self._warned = False
+
+    def __enter__(self) -> "SpoolTracker":
+        if not self._locks.enter_context(spool.locked(self.folder, spool.WRITER_LOCK)):
+            self._locks.close()
+            raise InputError(f"{self.folder}: another process tracks there; choose another work folder")
+        self.target.save(self.folder)
+        (self.folder / spool.STATE).unlink(missing_ok=True)
+        self._sender = start_sender(self.uri, self.folder, self.leftovers)
+        return self
+
+    def stage(self, name: str, fingerprint: str) -> AbstractContextManager[StageTracker]:
+        return self._outbox(f"{name}-{fingerprint[:16]}", stage=name, fingerprint=fingerprint)
+
+    def run(self) -> AbstractContextManager[StageTracker]:
+        return self._outbox(spool.RUN_OUTBOX, stage=None, fingerprint=None)
+
+    @contextmanager
+    def _outbox(self, name: str, **identity: str | None) -> Iterator[StageTracker]:
+        outbox = Outbox(self.folder, name)
+        outbox.append("begin", **identity)
+        try:
+            yield StageTracker(outbox)
+        except BaseException as error:
+            outbox.append("tags", values={"unio4.error": f"{type(error).__name__}: {error}"[:4000]})
+            outbox.append("end", status=status_after(error))
+            raise
+        else:
+            outbox.append("end", status="FINISHED")
+        finally:
+            outbox.close()
+            self._mention_trouble()
+
+    def _mention_trouble(self) -> None:
+        """Once, and early: whoever watches may want to start the server."""
+        trouble = read_state(self.folder).get("trouble")
+        if trouble and not self._warned:
+            self._warned = True
+            self.say(f"tracking: {trouble}; training goes on, numbers are kept in {self.folder}")
+
+    def __exit__(self, *_: object) -> None:
+        self._locks.close()  # first: the sender then knows that nothing more will come
+        assert self._sender is not None
+        assert self._sender.stdin is not None
+        self._sender.stdin.close()
+        try:
+            self._sender.wait(LAST_WORD_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._sender.terminate()
+            self._sender.wait()
+        self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        state = read_state(self.folder)
+        if waiting := spool.count_waiting(self.folder):
+            reason = state.get("trouble") or "there was not time enough"
+            self.say(
+                f"tracking: {waiting:,} lines are not at {self.target.uri} yet ({reason}); they are kept in "
+                f"{self.folder} and sent by the next run or by: unio4 tracking flush {self.folder}"
+            )
+        if refused := state.get("refused"):
+            self.say(f"tracking: MLflow refused {refused}; {self.folder / spool.REFUSED} says what and why")
+
+
+def status_after(error: BaseException) -> str:
+    """A stage that was told to stop was killed; one that could not go on has failed."""
+    stopped = isinstance(error, Stopped | Preempted) or not isinstance(error, Exception)
+    return "KILLED" if stopped else "FAILED"
+
+
+def start_sender(uri: str, folder: Path, leftovers: Path | None) -> subprocess.Popen[str]:
+    """The process that delivers; it ends soon after its standard input does, however this process ends."""
+    environment = {**SENDER_SETTINGS, **os.environ}
+    for name in NOT_FOR_SENDER:
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "unio4_lib.tracking.sender", str(folder)]
+    with (folder / "sender.log").open("ab") as log:
+        process = subprocess.Popen(
+            command + ([str(leftovers)] if leftovers is not None else []),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for the training; the sender still delivers how it ended
+        )
+    assert process.stdin is not None
+    process.stdin.write(uri + "\n")  # not an argument: other users of the machine can read those
+    process.stdin.flush()
+    return process
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What the sender last said of itself."""
+    try:
+        state = json.loads((folder / spool.STATE).read_bytes())
+    except FileNotFoundError:
+        return {}
+    assert isinstance(state, dict)
+    return state
+
+
+def make_tracker(
+    uri: str | None,
+    *,
+    experiment: str,
+    run_name: str,
+    run_key: str,
+    spool: Path,
+    leftovers: Path | None = None,
+    register: str | None = None,
+    alias: str | None = None,
+    say: Say = lambda _line: None,
+    environ: Mapping[str, str] = os.environ,
+) -> Tracker:
+    """The tracker for an address; a silent one for None or "none".
+
+    ``run_key`` identifies the pipeline run: all who give the same one share its MLflow run. ``leftovers``
+    is a folder in which spools of earlier runs may still wait. Where Kubeflow Pipelines (or anyone) has set
+    MLFLOW_RUN_ID, everything nests under that run, in its experiment.
+    """
+    if alias is not None and register is None:
+        raise InputError(f"alias {alias!r} is of no registered model; expected a name to register, too")
+    if uri is None or uri == NO_TRACKING:
+        if register is not None:
+            raise InputError(f"model {register!r} cannot be registered without tracking; expected a URI")
+        return NullTracker()
+    uri = check_uri(uri)
+    for name, value in (("experiment", experiment), ("run_name", run_name), ("run_key", run_key)):
+        if not re.fullmatch(r"[^'\"`\n]{1,250}", value):
+            raise InputError(f"{name} is {value!r}; expected 1 to 250 characters without quotes")
+    outer = environ.get("MLFLOW_RUN_ID") or None
+    target = Target(without_password(uri), experiment, run_name, run_key, outer, register, alias)
+    return SpoolTracker(uri, target, spool, leftovers, say)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What the user has chosen about tracking."""
+
+    uri: str | None
+    experiment: str = "unio4"
+    run_name: str | None = None
+    register: str | None = None
+    alias: str | None = None
+
+    def tracker(self, run_key: str, spool: Path, leftovers: Path, say: Say) -> Tracker:
+        """The tracker of one run."""
+        return make_tracker(
+            self.uri,
+            experiment=self.experiment,
+            run_name=self.run_name or run_key,
+            run_key=run_key,
+            spool=spool,
+            leftovers=leftovers,
+            register=self.register,
+            alias=self.alias,
+            say=say,
+        )
+
+
+def default_uri(output: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Where numbers go if nobody says: the server of the environment, else a database beside the runs."""
+    if chosen := environ.get("MLFLOW_TRACKING_URI"):
+        return chosen
+    if output is None or find_spec("mlflow") is None:
+        return None
+    return f"sqlite:///{output.absolute() / DATABASE}"
+
+
+def check_uri(uri: str) -> str:
+    """An address that MLflow understands, and MLflow is there to use it."""
+    scheme = urlsplit(uri).scheme.partition("+")[0]
+    expected = "expected http(s)://HOST:PORT, sqlite:///FILE, postgresql://... or none"
+    if scheme not in SCHEMES:
+        hint = " (MLflow no longer writes plain folders)" if scheme in ("", "file") else ""
+        raise InputError(f"tracking URI {without_password(uri)!r}{hint}: {expected}")
+    if scheme in ("http", "https") and not urlsplit(uri).hostname:
+        raise InputError(f"tracking URI {without_password(uri)!r} names no host: {expected}")
+    if find_spec("mlflow") is None:
+        raise InputError("tracking needs MLflow; pip install 'unio4[tracking]', or --tracking none")
+    if scheme == "sqlite":
+        return f"sqlite:///{sqlite_file(uri).absolute()}"
+    return uri
+
+
+def sqlite_file(uri: str) -> Path:
+    """The database file of a sqlite address."""
+    path = uri.partition(":///")[2]
+    if not path:
+        raise InputError(f"tracking URI {uri!r} names no file; expected sqlite:///FILE")
+    return Path(path)
+
+
+def without_password(uri: str) -> str:
+    """The address as it may be shown and written down."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of names with dots."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
