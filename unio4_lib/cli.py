@@ -164,6 +164,24 @@ def evaluate_command(
         print_scores(scores)
 
 
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs: runs/latest.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="The file (report.html in the run, or comparison.html here)."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    video: Annotated[bool, typer.Option("--video", help="Film the policies of the run, too.")] = False,
+    frames: Annotated[int, typer.Option("--frames", min=2, max=600, help="Pictures of the film.")] = 60,
+    size: Annotated[int, typer.Option("--size", min=64, max=640, help="Pixels of each picture.")] = 160,
+) -> None:
+    """Write the report of a run, or the comparison of several."""
+    from unio4_lib.cli_report import make_report
+
+    make_report(runs, output, show=show, video=video, frames=frames, size=size)
+
+
 @app.command(
     "dataset",
     add_help_option=False,

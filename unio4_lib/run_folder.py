@@ -12,17 +12,20 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.config_docs import config_yaml
 from unio4_lib.errors import NO_SPACE, InputError, Preempted
+from unio4_lib.report.html import REPORT, write_report
+from unio4_lib.report.record import CONFIG, FACTS, FAILED, LOGS, SUMMARY, read_run
 from unio4_lib.stages.catalog import (
     DECISIONS_FILE,
     LOG_FILE,
     POLICY,
+    STAGE_FACTS_FILE,
     STAGE_NAMES,
     STAGE_OF_KIND,
     SUMMARY_FILE,
 )
 from unio4_lib.stages.context import StageContext
 
-POLICIES, REFERENCES, FAILED = "policies", "artifacts", "failed.txt"
+POLICIES, REFERENCES = "policies", "artifacts"
 
 
 class RunFolder:
@@ -38,7 +41,7 @@ class RunFolder:
                 self.run_id = f"{self.run_id}-{os.getpid()}"
             self.path = output / self.run_id
             self.path.mkdir(parents=True)
-            self.write("config.yaml", config_yaml(config))
+            self.write(CONFIG, config_yaml(config))
         except OSError as error:
             shutil.rmtree(output / self.run_id, ignore_errors=True)
             if error.errno in NO_SPACE:
@@ -69,12 +72,10 @@ class RunFolder:
             self._copy(folder / DECISIONS_FILE, DECISIONS_FILE)
 
     def result(self, report: Path) -> dict[str, Any]:
-        """Copy the report and the curves of all stages; returns the summary of the computation."""
-        for path in report.iterdir():
-            if path.suffix == ".html":
-                self._copy(path, path.name)
+        """Copy the curves and facts of all stages; returns the summary of the computation."""
+        self._copy(report / STAGE_FACTS_FILE, FACTS)
         logs = {name: self.logs[name] for name in STAGE_NAMES if name in self.logs}
-        self.write("metrics.json", json.dumps(logs))
+        self.write(LOGS, json.dumps(logs))
         summary: dict[str, Any] = json.loads((report / SUMMARY_FILE).read_bytes())
         return summary
 
@@ -95,8 +96,12 @@ class RunFolder:
             temporary.unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the summary and let ``latest`` point here."""
-        self.write("summary.json", json.dumps(summary, indent=2) + "\n")
+        """Write the summary and the report, and let ``latest`` point here.
+
+        The report is drawn anew rather than copied: it speaks of this run's name and times.
+        """
+        self.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_report(read_run(self.path), self.path / REPORT)
         link = self.path.parent / f".latest-{os.getpid()}"
         try:
             link.symlink_to(self.run_id)

@@ -17,6 +17,7 @@ OUT_OF_THEIR_SIGHT = (
     "unio4_lib.cli",
     "unio4_lib.cli_component",
     "unio4_lib.cli_dataset",
+    "unio4_lib.cli_report",
     "unio4_lib.cli_summary",
     "unio4_lib.doctor",
     "unio4_lib.pipeline",

@@ -18,7 +18,8 @@ class Stage:
 
 # Files and folders of artifacts that more than one place knows.
 LOG_FILE, FACTS_FILE = "log.json", "facts.json"
-DECISIONS_FILE, CURVE_FILE, SUMMARY_FILE = "decisions.json", "curve.json", "summary.json"
+DECISIONS_FILE, CURVE_FILE = "decisions.json", "curve.json"
+SUMMARY_FILE, STAGE_FACTS_FILE = "summary.json", "stage-facts.json"
 POLICY = "policy"
 
 # How OfflineData is built from the rows; clip_actions belongs to the rows themselves.

@@ -1,6 +1,7 @@
 """Behavior policies of the dataset."""
 
 from unio4_lib.online.threads import torch_threads
+from unio4_lib.report.facts import behavior_facts
 from unio4_lib.stages import method
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.stored import data_of, transitions_of, write_policy
@@ -12,6 +13,11 @@ def compute(work: StageWork) -> None:
     transitions = transitions_of(work)
     check_holdout(transitions, work.config)
     with torch_threads(1):
-        policy, log = method.clone_behavior(data_of(work), work.config, work.context.reporter, work.journal)
+        data = data_of(work)
+        policy, log = method.clone_behavior(data, work.config, work.context.reporter, work.journal)
+        _, holdout = data.split_episodes(
+            work.config.behavior.holdout_fraction, method.stage_seed(work.config, work.stage.name)
+        )
+        facts = behavior_facts(policy, data, holdout)
     write_policy(work, policy, Task.of(transitions))
-    work.finish([(entry.step, entry.values) for entry in log], {"members": policy.spec.members})
+    work.finish([(entry.step, entry.values) for entry in log], facts)

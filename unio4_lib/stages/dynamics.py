@@ -1,6 +1,7 @@
 """Transition models of the dataset."""
 
 from unio4_lib.online.threads import torch_threads
+from unio4_lib.report.facts import dynamics_facts
 from unio4_lib.stages import method
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.stored import data_of, transitions_of, write_dynamics
@@ -13,8 +14,11 @@ def compute(work: StageWork) -> None:
     check_holdout(transitions, work.config)
     task = Task.of(transitions)
     with torch_threads(1):
-        model, log = method.fit_dynamics(
-            data_of(work), task, work.config, work.context.reporter, work.journal
+        data = data_of(work)
+        model, log = method.fit_dynamics(data, task, work.config, work.context.reporter, work.journal)
+        _, holdout = data.split_episodes(
+            work.config.dynamics.holdout_fraction, method.stage_seed(work.config, work.stage.name)
         )
+        facts = dynamics_facts(model, data, holdout)
     write_dynamics(work, model, task)
-    work.finish([(entry.step, entry.values) for entry in log], {"elites": model.members})
+    work.finish([(entry.step, entry.values) for entry in log], facts)

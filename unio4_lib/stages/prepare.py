@@ -6,6 +6,7 @@ from typing import Any
 
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.progress import Reporter, Update
+from unio4_lib.report.facts import dataset_facts
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.task import check_dataset
 
@@ -17,12 +18,12 @@ def compute(work: StageWork) -> None:
     transitions = _load(work)
     check_dataset(transitions, work.config, work.context.reporter)
     transitions.save(work.folder / TRANSITIONS)
-    facts = dataset_facts(work.config.dataset, transitions)
+    facts = {**dataset_facts(transitions), **dataset_summary(work.config.dataset, transitions)}
     work.metrics.update({name: float(facts[name]) for name in ("transitions", "episodes", "mean_return")})
     work.finish([], facts)
 
 
-def dataset_facts(source: str, transitions: Transitions) -> dict[str, Any]:
+def dataset_summary(source: str, transitions: Transitions) -> dict[str, Any]:
     """What the summary says about the dataset."""
     mean = float(transitions.episode_returns().mean())
     return {

@@ -1,32 +1,107 @@
 """Scores of all policies in the simulator, after all choices are made, and what the run says of itself."""
 
 import hashlib
+from importlib.metadata import version
 from typing import Any
 
 from unio4_lib import __version__
 from unio4_lib.config import config_digest
 from unio4_lib.data.info import DatasetInfo
 from unio4_lib.evaluation import EpisodeStats
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.files import load_policy
+from unio4_lib.nets.policy import GaussianPolicy, stack_policies
+from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.online.threads import torch_threads
-from unio4_lib.stages.catalog import CURVE_FILE, FACTS_FILE, STAGE_OF_KIND, SUMMARY_FILE
+from unio4_lib.report.facts import ope_facts
+from unio4_lib.report.html import REPORT, write_report
+from unio4_lib.report.record import RunRecord, make_record
+from unio4_lib.stages.catalog import (
+    CURVE_FILE,
+    DECISIONS_FILE,
+    FACTS_FILE,
+    LOG_FILE,
+    STAGE_FACTS_FILE,
+    STAGE_OF_KIND,
+    SUMMARY_FILE,
+)
 from unio4_lib.stages.method import score
 from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
-from unio4_lib.stages.stored import read_policy, transitions_of
+from unio4_lib.stages.stored import (
+    CANDIDATES,
+    data_of,
+    read_critics,
+    read_dynamics,
+    read_policy,
+    transitions_of,
+)
 from unio4_lib.stages.task import Task
 
+RANKING_EPISODES = 20  # of a policy that is scored for the ranking alone
+# What the summary says of the data and the gate; their facts say more.
+DATASET_KEYS = ("id", "env_id", "transitions", "episodes", "mean_return", "normalized")
+GATE_KEYS = ("checks", "accepted", "estimator", "rule", "chosen_member", "estimates")
+VERSIONS = ("torch", "numpy", "gymnasium", "mujoco")
 DIP_SHARE = 0.1  # the dip is looked for in this first share of online steps
 
 
 def compute(work: StageWork) -> None:
     """Score behavior, offline and online policies, and sum up."""
     transitions = transitions_of(work)
+    task = Task.of(transitions)
     with torch_threads(1):
-        scores = _scores(work, Task.of(transitions))
-    facts = {name: _score_facts(transitions.info, stats) for name, stats in scores.items()}
-    work.metrics.update({f"{name}/mean_return": values["mean_return"] for name, values in facts.items()})
-    work.write(SUMMARY_FILE, _summary(work, facts))
+        stats = _scores(work, task)
+        ranking = _ranking(work, task, stats)
+    scores = {name: _score_facts(transitions.info, parts) for name, parts in stats.items()}
+    work.metrics.update({f"{name}/mean_return": values["mean_return"] for name, values in scores.items()})
+    if (correlation := ranking["rank_correlation"]) is not None:
+        work.metrics["ope/rank_correlation"] = correlation
+    summary, facts = _summary(work, scores), {**scores, "ope": ranking}
+    work.write(SUMMARY_FILE, summary)
     work.finish([], facts)
+    record = _record(work, summary, facts)
+    work.write(STAGE_FACTS_FILE, {name: stage.facts for name, stage in record.stages.items()})
+    write_report(record, work.folder / REPORT)
+
+
+def _record(work: StageWork, summary: dict[str, Any], facts: dict[str, Any]) -> RunRecord:
+    """All that the inputs hold for the report."""
+    stages = {kind: STAGE_OF_KIND[kind] for kind in work.stage.inputs}
+    return make_record(
+        summary,
+        work.config.model_dump(mode="json"),
+        logs={name: work.read(kind, LOG_FILE) for kind, name in stages.items()},
+        facts={name: work.read(kind, FACTS_FILE) for kind, name in stages.items()} | {work.stage.name: facts},
+        decisions=work.read("offline", DECISIONS_FILE),
+        curve=work.read("online", CURVE_FILE),
+    )
+
+
+def _ranking(work: StageWork, task: Task, scores: dict[str, list[EpisodeStats]]) -> dict[str, Any]:
+    """How well the models' estimates rank clones and accepted policies; nothing is decided by it any more."""
+    behavior, config = read_policy(work, "behavior"), work.config
+    improved = load_policy(work.input("offline") / CANDIDATES)[0].to(behavior.observation_mean.device)
+    decisions = work.read("offline", DECISIONS_FILE)
+    # Members that never passed the gate are their clones still: the same policy twice would flatter.
+    passed = sorted({entry["member"] for entry in decisions if entry["accepted"]})
+    policies = stack_policies([behavior, improved.members(passed)] if passed else [behavior])
+    labels = [f"clone {member}" for member in range(behavior.spec.members)]
+    labels += [f"improved {member}" for member in passed]
+    evaluator = PolicyEvaluator(
+        data_of(work), read_dynamics(work), read_critics(work), config.improve, time_limit=task.time_limit()
+    )
+    seed = config.evaluate.seed  # neither the gate's draws nor those of the choice
+    estimates = evaluator.estimate(policies, seed=seed).mean(dim=1).tolist()
+    episodes = min(config.evaluate.episodes, RANKING_EPISODES)
+
+    def truth(index: int) -> tuple[float, float]:
+        if index < behavior.spec.members:
+            stats = scores["behavior"][index]
+        else:
+            work.context.preemption.check()
+            stats = score(task, policies, episodes, seed, member=index)
+        return stats.mean, stats.stderr
+
+    return ope_facts(labels, estimates, truth)
 
 
 def _scores(work: StageWork, task: Task) -> dict[str, list[EpisodeStats]]:
@@ -65,15 +140,17 @@ def _summary(work: StageWork, scores: dict[str, Any]) -> dict[str, Any]:
     """The summary of the computation; a run puts its own name and times over it."""
     curve = [tuple(point) for point in work.read("online", CURVE_FILE)]
     config = work.config
+    dataset, gate = work.read("dataset", FACTS_FILE), work.read("offline", FACTS_FILE)
     return {
         "run_id": config_digest(config)[:16],
         "unio4_version": __version__,
+        "versions": {name: version(name) for name in VERSIONS},
         "config_digest": config_digest(config),
         "seed": config.seed,
-        "dataset": work.read("dataset", FACTS_FILE),
+        "dataset": {key: dataset[key] for key in DATASET_KEYS},
         "stages": {STAGE_OF_KIND[kind]: _stage_facts(work, kind) for kind in work.stage.inputs},
         "scores": scores,
-        "gate": work.read("offline", FACTS_FILE),
+        "gate": {key: gate[key] for key in GATE_KEYS},
         "online_curve": curve,
         "dip": _dip(curve, config.finetune.env_steps),
         "policy_digest": policy_digest(read_policy(work, "online")),

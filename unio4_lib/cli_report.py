@@ -1,0 +1,57 @@
+"""``unio4 report``: the page of one run, or of several runs beside each other."""
+
+import sys
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unio4_lib.errors import InputError
+from unio4_lib.report.comparison import COMPARISON, write_comparison
+from unio4_lib.report.html import REPORT, write_report
+from unio4_lib.report.record import read_run
+
+VIDEO = "rollouts.gif"
+
+
+def make_report(
+    runs: Sequence[Path], output: Path | None, *, show: bool, video: bool, frames: int, size: int
+) -> None:
+    """Write the page, say where it is, and open it if asked."""
+    records = [read_run(run) for run in runs]
+    if len(runs) == 1:
+        target = output or runs[0] / REPORT
+        pictures = _video(runs[0], frames, size) if video else None
+        _write(target, lambda: write_report(records[0], target, pictures))
+    elif video:
+        raise InputError(f"--video: {len(runs)} runs given; expected one")
+    else:
+        names = [run.resolve() for run in runs]
+        if len(set(names)) < len(names):
+            raise InputError("report: a run is given twice; expected different runs")
+        target = output or Path(COMPARISON)
+        _write(target, lambda: write_comparison(records, target))
+    print(target)
+    if show:
+        webbrowser.open(target.resolve().as_uri())
+
+
+def _write(target: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise InputError(
+            f"{target}: cannot be written ({error.strerror}); choose another --output"
+        ) from error
+
+
+def _video(run: Path, frames: int, size: int) -> bytes | None:
+    """The film of a run, also as a file beside its report; None, and one line, where nothing can draw it."""
+    from unio4_lib.report.film import NoRenderer, film_of_run
+
+    try:
+        pictures = film_of_run(run, frames=frames, size=size, seed=0)
+    except NoRenderer as error:
+        print(f"note: no video: {error}", file=sys.stderr)
+        return None
+    (run / VIDEO).write_bytes(pictures)
+    return pictures

@@ -1,0 +1,100 @@
+"""Where time went, and how to do it again."""
+
+from typing import Any
+
+from unio4_lib.report import words
+from unio4_lib.report.markup import Markup, el
+from unio4_lib.report.page import quiet, section, table
+from unio4_lib.report.record import RunRecord
+from unio4_lib.report.reproduce import flat_settings, reproduce_command
+
+PHASE_OF = {
+    "prepare-dataset": "data",
+    "clone-behavior": "clones",
+    "fit-critics": "offline",
+    "fit-dynamics": "offline",
+    "improve-policy": "offline",
+    "finetune-online": "online",
+}
+# What a stage works through: the setting with its amount, and the word for one of them.
+STEPS_OF = {
+    "clone-behavior": ("behavior.steps", "updates"),
+    "fit-critics": ("critics.steps", "updates"),
+    "fit-dynamics": ("dynamics.steps", "updates"),
+    "improve-policy": ("improve.steps", "updates"),
+    "finetune-online": ("finetune.env_steps", "env steps"),
+}
+
+
+def time_section(record: RunRecord) -> Markup:
+    stages = {name: stage for name, stage in record.stages.items() if stage.seconds > 0}
+    if not stages:
+        return section("time", "Where the time went", quiet("This run recorded no times."))
+    longest = max(stage.seconds for stage in stages.values()) or 1.0
+    total = sum(stage.seconds for stage in stages.values())
+    slowest = max(stages, key=lambda name: stages[name].seconds)
+    peak = max(stage.peak_memory_bytes for stage in stages.values())
+    sentence = (
+        f"The stages took {words.duration(total)} in all, {slowest} the longest "
+        f"({words.percent(stages[slowest].seconds / total if total else None)})"
+    )
+    sentence += f"; at its peak the run held {words.memory(peak)} of memory." if peak > 0 else "."
+    rows: list[list[Any]] = []
+    for name, stage in stages.items():
+        share = f"width:{100 * stage.seconds / longest:.1f}%"
+        bar = el("span", class_=f"share c-{PHASE_OF.get(name, 'soft')}", style=share)
+        state = " (reused)" if stage.reused else " (resumed)" if stage.resumed else ""
+        time = words.duration(stage.seconds)
+        rows.append(
+            [name + state, bar, time, _throughput(record, name), words.memory(stage.peak_memory_bytes)]
+        )
+    note = (
+        "Stages that need nothing of each other run side by side: the whole run may take less than this sum."
+    )
+    head = ["Stage", "", "Time", "Throughput", "Peak memory"]
+    content = table(head, rows, words_first=2)
+    return section("time", "Where the time went", el("p", sentence), content, el("p", note, class_="how"))
+
+
+def _throughput(record: RunRecord, name: str) -> str:
+    setting, unit = STEPS_OF.get(name, ("", ""))
+    stage = record.stage(name)
+    amount = stage.log[-1]["step"] if stage.log else record.setting(setting)
+    if not setting or not amount or stage.seconds <= 0 or stage.reused or stage.resumed:
+        return ""
+    return f"{words.number(amount / stage.seconds)} {unit}/s"
+
+
+def reproduce_section(record: RunRecord) -> Markup:
+    command = reproduce_command(record.config)
+    summary = record.summary
+    facts = [
+        ["unio4", summary.get("unio4_version", "")],
+        *([name, version] for name, version in summary.get("versions", {}).items()),
+        ["settings", el("code", summary.get("config_digest", ""))],
+        *(
+            [f"artifact of {name}", el("code", stage.digest)]
+            for name, stage in record.stages.items()
+            if stage.digest
+        ),
+    ]
+    if "policy_digest" in summary:
+        facts.append(["final policy", el("code", summary["policy_digest"])])
+    settings = [[name, value] for name, value in flat_settings(record.config).items()]
+    return section(
+        "reproduce",
+        "Do it again",
+        el("p", "The same settings and seed give the same numbers, to the bit, on the same kind of CPU."),
+        el(
+            "div",
+            el("pre", command, id="command"),
+            el("button", "Copy", type="button", data_copies="command", hidden="hidden"),
+            class_="command",
+        ),
+        table(["Version or digest", ""], facts, words_first=2),
+        el(
+            "details",
+            el("summary", f"All {len(settings)} settings"),
+            table(["Setting", "Value"], settings, words_first=2),
+        ),
+    )

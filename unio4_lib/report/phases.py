@@ -1,0 +1,111 @@
+"""The four scores of a run, and what its fine-tuning did, as numbers to speak about."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from unio4_lib.report.record import RunRecord
+from unio4_lib.report.words import INTERVAL_FACTOR
+
+PHASES = {"data": "Data", "clones": "Clones", "offline": "Offline", "online": "Online"}
+POLICY_OF = {"clones": "behavior", "offline": "offline", "online": "online"}
+EARLY_SHARE = 0.1  # of the online steps: where a drop after the switch is looked for
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The return of the dataset or of the policies of one phase."""
+
+    key: str
+    mean: float
+    stderr: float | None
+    normalized: float | None
+    episodes: int
+    members: list[float]
+
+    @property
+    def name(self) -> str:
+        return PHASES[self.key]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the mean."""
+        reach = INTERVAL_FACTOR * (self.stderr or 0.0)
+        return self.mean - reach, self.mean + reach
+
+
+def phases(record: RunRecord) -> dict[str, Phase]:
+    """Every phase that has a score, in their order."""
+    found = {}
+    for key in PHASES:
+        about = record.summary["dataset"] if key == "data" else record.score(POLICY_OF[key])
+        if about and about.get("mean_return") is not None:
+            found[key] = Phase(
+                key,
+                float(about["mean_return"]),
+                about.get("stderr"),
+                about.get("normalized"),
+                int(about.get("episodes", 0)),
+                [float(value) for value in about.get("members", [])],
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Change:
+    """From one mean to another."""
+
+    ratio: float | None  # None where the first is not positive: a ratio would say nothing
+    difference: float
+    direction: int  # 1 up, -1 down, 0 within the error of both
+
+
+def change(before: Phase, after: Phase) -> Change:
+    """How the return moved; up or down only where the difference exceeds its 95% interval."""
+    difference = after.mean - before.mean
+    error = math.hypot(before.stderr or 0.0, after.stderr or 0.0)
+    certain = abs(difference) > INTERVAL_FACTOR * error
+    direction = (1 if difference > 0 else -1) if certain and difference != 0 else 0
+    return Change(after.mean / before.mean if before.mean > 0 else None, difference, direction)
+
+
+@dataclass(frozen=True)
+class Dip:
+    """The worst look at the policy soon after the switch, against the look at the switch."""
+
+    steps: int
+    mean: float
+    before: float
+    ratio: float | None
+
+
+def dip(record: RunRecord) -> Dip | None:
+    """The worst evaluation in the first tenth of the online steps (at least the first one)."""
+    points = record.curve
+    if len(points) < 2:
+        return None
+    total = record.setting("finetune.env_steps") or points[-1][0]
+    border = max(EARLY_SHARE * total, points[1][0])
+    steps, mean = min(((row[0], row[1]) for row in points[1:] if row[0] <= border), key=lambda row: row[1])
+    before = points[0][1]
+    return Dip(steps, mean, before, mean / before if before > 0 else None)
+
+
+def normalization(record: RunRecord) -> tuple[float, float] | None:
+    """(return at score 0, return at score 100), from any two scores that have both numbers."""
+    known = [
+        (phase.mean, phase.normalized) for phase in phases(record).values() if phase.normalized is not None
+    ]
+    if len(known) < 2:
+        return None
+    (low, low_score), (high, high_score) = min(known), max(known)
+    if high <= low or high_score <= low_score:
+        return None
+    slope = (high - low) / (high_score - low_score)
+    return low - slope * low_score, low + slope * (100.0 - low_score)
+
+
+def interval_of(row: list[Any]) -> tuple[float, float]:
+    """95% interval of a point of the online curve."""
+    reach = INTERVAL_FACTOR * row[2]
+    return row[1] - reach, row[1] + reach

@@ -1,0 +1,237 @@
+"""Was each offline step safe, and did fine-tuning drop or rise."""
+
+import statistics
+from typing import Any
+
+from unio4_lib.report import words
+from unio4_lib.report.chart import Chart, span
+from unio4_lib.report.learning_sections import SIZE, curves
+from unio4_lib.report.markup import Markup, el
+from unio4_lib.report.page import FULL, figure, grid, quiet, section, table
+from unio4_lib.report.phases import dip, interval_of, phases
+from unio4_lib.report.record import RunRecord
+from unio4_lib.report.words import INTERVAL_FACTOR
+
+PANELS = 4  # members side by side
+SWITCH_SHARE = 0.25  # of the online steps that the close look at the switch shows
+RULES = {
+    "mean": "A candidate passes when its estimate is higher.",
+    "lower-bound": "A candidate passes when the lower bound of its gain is above zero.",
+    "margin": "A candidate passes when its gain exceeds a margin.",
+}
+
+
+def improvement_section(record: RunRecord) -> Markup:
+    decisions, gate = record.decisions, record.summary.get("gate") or {}
+    stage = record.stage("improve-policy")
+    if not decisions:
+        return section("improvement", "Offline improvement", quiet("This run kept no decisions of its gate."))
+    accepted = sum(bool(entry["accepted"]) for entry in decisions)
+    chosen = gate.get("chosen_member")
+    intro = (
+        f"The gate looked at {words.count(len(decisions))} candidates and let {words.count(accepted)} pass."
+    )
+    if chosen is not None:
+        intro += f" Of the accepted policies, that of member {chosen} was chosen, by its estimate alone."
+    figures = [_gate_figure(decisions, str(gate.get("rule", "")), chosen)]
+    if estimates := stage.series("improve/estimate"):
+        title = "Estimated return of each member's accepted policy"
+        note = (
+            "By rollouts in the learned models; discounted, so not on the scale of the simulator. Every look "
+            "draws new starts, hence the common ups and downs."
+        )
+        strong = None if chosen is None else str(chosen)
+        draw = curves(estimates, "c-offline", "estimate", "Estimates of the accepted policies", strong=strong)
+        figures.append(figure(title, draw, note))
+    ope = record.stage("report").facts.get("ope")
+    if ope:
+        figures.append(_truth_figure(ope))
+    content: list[Any] = [
+        el("p", intro),
+        grid(*figures),
+        _members_table(decisions, gate.get("estimates") or []),
+    ]
+    if not ope:
+        content.append(quiet("This run did not compare estimates with true returns."))
+    return section("improvement", "Offline improvement", *content)
+
+
+def _members_table(decisions: list[dict[str, Any]], estimates: list[float]) -> Markup:
+    """What became of each member."""
+    rows = []
+    for member in sorted({entry["member"] for entry in decisions}):
+        own = [entry for entry in decisions if entry["member"] == member]
+        passed = [entry["step"] for entry in own if entry["accepted"]]
+        final = words.number(estimates[member]) if member < len(estimates) else words.UNKNOWN
+        last = f"step {words.count(passed[-1])}" if passed else words.UNKNOWN
+        rows.append([f"member {member}", f"{len(passed)} of {len(own)}", last, final])
+    return table(["Member", "Accepted", "Last accepted", "Estimate at the final choice"], rows)
+
+
+def _gate_figure(decisions: list[dict[str, Any]], rule: str, chosen: int | None) -> Markup:
+    members = sorted({entry["member"] for entry in decisions})
+    limits = _limits(decisions)
+    title = "What each candidate would have gained over the policy it was to replace, by estimate"
+    note = (
+        "Filled: accepted; hollow: refused; bars: 95% intervals of the paired difference; triangles: "
+        f"beyond the scale. {RULES.get(rule, '')}"
+    )
+
+    def draw(width: float) -> Markup:
+        columns = min(PANELS, len(members)) if width == FULL else min(2, len(members))
+        size = ((width - 20 * (columns - 1)) / columns, 190.0)
+        panels = []
+        for member in members:
+            own = [entry for entry in decisions if entry["member"] == member]
+            panels.append(_gate_panel(own, member, size, limits, chosen=member == chosen))
+        return el("div", panels, class_="multiples", style=f"--columns:{columns}")
+
+    return figure(title, draw, note, full=True)
+
+
+def _limits(decisions: list[dict[str, Any]]) -> tuple[float, float]:
+    """A scale on which the ordinary decisions can be read; a few disasters must not flatten them."""
+    reach = [abs(entry["difference"]) + INTERVAL_FACTOR * entry["stderr"] for entry in decisions]
+    passed = [
+        entry["difference"] + INTERVAL_FACTOR * entry["stderr"] for entry in decisions if entry["accepted"]
+    ]
+    usual = max([3 * statistics.median(reach), *passed])
+    low = max(-usual, min(entry["difference"] - INTERVAL_FACTOR * entry["stderr"] for entry in decisions))
+    high = min(usual, max(entry["difference"] + INTERVAL_FACTOR * entry["stderr"] for entry in decisions))
+    return span([low, high, 0.0])
+
+
+def _gate_panel(
+    decisions: list[dict[str, Any]],
+    member: int,
+    size: tuple[float, float],
+    limits: tuple[float, float],
+    *,
+    chosen: bool,
+) -> Markup:
+    steps = [entry["step"] for entry in decisions]
+    chart = Chart(size, (0, max(steps) * 1.04), limits, left=38, right=6, top=28)
+    name = f"member {member}" + (", chosen" if chosen else "")
+    chart.y_axis()
+    chart.text(0, 12, name, "strong" if chosen else "axis-label")
+    chart.x_axis("steps")
+    chart.add("line", class_="base", x1=chart.x.start, x2=chart.x.end, y1=chart.y(0), y2=chart.y(0))
+    for entry in decisions:
+        gain, error = entry["difference"], entry["stderr"]
+        word = "accepted" if entry["accepted"] else "refused"
+        text = (
+            f"step {words.count(entry['step'])}: {word}\ngain {words.with_error(gain, error)}\n"
+            f"candidate {words.number(entry['candidate'])}, current {words.number(entry['current'])}"
+        )
+        reach = INTERVAL_FACTOR * error
+        if not limits[0] <= gain <= limits[1]:
+            _triangle(chart, entry["step"], up=gain > limits[1], text=text)
+            continue
+        chart.interval(entry["step"], gain - reach, gain + reach, "c-offline thin pale")
+        chart.dot(entry["step"], gain, "c-offline" if entry["accepted"] else "c-offline hollow", text, 4)
+    return chart.svg(f"Gains and decisions of {name}")
+
+
+def _triangle(chart: Chart, step: int, *, up: bool, text: str) -> None:
+    x, y, way = chart.x(step), (chart.y.end + 2 if up else chart.y.start - 2), (1 if up else -1)
+    corners = f"{x - 4:.1f},{y + 7 * way:.1f} {x + 4:.1f},{y + 7 * way:.1f} {x:.1f},{y:.1f}"
+    chart.add("polygon", el("title", text), class_="dot hollow c-offline", points=corners)
+
+
+def _truth_figure(facts: dict[str, Any]) -> Markup:
+    points, found = facts["points"], facts["rank_correlation"]
+    title = f"Estimates against true returns of {len(points)} policies" + (
+        "" if found is None else f": rank correlation {words.ratio(found)}"
+    )
+    note = "True returns were measured afterwards, in the simulator; no decision saw them."
+
+    def draw(width: float) -> Markup:
+        reach = INTERVAL_FACTOR
+        heights = [row["truth"] + sign * reach * row["stderr"] for row in points for sign in (-1, 1)]
+        chart = Chart((width, SIZE + 20), span([row["estimate"] for row in points]), span(heights))
+        chart.y_axis("true return")
+        chart.x_axis("estimate")
+        for row in points:
+            color = "c-clones" if row["label"].startswith("clone") else "c-offline"
+            low, high = row["truth"] - reach * row["stderr"], row["truth"] + reach * row["stderr"]
+            true = words.with_error(row["truth"], row["stderr"])
+            text = f"{row['label']}\nestimate {words.number(row['estimate'])}\ntrue {true}"
+            chart.interval(row["estimate"], low, high, f"{color} thin pale")
+            chart.dot(row["estimate"], row["truth"], color, text, 4)
+        return chart.svg("Estimates of policies against their true returns")
+
+    return figure(title, draw, note)
+
+
+def online_section(record: RunRecord) -> Markup:
+    curve = record.curve
+    if len(curve) < 2:
+        return section("online", "Fine-tuning online", quiet("This run has no online learning curve."))
+    figures = [_switch_figure(record)]
+    stage = record.stage("finetune-online")
+    for metric, label, title in (
+        ("online/kl", "KL divergence", "How far each update moved the policy"),
+        ("online/explained_variance", "explained variance", "How much of the returns V explains"),
+    ):
+        if series := stage.series(metric):
+            figures.append(figure(title, curves(series, "c-online", label, title)))
+    rows = [
+        [
+            words.count(steps),
+            words.with_error(mean, stderr),
+            words.ratio(mean / curve[0][1]) if curve[0][1] > 0 else "",
+        ]
+        for steps, mean, stderr in curve
+    ]
+    numbers = el(
+        "details",
+        el("summary", "Every evaluation of the curve"),
+        table(["Environment steps", "Return ± standard error", "Times the first"], rows, words_first=0),
+    )
+    return section("online", "Fine-tuning online", grid(*figures), numbers)
+
+
+def _switch_figure(record: RunRecord) -> Markup:
+    curve, fall = record.curve, dip(record)
+    end = max(SWITCH_SHARE * curve[-1][0], curve[min(2, len(curve) - 1)][0])
+    points = [row for row in curve if row[0] <= end]
+    offline = phases(record).get("offline")
+    if fall is not None and fall.ratio is not None:
+        title = f"The switch: {words.ratio(fall.ratio)} of the score before the first step, at its worst"
+    else:
+        title = "The switch: the first steps online"
+    note = f"The first {words.count(end)} environment steps, mean actions; band and bars: 95% intervals."
+
+    def draw(width: float) -> Markup:
+        values = [edge for row in points for edge in interval_of(row)]
+        values += list(offline.interval) if offline else []
+        chart = Chart((width, SIZE + 20), (-0.03 * end, end * 1.03), span(values, zero=True))
+        chart.y_axis("return")
+        chart.x_axis("environment steps after the switch")
+        warm = record.setting("finetune.warmup_steps")
+        if warm and warm < end:
+            place = {"x": chart.x(0), "width": chart.x(warm) - chart.x(0)}
+            chart.add("rect", class_="zone", y=chart.y.end, height=chart.y.start - chart.y.end, **place)
+            chart.text(chart.x(warm / 2), chart.y.start - 8, "only V learns", "note", "middle")
+        if offline is not None:
+            low, high = offline.interval
+            chart.band([(chart.x.low, low, high), (chart.x.high, low, high)], "c-offline")
+            chart.rule_y(offline.mean, "")
+            chart.text(
+                chart.x.end,
+                chart.y(high) - 5,
+                f"offline {words.number(offline.mean)}",
+                "label c-offline",
+                "end",
+            )
+        chart.line([(row[0], row[1]) for row in points], "c-online")
+        for row in points:
+            chart.interval(row[0], *interval_of(row), "c-online thin")
+            text = f"{words.count(row[0])} steps: {words.with_error(row[1], row[2])}"
+            chart.dot(row[0], row[1], "c-online", text, 4.5)
+            if curve[0][1] > 0 and row[0] > 0:
+                times = f"{words.ratio(row[1] / curve[0][1])}×"
+                chart.text(chart.x(row[0]), chart.y(interval_of(row)[0]) + 15, times, "strong halo", "middle")
+        return chart.svg("Return in the first environment steps after the switch, against the offline score")
+
+    return figure(title, draw, note)

@@ -1,0 +1,150 @@
+"""What a report is made from: everything worth showing about one run, as plain JSON values."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unio4_lib.errors import InputError
+from unio4_lib.yaml_io import read_yaml
+
+SUMMARY, CONFIG, LOGS, FACTS, DECISIONS, CURVE = (
+    "summary.json",
+    "config.yaml",
+    "metrics.json",
+    "facts.json",
+    "decisions.json",
+    "curve.json",
+)
+FAILED = "failed.txt"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage of a run; ``facts`` is empty where the run recorded none."""
+
+    log: list[dict[str, Any]]  # {"step": int, "values": {metric: float}}, in the order of steps
+    facts: dict[str, Any]
+    seconds: float
+    reused: bool
+    resumed: bool
+    peak_memory_bytes: int
+    digest: str  # of the stage's artifact; empty where it has none
+
+    def series(self, metric: str) -> dict[str, list[tuple[int, float]]]:
+        """Points (step, value) of a metric: under "" if it is one number, else by member."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for entry in self.log:
+            for key, value in entry["values"].items():
+                if key == metric:
+                    found.setdefault("", []).append((entry["step"], value))
+                elif key.startswith(f"{metric}/"):
+                    found.setdefault(key.removeprefix(f"{metric}/"), []).append((entry["step"], value))
+        return found
+
+    def last(self, metric: str) -> float | None:
+        """The last value of a metric, averaged over members; None where it was never logged."""
+        ends = [points[-1][1] for points in self.series(metric).values()]
+        return sum(ends) / len(ends) if ends else None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run."""
+
+    summary: dict[str, Any]
+    config: dict[str, Any]
+    stages: dict[str, StageRecord]
+    decisions: list[dict[str, Any]]
+    curve: list[Any]  # [env_steps, mean return, standard error]
+
+    @property
+    def name(self) -> str:
+        return str(self.summary.get("run_id", "run"))
+
+    @property
+    def env_id(self) -> str:
+        return str(self.summary["dataset"].get("env_id", ""))
+
+    def stage(self, name: str) -> StageRecord:
+        """The stage of that name, or one that has nothing to show."""
+        return self.stages.get(name, StageRecord([], {}, 0.0, False, False, 0, ""))
+
+    def score(self, policy: str) -> dict[str, Any] | None:
+        """mean_return, stderr, normalized, episodes of "behavior", "offline" or "online"."""
+        found = self.summary["scores"].get(policy)
+        return dict(found) if found else None
+
+    def setting(self, name: str) -> Any:
+        """A setting by its dotted key; None where this run did not have it."""
+        value: Any = self.config
+        for part in name.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return None
+            value = value[part]
+        return value
+
+
+def make_record(
+    summary: dict[str, Any],
+    config: dict[str, Any],
+    *,
+    logs: Mapping[str, list[dict[str, Any]]],
+    facts: Mapping[str, dict[str, Any]],
+    decisions: list[dict[str, Any]],
+    curve: list[Any],
+) -> RunRecord:
+    """Join what is known of each stage: its cost from the summary, which may not know all of them."""
+    costs = summary["stages"]
+    stages = {
+        name: StageRecord(
+            log=list(logs.get(name, [])),
+            facts=dict(facts.get(name, {})),
+            seconds=float(about.get("seconds", 0.0)),
+            reused=bool(about.get("reused", False)),
+            resumed=bool(about.get("resumed", False)),
+            peak_memory_bytes=int(about.get("peak_memory_bytes", 0)),
+            digest=str(about.get("artifact_digest", "")),
+        )
+        for name, about in {**costs, **{name: {} for name in facts if name not in costs}}.items()
+    }
+    return RunRecord(summary, config, stages, decisions, curve)
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a finished run's folder; only the summary and the settings have to be there."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected a run such as runs/latest")
+    if not (folder / SUMMARY).is_file():
+        reason = f", it failed (see {folder / FAILED})" if (folder / FAILED).is_file() else ""
+        raise InputError(f"{folder}: no {SUMMARY} here{reason}; expected the folder of a finished run")
+    summary = _read_json(folder / SUMMARY, dict)
+    config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    try:
+        return make_record(
+            summary,
+            config,
+            logs=_read_json(folder / LOGS, dict),
+            facts=_read_json(folder / FACTS, dict),
+            decisions=_read_json(folder / DECISIONS, list),
+            curve=_read_json(folder / CURVE, list) or summary.get("online_curve", []),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{folder / SUMMARY}: {type(error).__name__} {error}; expected a summary written by unio4"
+        ) from error
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    """The content of a file, or an empty one where there is no such file."""
+    if not path.is_file():
+        return kind()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); expected a file written by unio4") from error
+    if not isinstance(content, kind):
+        expected = "an object" if kind is dict else "a list"
+        raise InputError(f"{path}: {type(content).__name__} at the top; expected {expected}")
+    return content

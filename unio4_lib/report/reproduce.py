@@ -1,0 +1,55 @@
+"""One command that gives the same run again."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from unio4_lib.config_io import PRESETS, load_config
+from unio4_lib.errors import InputError
+
+FROM_FILE = "unio4 run --config config.yaml"  # the file lies beside every run
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def reproduce_command(config: Mapping[str, Any]) -> str:
+    """The preset that needs the fewest words, and what differs from it."""
+    wanted = flat_settings(config)
+    dataset, seed = wanted.get("dataset"), wanted.get("seed")
+    if not isinstance(dataset, str) or not isinstance(seed, int):
+        return FROM_FILE
+    best: tuple[str, dict[str, Any]] | None = None
+    for preset in PRESETS:
+        differences = _differences(wanted, preset, dataset, seed)
+        if differences is None:
+            return FROM_FILE
+        if best is None or len(differences) < len(best[1]):
+            best = preset, differences
+    assert best is not None
+    preset, differences = best
+    words = ["unio4", "run", "--dataset", dataset, "--preset", preset, "--seed", str(seed)]
+    lines = [shlex.join(words)]
+    lines += [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in differences.items()]
+    return " \\\n  ".join(lines)
+
+
+def _differences(wanted: dict[str, Any], preset: str, dataset: str, seed: int) -> dict[str, Any] | None:
+    """What has to be set besides the preset; None where the settings are of another release."""
+    try:
+        base = load_config(preset, dataset=dataset, seed=seed)
+    except InputError:
+        return None
+    offered = flat_settings(base.model_dump(mode="json"))
+    if offered.keys() != wanted.keys():
+        return None
+    return {name: value for name, value in wanted.items() if offered[name] != value}
