@@ -20,12 +20,13 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
         seed: int = 0,
         overrides: list = [],  # noqa: B006 - KFP reads the default when it compiles
         mlflow_tracking_uri: str = "none",
+        experiment: str = "unio4",
         run_name: str = "",
         finetune: str = "always",
         reuse: bool = True,
         prepare_image: str = placement.image("prepare-dataset"),
     ) -> None:
-        closing = close_run(mlflow_tracking_uri=mlflow_tracking_uri, run_name=run_name)
+        closing = close_run(mlflow_tracking_uri=mlflow_tracking_uri, experiment=experiment, run_name=run_name)
         placement.place(closing, "close-run").set_caching_options(False)
         with dsl.ExitHandler(closing, name="stages"):
             add_stages(
@@ -38,6 +39,7 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
                 overrides=overrides,
                 artifact_root=artifact_root,
                 mlflow_tracking_uri=mlflow_tracking_uri,
+                experiment=experiment,
                 finetune=finetune,
                 reuse=reuse,
                 prepare_image=prepare_image,

@@ -111,24 +111,32 @@ def run_command(
     run_name: RunNameOption = None,
     register: RegisterOption = None,
     alias: AliasOption = None,
+    runner: Annotated[
+        str, typer.Option("--runner", help="Stages as processes (process), containers (docker) or inline.")
+    ] = "process",
+    finetune: Annotated[
+        str, typer.Option("--finetune", help="Go online always, only if improved offline, or never.")
+    ] = "always",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
     resolved = resolve(dataset, preset, config, overrides, seed)
-    from unio4_lib.run import run
+    from unio4_lib.cli_run import run_method
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
-    uri = tracking or default_uri(output)
-    summary = run(
+    summary = run_method(
         resolved.config,
+        preset,
         output,
-        None if quiet else progress_console(),
+        runner=runner,
+        finetune=finetune,
         artifact_root=artifact_root,
         reuse=not no_reuse,
         cache=cache,
-        tracking=Tracking(uri, experiment, run_name, register, alias),
+        tracking=Tracking(tracking or default_uri(output), experiment, run_name, register, alias),
         preemption=on_termination(),
+        console=None if quiet else progress_console(),
     )
     if as_json:
         print(json.dumps(summary, indent=2))

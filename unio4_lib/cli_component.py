@@ -5,10 +5,12 @@ As a module of the command line it prints and exits, here on behalf of KFP's exe
 """
 
 import json
+import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,13 +18,17 @@ from typing import Any, Protocol
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import Store, open_store
 from unio4_lib.cli import EXIT_TRY_AGAIN, explain, on_termination, progress_console
-from unio4_lib.config import RunConfig
+from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.errors import InputError
 from unio4_lib.stages import sweep as sweeps
+from unio4_lib.stages.context import RUN_KEY_VARIABLE, SPOOL_VARIABLE
+from unio4_lib.tracking.tracker import Tracker
 
 FINETUNE_CHOICES = ("always", "improved", "never")
 GO_ONLINE, STAY_OFFLINE = "finetune", "report"  # what the condition in the pipeline compares with
 PAGE = "report.html"
+
+Say = Callable[[str], None]
 
 
 class KfpArtifact(Protocol):
@@ -45,6 +51,7 @@ class Run:
     config: RunConfig
     artifact_root: str
     tracking: str
+    experiment: str
     run_name: str
     sweep: str
     reuse: bool
@@ -74,6 +81,7 @@ def resolve_run(
     *,
     artifact_root: str,
     tracking: str,
+    experiment: str,
     run_name: str,
     sweep: str,
     reuse: bool,
@@ -87,7 +95,7 @@ def resolve_run(
             sweeps.begin(open_store(artifact_root), member)
         config = load_config(preset, overrides=overrides, dataset=source, seed=seed)
         name = member.name if member is not None else run_name
-        return Run(config, artifact_root, tracking, name, sweep, reuse).to_json()
+        return Run(config, artifact_root, tracking, experiment, name, sweep, reuse).to_json()
 
 
 def run_component(
@@ -108,9 +116,11 @@ def run_component(
         refs = {kind: ArtifactRef.load(Path(artifact.path)) for kind, artifact in inputs.items()}
         with (
             Reporter(progress_console()) as reporter,
+            _tracker(settings, stage, reporter.say) as tracker,
             StageContext(
                 settings.artifact_root,
                 reporter=reporter,
+                tracker=tracker,
                 reuse=settings.reuse,
                 preemption=on_termination(),
             ) as context,
@@ -141,6 +151,56 @@ def decide(run: str, finetune: str, offline: KfpArtifact) -> str:
         verdict = "goes online" if online else "stays offline"
         print(f"gate: {accepted:.0f} policies accepted, finetune={finetune}: {verdict}", file=sys.stderr)
         return GO_ONLINE if online else STAY_OFFLINE
+
+
+def close_tracking(uri: str, experiment: str, run_name: str, state: str, error: str) -> None:
+    """Let MLflow's run say what became of the pipeline; where one process tracks it all, that one does."""
+    if SPOOL_VARIABLE in os.environ:
+        return
+    with (
+        suppress(_Unwell),
+        _own_tracker(uri, experiment, run_name, _run_key(run_name), "close-run", _say) as tracker,
+        tracker.run(),
+    ):
+        if state != "SUCCEEDED":
+            raise _Unwell(error or f"the pipeline has {state.lower()}")
+
+
+class _Unwell(Exception):  # noqa: N818 - reads as a statement of what happened
+    """What the tracker is to write down as the reason."""
+
+
+def _tracker(settings: Run, stage: str, say: Say) -> Tracker:
+    """Where the numbers of a stage go: beside those of the others, or straight to the server."""
+    from unio4_lib.tracking.tracker import NO_TRACKING, AttachedTracker, NullTracker
+
+    spool = os.environ.get(SPOOL_VARIABLE)
+    if NO_TRACKING in (spool, settings.tracking) or not settings.tracking:
+        return NullTracker()
+    if spool is not None:
+        return AttachedTracker(Path(spool))
+    key = _run_key(settings.run_name or config_digest(settings.config)[:16])
+    if settings.member is not None:
+        key = f"{key} {settings.member.digest}"
+    return _own_tracker(settings.tracking, settings.experiment, settings.run_name, key, stage, say)
+
+
+def _own_tracker(uri: str, experiment: str, run_name: str, key: str, stage: str, say: Say) -> Tracker:
+    from unio4_lib.stages.context import default_cache
+    from unio4_lib.tracking.tracker import Tracking
+
+    place = default_cache() / "tracking"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{key}-{stage}")
+    return Tracking(uri, experiment, run_name or None).tracker(key, place / name, place, say)
+
+
+def _run_key(otherwise: str) -> str:
+    """What identifies the pipeline run: its id where a cluster or ``unio4 run`` gives one."""
+    return os.environ.get(RUN_KEY_VARIABLE) or otherwise
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from unio4_lib.stages.catalog import (
     SUMMARY_FILE,
 )
 from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.runner import StageOutcome
 
 POLICIES, REFERENCES = "policies", "artifacts"
 
@@ -121,3 +123,21 @@ class RunFolder:
         reason = "interrupted" if stopped else f"{type(error).__name__}: {error}"
         with suppress(OSError):  # the error itself is on its way and says more
             self.write(FAILED, f"{reason}\nfinished stages: {', '.join(finished) or 'none'}\n")
+
+
+def circumstances(run_id: str, config: RunConfig, outcomes: Mapping[str, StageOutcome]) -> dict[str, Any]:
+    """When and how a run came to its findings, which may be older than itself."""
+    return {
+        "run_id": run_id,
+        "config_digest": config_digest(config),
+        "stages": {
+            name: {
+                "seconds": round(outcome.seconds, 2),
+                "reused": outcome.reused,
+                "resumed": outcome.resumed,
+                "peak_memory_bytes": outcome.peak_memory_bytes,
+                "artifact_digest": outcome.ref.digest,
+            }
+            for name, outcome in outcomes.items()
+        },
+    }

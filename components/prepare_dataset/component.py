@@ -13,6 +13,7 @@ def prepare_dataset(
     overrides: list,
     artifact_root: str,
     mlflow_tracking_uri: str,
+    experiment: str,
     run_name: str,
     sweep: str,
     reuse: bool,
@@ -28,6 +29,7 @@ def prepare_dataset(
         overrides: Settings that differ from the preset, as key=value.
         artifact_root: Folder or s3://bucket/prefix that holds the bytes.
         mlflow_tracking_uri: Where the numbers go; none for nowhere.
+        experiment: MLflow experiment that the run belongs to.
         run_name: Name of the MLflow parent run.
         sweep: Name of the sweep that the run is a member of; empty for none.
         reuse: Take artifacts that were made before in place of computing them again.
@@ -46,6 +48,7 @@ def prepare_dataset(
         overrides,
         artifact_root=artifact_root,
         tracking=mlflow_tracking_uri,
+        experiment=experiment,
         run_name=run_name,
         sweep=sweep,
         reuse=reuse,

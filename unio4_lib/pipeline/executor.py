@@ -1,4 +1,4 @@
-"""Runs a compiled pipeline on this machine: what is independent runs side by side, what was killed is retried.
+"""Runs a compiled pipeline on this machine: side by side what is independent, again what was killed.
 
 ``kfp.local`` runs the same YAML, one task after another; docs/pipelines.md has the measurement.
 """
@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ EXIT_TRY_AGAIN = 75
 KILLED = (128 + 9, 128 + 15)  # as a container's client reports it; a process has a negative code
 ERROR_MARK = "error: "
 SUCCEEDED, FAILED, SKIPPED, STOPPED = "succeeded", "failed", "skipped", "stopped"
+POLL_SECONDS = 0.2
 AT_ANY_RATE = "ALL_UPSTREAM_TASKS_COMPLETED"
 
 Say = Callable[[str], None]
@@ -44,6 +45,7 @@ class TaskReport:
     state: str
     seconds: float = 0.0
     attempts: int = 0
+    code: int = 0
     error: str = ""
     outputs: Outputs = field(default_factory=Outputs)
 
@@ -61,7 +63,7 @@ class Stop:
         return self._event.is_set() or (self._parent is not None and self._parent.is_set())
 
 
-def default_slots() -> int:
+def slots() -> int:
     """One task more than cores: tasks differ in length, and the scheduler of the system fills the gaps."""
     return len(os.sched_getaffinity(0)) + 1
 
@@ -70,21 +72,35 @@ class LocalPipeline:
     """One run of a pipeline."""
 
     def __init__(
-        self, spec: PipelineSpec, launcher: Launcher, folder: Path, *, run_key: str, say: Say, slots: int = 0
+        self,
+        spec: PipelineSpec,
+        launcher: Launcher,
+        folder: Path,
+        *,
+        environment: Mapping[str, str],
+        say: Say,
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self.spec, self.launcher, self.folder, self.say = spec, launcher, folder, say
-        self.environment = {"UNIO4_RUN_KEY": run_key}
+        self.environment, self.ended = environment, ended
         self.reports: list[TaskReport] = []
-        self._slots = threading.Semaphore(slots or default_slots())
+        self._slots = threading.Semaphore(slots())
         self._lock = threading.Lock()
         self._stop = Stop()
 
     def run(self, arguments: Values) -> bool:
-        """Run all tasks; whether all went well. ``reports`` has what became of each."""
+        """Run all tasks; whether all went well. ``reports`` has what became of each.
+
+        ``ended`` is asked now and then; once it says so, all tasks are asked to end.
+        """
         parameters = self.spec.arguments(arguments)
         with ThreadPoolExecutor(max_workers=1) as pool:
             whole = pool.submit(self._graph, self.spec.root["dag"], Scope(parameters, {}), "", self._stop)
             try:
+                while not whole.done():
+                    wait([whole], timeout=POLL_SECONDS)
+                    if self.ended():
+                        self._stop.set()
                 return whole.result() == SUCCEEDED
             except BaseException:
                 self._stop.set()  # tasks get the time to save what they have
@@ -172,7 +188,7 @@ class _Command:
             policy = self.task.get("retryPolicy", {})
             pause = float(str(policy.get("backoffDuration", "0")).rstrip("s"))
             while True:
-                code = self._attempt(parameters, artifacts, report)
+                code = report.code = self._attempt(parameters, artifacts, report)
                 report.state = SUCCEEDED if code == 0 else STOPPED if self.stop.is_set() else FAILED
                 killed = code < 0 or code in KILLED
                 again = (killed or code == EXIT_TRY_AGAIN) and report.attempts <= int(
@@ -180,7 +196,7 @@ class _Command:
                 )
                 if report.state != FAILED or not again:
                     break
-                reason = "was killed" if killed else "asks to be tried again"
+                reason = "was killed" if killed else f"asks to be tried again ({report.error})"
                 self.pipeline.say(f"{report.name}: {reason}; attempt {report.attempts + 1}")
                 self._pause(0.0 if killed else pause)
                 pause *= float(policy.get("backoffFactor", 1.0))
@@ -200,9 +216,10 @@ class _Command:
         report.error = ""
 
         def say(line: str) -> None:
-            if line.startswith(ERROR_MARK):
+            if line.startswith(ERROR_MARK):  # what became of the run is said at its end, and once
                 report.error = line.removeprefix(ERROR_MARK)
-            self.pipeline.say(line)
+            else:
+                self.pipeline.say(line)
 
         container = self.pipeline.spec.container(self.component)
         executor_input = json.dumps(self._executor_input(parameters, artifacts))
@@ -220,8 +237,7 @@ class _Command:
         """What KFP's executor in the task is told."""
         definitions = self.component.get("inputDefinitions", {})
         outputs = self.component.get("outputDefinitions", {})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o777)  # a container's user writes here
+        self.pipeline.launcher.make_folder(self.folder)
         known = with_defaults(definitions.get("parameters", {}), parameters)
         return {
             "inputs": {

@@ -27,6 +27,8 @@ class Launcher(Protocol):
 
     def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> "Launch": ...
 
+    def make_folder(self, folder: Path) -> None: ...
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -45,6 +47,10 @@ class ProcessLauncher:
         """The command as it is: ``python3`` is the Python that runs this."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         return Launch(list(command), {**os.environ, "PATH": path, **environment})
+
+    def make_folder(self, folder: Path) -> None:
+        """A folder that tasks write to."""
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -81,17 +87,16 @@ class ContainerLauncher:
             line += ["--env", variable]
         return Launch([*line, image, *command], {**os.environ, **variables}, name)
 
+    def make_folder(self, folder: Path) -> None:
+        """A folder that tasks write to: root gives it to the user of the containers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.getuid() == 0:
+            os.chown(folder, IMAGE_USER, IMAGE_USER)
+
 
 def _user() -> str:
     """Whoever starts the run; for root the user of the images, who then is given the folders."""
     return f"{os.getuid()}:{os.getgid()}" if os.getuid() else f"{IMAGE_USER}:{IMAGE_USER}"
-
-
-def give_to_containers(folder: Path) -> None:
-    """Let the user of the containers write into a folder that root made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.getuid() == 0:
-        os.chown(folder, IMAGE_USER, IMAGE_USER)
 
 
 def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> int:

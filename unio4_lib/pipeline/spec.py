@@ -1,4 +1,4 @@
-"""A compiled KFP pipeline as a local run needs it: tasks, what they wait for, and where their inputs come from.
+"""A compiled KFP pipeline as a local run needs it: tasks, what they wait for, where their inputs are.
 
 Read from the YAML that KFP's compiler wrote and that a cluster runs, so there is one definition of the graph.
 """
@@ -69,6 +69,11 @@ class PipelineSpec:
     def container(self, component: Values) -> Values:
         """Image and command of a component that is no graph."""
         found: Values = self.executors[component["executorLabel"]]["container"]
+        return found
+
+    def image(self, component: str) -> str:
+        """The image of a component."""
+        found: str = self.executors[f"exec-{component}"]["container"]["image"]
         return found
 
     def arguments(self, given: Values) -> Values:

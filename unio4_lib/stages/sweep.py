@@ -24,10 +24,14 @@ class Member:
         return f"{self.sweep} {self.dataset} seed {self.seed}"
 
     @property
+    def digest(self) -> str:
+        """A source may hold any character, a key must not."""
+        return hashlib.sha256(f"{self.dataset}\n{self.seed}".encode()).hexdigest()[:16]
+
+    @property
     def key(self) -> str:
-        """Where its record is: a source may hold any character, a key must not."""
-        digest = hashlib.sha256(f"{self.dataset}\n{self.seed}".encode()).hexdigest()[:16]
-        return f"{SWEEPS}/{self.sweep}/{digest}.json"
+        """Where its record is."""
+        return f"{SWEEPS}/{self.sweep}/{self.digest}.json"
 
 
 @dataclass(frozen=True)

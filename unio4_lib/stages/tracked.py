@@ -6,8 +6,9 @@ whole curves whichever process, on whichever machine, has computed them.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from unio4_lib.stages.catalog import (
     POLICY,
     SUMMARY_FILE,
     Stage,
+    final_policy,
 )
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import stage_settings
@@ -42,8 +44,12 @@ def named(stage: str, values: Mapping[str, float]) -> dict[str, float]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Tags that say which code made the numbers."""
-    return {"unio4.version": __version__} | {f"{name}.version": version(name) for name in LIBRARIES}
+    """Tags that say which code made the numbers; an image has only what its stages need."""
+    tags = {"unio4.version": __version__}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            tags[f"{name}.version"] = version(name)
+    return tags
 
 
 def begin(tracker: StageTracker, stage: Stage, config: RunConfig, refs: Mapping[str, ArtifactRef]) -> None:
@@ -90,7 +96,7 @@ def finish(
         with context.tracker.run() as run:
             tell_settings(run, config)
             _tell_of_the_run(run, context.hold(outcome.ref))
-            run.log_model(context.hold(refs["online"]) / POLICY)
+            run.log_model(context.hold(refs[final_policy(refs)]) / POLICY)
 
 
 def tell_settings(tracker: StageTracker, config: RunConfig) -> None:
