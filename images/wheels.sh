@@ -22,5 +22,5 @@ fetch --no-deps -r "$here/requirements/executor.txt"
 sets=()
 for name in core sim data torch; do sets+=(-r "$here/requirements/$name.txt"); done
 fetch "${sets[@]}"
-rm -rf "$context/unio4"
+rm -rf "$context/unio4" "$root/build/lib"  # of an earlier build: files that are gone would be in the wheel
 "$pip" wheel --quiet --no-deps --wheel-dir "$context/unio4" "$root"
