@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from unio4_lib.artifacts.manifest import Manifest
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
 from unio4_lib.stages.context import default_cache
@@ -79,7 +79,7 @@ def verify_command(
         try:
             store.verify(ref)
             typer.echo(f"ok       {ref.digest[:SHORT]} {ref.kind}")
-        except StoreUnavailable:
+        except StoreError:
             raise
         except InputError as error:
             damaged += 1

@@ -13,9 +13,9 @@ from unio4_lib.config import RunConfig
 from unio4_lib.progress import Reporter, Stopped
 from unio4_lib.run_folder import RunFolder, circumstances
 from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND, find_stage
-from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.method import choose_device
-from unio4_lib.stages.runner import DamagedInput, StageOutcome, run_stage
+from unio4_lib.stages.runner import StageOutcome, run_stage
 from unio4_lib.stages.tracked import tell_settings
 from unio4_lib.tracking.tracker import Tracking
 from unio4_lib.training.journal import Preemption
@@ -109,14 +109,16 @@ class _Run:
             self._stage("fit-dynamics")
 
     def _stage(self, name: str) -> None:
-        """Run one stage; an input that turns out to be damaged is made again, once."""
+        """Run one stage; an artifact that turns out to be damaged is made again, once."""
         try:
             self._run(name)
-        except DamagedInput as damage:
-            self.context.reporter.say(f"{name}: an input is damaged, is made again: {damage}")
+        except DamagedArtifact as damage:
+            self.context.reporter.say(f"{name}: {damage.kind} is damaged, is made again: {damage}")
             self.context.store.delete(self.refs[damage.kind].digest)
-            self._run(STAGE_OF_KIND[damage.kind])
-            self._run(name)
+            producer = STAGE_OF_KIND[damage.kind]
+            self._run(producer)
+            if producer != name:
+                self._run(name)
 
     def _run(self, name: str) -> None:
         stage = find_stage(name)

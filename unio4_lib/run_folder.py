@@ -1,5 +1,6 @@
 """What a run leaves behind: one folder for people and programs."""
 
+import itertools
 import json
 import os
 import shutil
@@ -35,22 +36,21 @@ class RunFolder:
 
     def __init__(self, output: Path, config: RunConfig) -> None:
         self.logs: dict[str, Any] = {}
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        digest = config_digest(config)[:8]
-        self.run_id = f"{stamp}-{digest}"
         try:
-            if (output / self.run_id).exists():  # two runs of one config in one second
-                self.run_id = f"{self.run_id}-{os.getpid()}"
-            self.path = output / self.run_id
-            self.path.mkdir(parents=True)
+            self.path = _new_folder(output, config)
             self.write(CONFIG, config_yaml(config))
         except OSError as error:
-            shutil.rmtree(output / self.run_id, ignore_errors=True)
+            if hasattr(self, "path"):
+                shutil.rmtree(self.path, ignore_errors=True)
             if error.errno in NO_SPACE:
                 raise
             raise InputError(
                 f"{output}: cannot be written ({error.strerror}); choose another --output"
             ) from error
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
 
     def write(self, name: str, text: str) -> None:
         temporary = self.path / f".{name}.new"
@@ -123,6 +123,19 @@ class RunFolder:
         reason = "interrupted" if stopped else f"{type(error).__name__}: {error}"
         with suppress(OSError):  # the error itself is on its way and says more
             self.write(FAILED, f"{reason}\nfinished stages: {', '.join(finished) or 'none'}\n")
+
+
+def _new_folder(output: Path, config: RunConfig) -> Path:
+    """A folder that no other run has: time and config, and a number if they began in one second."""
+    output.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{config_digest(config)[:8]}"
+    for number in itertools.count(1):
+        path = output / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("there is always another number")
 
 
 def circumstances(run_id: str, config: RunConfig, outcomes: Mapping[str, StageOutcome]) -> dict[str, Any]:

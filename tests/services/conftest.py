@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faulty_proxy import FaultyProxy
 
 KEY, SECRET = "tester", "tester-secret"
 
@@ -53,3 +54,33 @@ def s3_server(rclone_program: str, tmp_path_factory: pytest.TempPathFactory) -> 
         process.terminate()
         process.wait(10)
         log.close()
+
+
+@pytest.fixture
+def bucket(s3_server: tuple[int, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The folder of a new bucket on the server; the surroundings point there."""
+    port, root = s3_server
+    name = f"b-{abs(hash(tmp_path)) % 10**9}"
+    (root / name).mkdir()
+    values = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "tester-secret",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for key, value in values.items():
+        monkeypatch.setenv(key, value)
+    yield root / name
+    shutil.rmtree(root / name, ignore_errors=True)
+
+
+@pytest.fixture
+def proxy(
+    s3_server: tuple[int, Path], bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyProxy]:
+    between = FaultyProxy(s3_server[0])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
+    yield between
+    between.close()

@@ -1,6 +1,7 @@
 """Stages in processes of their own that can be killed: forked from one that has imported everything."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def steps_of(path: Path) -> list[tuple[float, int]]:
 
 def work(name: str, config: dict[str, Any], refs: dict[str, Any], place: Path, root: str) -> None:
     """One stage whose local disk is ``place``; the reference to its artifact is written there."""
+    os.environ["MINARI_DATASETS_PATH"] = str(place / "minari")
     inputs = {kind: ArtifactRef.model_validate(values) for kind, values in refs.items()}
     tracker = WritingTracker(place / "steps")
     with StageContext(root, cache=place / "cache", tracker=tracker) as context:

@@ -39,7 +39,15 @@ CREDENTIAL_CODES = frozenset(
 CREDENTIALS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
 
 
-class StoreUnavailable(InputError):  # noqa: N818 - reads as a statement of what happened
+class StoreError(InputError):
+    """A store that does not answer, or refuses to: nothing is known about what it holds."""
+
+
+class StoreRefused(StoreError):  # noqa: N818 - reads as a statement of what happened
+    """Credentials, rights or names are wrong, and stay so."""
+
+
+class StoreUnavailable(StoreError):  # noqa: N818 - reads as a statement of what happened
     """The store did not answer as it should for as long as we tried; later it may."""
 
 
@@ -164,19 +172,19 @@ def explain(error: Exception, place: str, endpoint: str) -> Exception:
 
     code, bucket = code_of(error), place.removeprefix("s3://").split("/")[0]
     if isinstance(error, botocore.NoCredentialsError | botocore.PartialCredentialsError):
-        return InputError(f"{place}: no credentials ({_line(error)}); set {CREDENTIALS}")
+        return StoreRefused(f"{place}: no credentials ({_line(error)}); set {CREDENTIALS}")
     if code in CREDENTIAL_CODES:
-        return InputError(f"{place}: credentials refused by {endpoint} ({code}); check {CREDENTIALS}")
+        return StoreRefused(f"{place}: credentials refused by {endpoint} ({code}); check {CREDENTIALS}")
     if code in REFUSED_CODES:
-        return InputError(
+        return StoreRefused(
             f"{place}: access denied by {endpoint}; check {CREDENTIALS} and the bucket's policy"
         )
     if code == "NoSuchBucket":
-        return InputError(f"{place}: no bucket {bucket!r} at {endpoint}; create it or correct the name")
+        return StoreRefused(f"{place}: no bucket {bucket!r} at {endpoint}; create it or correct the name")
     if code in MISSING_CODES:
         return InputError(f"{place}: missing at {endpoint}; publish or copy the artifact again")
     if isinstance(error, botocore.ClientError | botocore.BotoCoreError):
-        return InputError(f"{place}: {_line(error)}; check the bucket's name, its region and {endpoint}")
+        return StoreRefused(f"{place}: {_line(error)}; check the bucket's name, its region and {endpoint}")
     return error
 
 

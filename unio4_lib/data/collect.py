@@ -38,6 +38,7 @@ from unio4_lib.online.value import ValueFunction
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.base import Array, BatchSim, StepResult
 from unio4_lib.sim.registry import make_env
+from unio4_lib.training.journal import Journal
 
 COLLECTOR_VERSION = 1  # part of every fingerprint: raise it when the same request gives other data
 DEFAULT_TRAIN_STEPS = 400_000
@@ -51,15 +52,18 @@ Progress = Callable[[str, int, int, float], None]  # phase, steps done, steps in
 Actor = Callable[[Array], Array]  # observations [N, D] -> actions [N, A], both in environment units
 
 
-def collect(spec: CollectSpec, progress: Progress | None = None) -> str:
-    """Record the dataset that ``spec`` asks for, unless it exists, and return its Minari id."""
+def collect(spec: CollectSpec, progress: Progress | None = None, journal: Journal | None = None) -> str:
+    """Record the dataset that ``spec`` asks for, unless it exists, and return its Minari id.
+
+    With a ``journal`` training goes on from its last checkpoint; recording begins anew.
+    """
     _check(spec)
     dataset_id = _dataset_id(spec)
     if (Path(get_dataset_path(dataset_id)) / "data" / "metadata.json").exists():
         return dataset_id
     report = progress if progress is not None else _silent
     with torch_threads(1):
-        episodes, algorithm = _record(spec, report)
+        episodes, algorithm = _record(spec, report, journal or Journal())
     _write(dataset_id, spec, episodes, algorithm)
     return dataset_id
 
@@ -177,13 +181,13 @@ class Behavior:
     reached: bool
 
 
-def _record(spec: CollectSpec, report: Progress) -> tuple[list[EpisodeBuffer], str]:
+def _record(spec: CollectSpec, report: Progress, journal: Journal) -> tuple[list[EpisodeBuffer], str]:
     """Episodes as asked for, and the name of what acted in them."""
     if spec.level == "random":
         return _play(spec, _random_actor(spec), spec.steps, 0, report), "uniform random actions"
     sim = make_sim(spec.env_id, COLLECT_CONFIG.num_envs, env_kwargs=spec.env_kwargs)
     try:
-        behavior = _train(spec, sim, report)
+        behavior = _train(spec, sim, report, journal)
     finally:
         sim.close()
     if spec.level == "medium-replay":
@@ -223,7 +227,7 @@ def _goal(spec: CollectSpec) -> float | None:
     return None
 
 
-def _train(spec: CollectSpec, sim: BatchSim, report: Progress) -> Behavior:
+def _train(spec: CollectSpec, sim: BatchSim, report: Progress, journal: Journal) -> Behavior:
     """Train until the goal or to the end of the budget, keeping policies on the way."""
     budget = DEFAULT_TRAIN_STEPS if spec.train_steps is None else spec.train_steps
     goal, experience = _goal(spec), Recording()
@@ -231,6 +235,14 @@ def _train(spec: CollectSpec, sim: BatchSim, report: Progress) -> Behavior:
     ppo = _learner(spec, sim)
     checkpoints: list[tuple[float, GaussianPolicy]] = []
     recent = -np.inf
+    if journal.resumed is not None:
+        ppo.load_state_dict(journal.resumed["ppo"])
+        checkpoints = [(value, _restored(ppo.policy, state)) for value, state in journal.resumed["policies"]]
+
+    def state() -> dict[str, Any]:
+        policies = [(value, policy.state_dict()) for value, policy in checkpoints]
+        return {"ppo": ppo.state_dict(), "policies": policies}
+
     while ppo.env_steps < budget:
         ppo.train(observer)
         returns = list(ppo.collector.recent_returns)[-RECENT:]
@@ -240,6 +252,9 @@ def _train(spec: CollectSpec, sim: BatchSim, report: Progress) -> Behavior:
         report("train", ppo.env_steps, budget, recent)
         if goal is not None and recent >= goal:
             break
+        journal.entry(ppo.env_steps, {"collect/return": recent} if np.isfinite(recent) else {})
+        if observer is None:  # all experience in every checkpoint would be too much: that begins anew
+            journal.offer(state)
     checkpoints.append((recent, ppo.policy.members([0])))
     reached = goal is None or recent >= goal
     if spec.level == "target" and not reached:
@@ -248,6 +263,12 @@ def _train(spec: CollectSpec, sim: BatchSim, report: Progress) -> Behavior:
             f"expected target={goal:.0f}: ask for less, or for more train_steps"
         )
     return Behavior(checkpoints, experience, reached)
+
+
+def _restored(like: GaussianPolicy, state: dict[str, Any]) -> GaussianPolicy:
+    policy = like.members([0])
+    policy.load_state_dict(state)
+    return policy
 
 
 def _learner(spec: CollectSpec, sim: BatchSim) -> PPO:

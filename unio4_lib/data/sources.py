@@ -13,6 +13,7 @@ from unio4_lib.data.d4rl_source import D4rlOptions, load_d4rl
 from unio4_lib.data.minari_source import load_minari
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
+from unio4_lib.training.journal import Journal
 
 Value = TypeVar("Value")
 
@@ -73,11 +74,12 @@ def load_transitions(
     download: bool = True,
     clip_actions: bool = False,
     progress: Callable[..., Any] | None = None,
+    journal: Journal | None = None,
 ) -> Transitions:
     """Load, check and return what a source names.
 
     ``download`` lets Minari fetch a dataset that is not on this machine; ``clip_actions`` cuts actions at
-    their bounds in place of refusing them; ``progress`` is handed to the collector.
+    their bounds in place of refusing them; ``progress`` and ``journal`` are handed to the collector.
     """
     source = parse_source(text)
     try:
@@ -91,7 +93,7 @@ def load_transitions(
         if source.scheme == "transitions":
             return Transitions.load(Path(source.place).expanduser(), clip_actions=clip)
         if source.scheme == "collect":
-            return _collect(source, clip, progress)
+            return _collect(source, clip, progress, journal)
         raise InputError(
             "s3: is reserved and cannot be read yet; copy the folder here and use transitions:<folder>"
         )
@@ -123,10 +125,13 @@ def collect_spec(source: Source) -> CollectSpec:
     )
 
 
-def _collect(source: Source, clip: bool, progress: Callable[..., Any] | None) -> Transitions:
+def _collect(
+    source: Source, clip: bool, progress: Callable[..., Any] | None, journal: Journal | None
+) -> Transitions:
     from unio4_lib.data.collect import collect  # trains a policy: torch and a simulator, only when asked for
 
-    return load_minari(collect(collect_spec(source), progress=progress), clip_actions=clip, download=False)
+    dataset_id = collect(collect_spec(source), progress, journal)
+    return load_minari(dataset_id, clip_actions=clip, download=False)
 
 
 def _d4rl_options(source: Source) -> D4rlOptions:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from unio4_lib.artifacts.cache import Cache
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import Store, hold, open_store
+from unio4_lib.errors import InputError
 from unio4_lib.progress import Reporter
 from unio4_lib.tracking.tracker import NullTracker, Tracker
 from unio4_lib.training.journal import Preemption
@@ -28,6 +30,14 @@ def default_cache() -> Path:
     if chosen:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unio4"
+
+
+class DamagedArtifact(InputError):  # noqa: N818 - reads as a statement of what happened
+    """An artifact that is needed is missing or not what was published."""
+
+    def __init__(self, kind: str, error: InputError) -> None:
+        super().__init__(str(error))
+        self.kind = kind
 
 
 class StageContext:
@@ -73,7 +83,12 @@ class StageContext:
         with self._lock:
             if ref.digest not in self._held:
                 store = self.store if ref.root == self.store.uri else open_store(ref.root)
-                self._held[ref.digest] = self._stack.enter_context(hold(store, ref, self.cache))
+                try:
+                    self._held[ref.digest] = self._stack.enter_context(hold(store, ref, self.cache))
+                except StoreError:
+                    raise
+                except InputError as error:
+                    raise DamagedArtifact(ref.kind, error) from error
             return self._held[ref.digest]
 
     def once(self, key: str, make: Callable[[], Value]) -> Value:

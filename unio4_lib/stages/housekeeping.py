@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import Store, StoredBytes
 from unio4_lib.errors import InputError
 from unio4_lib.stages.fingerprint import CHECKPOINTS, FINGERPRINTS, read_entry
@@ -55,7 +55,7 @@ def _digest_of(store: Store, item: StoredBytes) -> str:
     """The artifact of an entry; a damaged entry, or one removed in this moment, leads to none."""
     try:
         entry = read_entry(store, item.key.removeprefix(f"{FINGERPRINTS}/"))
-    except StoreUnavailable:
+    except StoreError:
         raise
     except InputError:
         return ""

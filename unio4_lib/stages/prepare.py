@@ -43,7 +43,8 @@ def _load(work: StageWork) -> Transitions:
     reporter: Reporter = work.context.reporter
 
     def show(phase: str, done: int, total: int, mean_return: float) -> None:
-        work.context.preemption.check()
+        if phase != "train":  # which is asked after its checkpoint
+            work.context.preemption.check()
         if phase not in updates:
             updates[phase] = stack.enter_context(reporter.stage(f"collect: {phase}", total))
         # Before the first episodes end there is no return yet.
@@ -53,7 +54,7 @@ def _load(work: StageWork) -> Transitions:
     config = work.config
     with ExitStack() as stack:
         transitions = load_transitions(
-            config.dataset, clip_actions=config.prepare.clip_actions, progress=show
+            config.dataset, clip_actions=config.prepare.clip_actions, progress=show, journal=work.journal
         )
     reporter.say(
         f"dataset: {transitions.num_transitions:,} transitions in {transitions.num_episodes:,} episodes of "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unio4_lib.artifacts.integrity import read_manifest
 from unio4_lib.artifacts.manifest import Manifest
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
 from unio4_lib.stages import tracked
@@ -39,14 +39,6 @@ if TYPE_CHECKING:
 
 SECONDS, PEAK_MEMORY = "seconds", "peak_memory_bytes"  # metrics of every manifest
 FLUSH_SECONDS = 20.0  # for the last checkpoint's upload: less than what a cluster waits before it kills
-
-
-class DamagedInput(InputError):  # noqa: N818 - reads as a statement of what happened
-    """An artifact that a stage needs is missing or not what was published."""
-
-    def __init__(self, kind: str, error: InputError) -> None:
-        super().__init__(str(error))
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -76,12 +68,7 @@ class StageWork:
 
     def input(self, kind: str) -> Path:
         """The verified folder of an input."""
-        try:
-            return self.context.hold(self.refs[kind])
-        except StoreUnavailable:
-            raise
-        except InputError as error:
-            raise DamagedInput(kind, error) from error
+        return self.context.hold(self.refs[kind])
 
     def manifest(self, kind: str) -> Manifest:
         """What is known about an input."""
@@ -150,7 +137,7 @@ def _reused(
             return None
         manifest = context.store.stands(entry.ref)
         write_entry(context.store, key, entry)  # young again: a collection keeps what is in use
-    except StoreUnavailable:
+    except StoreError:
         raise
     except InputError as error:
         context.reporter.say(f"{stage.name}: cannot be reused, is computed again: {error}")
@@ -212,13 +199,13 @@ class _Computation:
         resumed = None
         try:
             resumed = checkpoints.load()
-        except StoreUnavailable:
+        except StoreError:
             raise
         except InputError as error:
             self.context.reporter.say(f"{self.stage.name}: begins anew, no checkpoint is whole: {error}")
         if resumed is not None:
             self.context.reporter.say(f"{self.stage.name}: resumed from its last checkpoint")
-        return Journal(checkpoints, resumed, self._track, self.context.preemption)
+        return Journal(checkpoints, resumed, self._track, self.context.preemption, self.context.reporter.say)
 
     def _track(self, step: int, values: dict[str, float]) -> None:
         self.tracker.log_metrics(tracked.named(self.stage.name, values), step)

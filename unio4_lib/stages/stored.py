@@ -18,7 +18,7 @@ from unio4_lib.offline.critics import Critics
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.sim.terminations import known_termination
-from unio4_lib.stages.catalog import POLICY
+from unio4_lib.stages.catalog import DATA_KEYS, POLICY
 from unio4_lib.stages.fingerprint import digest_of
 from unio4_lib.stages.method import choose_device
 from unio4_lib.stages.prepare import TRANSITIONS
@@ -41,14 +41,17 @@ def data_of(work: StageWork) -> OfflineData:
     """The training data on the device; built once for all stages of a process that want the same."""
     settings, discount = work.config.prepare, work.config.critics.discount
     device = choose_device(work.config)
-    digest = work.refs["dataset"].digest
-    key = digest_of([digest, settings.model_dump(mode="json"), discount, str(device)])
-    try:
-        return work.context.once(
-            key, lambda: OfflineData.build(transitions_of(work), settings, discount=discount, device=device)
-        )
-    except InputError as error:
-        raise InputError(f"dataset {work.config.dataset}: {error}") from error
+    values = [getattr(settings, name.removeprefix("prepare.")) for name in DATA_KEYS]
+    key = digest_of([work.refs["dataset"].digest, values, discount, str(device)])
+    rows = transitions_of(work)
+
+    def build() -> OfflineData:
+        try:
+            return OfflineData.build(rows, settings, discount=discount, device=device)
+        except InputError as error:
+            raise InputError(f"dataset {work.config.dataset}: {error}") from error
+
+    return work.context.once(key, build)
 
 
 def write_policy(

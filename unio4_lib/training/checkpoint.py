@@ -1,4 +1,7 @@
-"""Checkpoints: written whole, checked before use, kept on disk and (in the background) in a store."""
+"""Checkpoints: written whole, checked before use, kept on disk and (in the background) in a store.
+
+PyTorch is imported with the first state: stages that save none run where it is not installed.
+"""
 
 import logging
 import threading
@@ -10,7 +13,6 @@ from typing import Any, Protocol
 
 from unio4_lib.errors import InputError
 from unio4_lib.files import frame_header, unframe, write_atomically
-from unio4_lib.training.state_file import decode_state, encode_state
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +34,16 @@ class ByteStore(Protocol):
 
 def save_state(path: Path, state: Any) -> None:
     """Write a nested state of tensors, arrays and JSON values; all of it or nothing appears."""
+    from unio4_lib.training.state_file import encode_state
+
     payload = encode_state(state)
     write_atomically(path, frame_header(payload), payload)
 
 
 def load_state(path: Path) -> Any:
     """Read what ``save_state`` wrote; any change of any bit is refused."""
+    from unio4_lib.training.state_file import decode_state
+
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -81,6 +87,8 @@ class Checkpointer:
 
     def save(self, state: Any) -> None:
         """Save now: to disk before this returns, to the store soon after."""
+        from unio4_lib.training.state_file import encode_state
+
         self._sequence += 1
         payload = encode_state({"sequence": self._sequence, "state": state})
         name = f"state-{self._sequence % GENERATIONS}.ckpt"
@@ -161,7 +169,12 @@ class Checkpointer:
     def _read_from(self, store: ByteStore, name: str) -> dict[str, Any] | None:
         key = f"{self.key}/{name}"
         payload = store.get_bytes(key)
-        return None if payload is None else decode_state(payload, f"{store.uri}/{key}")
+        if payload is None:
+            return None
+        from unio4_lib.training.state_file import decode_state
+
+        state: dict[str, Any] = decode_state(payload, f"{store.uri}/{key}")
+        return state
 
     def _start(self) -> None:
         if self._uploader is None or not self._uploader.is_alive():

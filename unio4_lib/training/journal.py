@@ -45,6 +45,7 @@ class Journal:
     resumed: Any | None = None
     on_entry: Callable[[int, Metrics], None] | None = None
     preemption: Preemption = field(default_factory=Preemption)
+    say: Callable[[str], None] | None = None
 
     def entry(self, step: int, values: Metrics) -> None:
         """Tell whoever follows the training."""
@@ -53,9 +54,16 @@ class Journal:
 
     def offer(self, state: State) -> None:
         """A moment at which the training can be stopped and taken up again."""
-        if self.preemption.requested:
-            if self.checkpoints is not None:
-                self.checkpoints.save(state())
+        asked = self.preemption.requested
+        if self.checkpoints is not None and (asked or self.checkpoints.due()):
+            self._save(self.checkpoints, state)
+        if asked:
             self.preemption.check()
-        elif self.checkpoints is not None and self.checkpoints.due():
-            self.checkpoints.save(state())
+
+    def _save(self, checkpoints: Checkpoints, state: State) -> None:
+        try:
+            checkpoints.save(state())
+        except NotImplementedError as error:  # an environment that cannot tell its state
+            self.checkpoints = None
+            if self.say is not None:
+                self.say(f"note: no checkpoints, an interruption begins this stage anew: {error}")

@@ -1,0 +1,130 @@
+"""``unio4 artifacts``: what is there, whether it is whole, and what may go."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import call, saved_recording
+from whole_runs import AskedToEnd, all_artifacts, tiny_config
+
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.config import RunConfig
+from unio4_lib.errors import Preempted
+from unio4_lib.run import run
+from unio4_lib.stages.catalog import STAGES
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.runner import run_stage
+
+Capture = pytest.CaptureFixture[str]
+OLD = time.time() - 40 * 24 * 3600
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return tiny_config(saved_recording(tmp_path_factory.mktemp("recorded")))
+
+
+@pytest.fixture(scope="module")
+def made(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ArtifactRef]]:
+    root = tmp_path_factory.mktemp("made")
+    return root, all_artifacts(config, root)
+
+
+@pytest.fixture
+def root(made: tuple[Path, dict[str, ArtifactRef]], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made[0], tmp_path / "root"))
+
+
+def artifacts(capsys: Capture, *arguments: str) -> tuple[int, str, str]:
+    return call(capsys, "artifacts", *arguments)
+
+
+def test_list_and_show(root: Path, made: tuple[Path, dict[str, ArtifactRef]], capsys: Capture) -> None:
+    code, out, _ = artifacts(capsys, "list", "--artifact-root", str(root), "--json")
+    listed = json.loads(out)
+    assert code == 0
+    assert {entry["kind"] for entry in listed} == {stage.kind for stage in STAGES}
+    code, out, _ = artifacts(capsys, "list", "--artifact-root", str(root))
+    assert all(entry["digest"][:16] in out for entry in listed)
+    ref = made[1]["offline"]
+    code, out, _ = artifacts(capsys, "show", ref.digest[:10], "--artifact-root", str(root))
+    shown = json.loads(out)
+    assert set(shown["inputs"]) == {"dataset", "behavior", "critics", "dynamics"}
+    assert {"decisions.json", "log.json", "facts.json", "policy/policy.safetensors"} < set(shown["files"])
+    code, _, err = artifacts(capsys, "show", "zzz", "--artifact-root", str(root))
+    assert (code, err.count("\n")) == (2, 1)
+    code, out, _ = artifacts(capsys, "list", "--artifact-root", str(root / "empty"))
+    assert (code, "No artifact" in out) == (0, True)
+
+
+def test_every_artifact_has_what_the_report_needs(made: tuple[Path, dict[str, ArtifactRef]]) -> None:
+    root, refs = made
+    for kind, ref in refs.items():
+        folder = root / "artifacts" / ref.digest
+        log = json.loads((folder / "log.json").read_bytes())
+        assert all(set(entry) == {"step", "values"} for entry in log)
+        assert (log == []) == (kind in ("dataset", "report"))
+        assert isinstance(json.loads((folder / "facts.json").read_bytes()), dict)
+    curve = json.loads((root / "artifacts" / refs["online"].digest / "curve.json").read_bytes())
+    assert curve[0][0] == 0 and all(len(point) == 3 for point in curve)
+
+
+def test_verify_names_what_is_damaged_and_removes_it_when_asked(
+    root: Path, made: tuple[Path, dict[str, ArtifactRef]], capsys: Capture
+) -> None:
+    where = ("--artifact-root", str(root))
+    code, out, _ = artifacts(capsys, "verify", *where)
+    assert (code, out.splitlines()[-1]) == (0, "7 of 7 artifacts are whole")
+    path = root / "artifacts" / made[1]["online"].digest / "curve.json"
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    code, out, _ = artifacts(capsys, "verify", *where, "--remove")
+    assert code == 1
+    (line,) = (line for line in out.splitlines() if line.startswith("damaged"))
+    assert "curve.json" in line
+    code, out, _ = artifacts(capsys, "verify", *where)
+    assert (code, out.splitlines()[-1]) == (0, "6 of 6 artifacts are whole")
+
+
+def age(root: Path) -> None:
+    for path in root.rglob("*"):
+        os.utime(path, (OLD, OLD))
+
+
+def test_a_collection_keeps_what_is_in_use(
+    config: RunConfig, root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    runs, cache = tmp_path / "runs", tmp_path / "cache"
+    where = ("--artifact-root", str(root), "--runs", str(runs), "--cache", str(cache))
+    with StageContext(root) as context:
+        refs = {"dataset": run_stage("prepare-dataset", config, {}, context).ref}
+    killed = StageContext(root, cache=cache, reuse=False, preemption=AskedToEnd(3))
+    with pytest.raises(Preempted), killed:
+        run_stage("fit-critics", config, refs, killed)
+    age(root)
+    age(cache)
+    before = contents(root)
+    code, out, _ = artifacts(capsys, "gc", *where)
+    assert (code, contents(root)) == (0, before)  # a dry run touches nothing
+    assert out.splitlines()[-1].startswith("0 artifacts stay; 7 and ")
+    run(config, runs, artifact_root=root, cache=cache)  # in use again
+    age(root / "artifacts")
+    code, out, _ = artifacts(capsys, "gc", *where, "--remove")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("7 artifacts stay; 0 and ")
+    assert not list((root / "checkpoints").rglob("*.ckpt"))
+    age(root)
+    code, out, _ = artifacts(capsys, "gc", *where, "--remove")  # nothing but the run's folder leads to them
+    assert out.splitlines()[-1].startswith("7 artifacts stay; 0 and ")
+    shutil.rmtree(runs)
+    code, out, _ = artifacts(capsys, "gc", *where, "--remove")
+    assert out.splitlines()[-1].startswith("0 artifacts stay; 7 and ")
+    assert not list((root / "artifacts").iterdir())
+    assert not list((root / "fingerprints").iterdir())
+
+
+def contents(root: Path) -> dict[str, Any]:
+    return {str(path): path.stat().st_mtime for path in root.rglob("*")}

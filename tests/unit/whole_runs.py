@@ -1,0 +1,50 @@
+"""All artifacts of one tiny run, and stages that are asked to end in their middle."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tiny_runs import SETTINGS
+
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.config import RunConfig
+from unio4_lib.config_io import load_config
+from unio4_lib.stages.catalog import STAGES
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.runner import run_stage
+from unio4_lib.training.journal import Preemption
+
+# The stages that write checkpoints.
+TRAINING = ("clone-behavior", "fit-critics", "fit-dynamics", "improve-policy", "finetune-online")
+
+
+def tiny_config(dataset: str, **changed: Any) -> RunConfig:
+    """Settings of a run of a second; ``changed`` names settings with __ for the dot."""
+    values = SETTINGS | {name.replace("__", "."): value for name, value in changed.items()}
+    return load_config(dataset=dataset, overrides=[f"{k}={json.dumps(v)}" for k, v in values.items()])
+
+
+def all_artifacts(config: RunConfig, root: Path | str) -> dict[str, ArtifactRef]:
+    """Every stage in turn, without interruption."""
+    refs: dict[str, ArtifactRef] = {}
+    with StageContext(root) as context:
+        for stage in STAGES:
+            refs[stage.kind] = run_stage(stage.name, config, inputs_of(stage.inputs, refs), context).ref
+    return refs
+
+
+def inputs_of(kinds: tuple[str, ...], refs: Mapping[str, ArtifactRef]) -> dict[str, ArtifactRef]:
+    return {kind: refs[kind] for kind in kinds}
+
+
+class AskedToEnd(Preemption):
+    """As if a signal came when it has been looked for so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:  # type: ignore[override]
+        self.looks -= 1
+        return self.looks < 0
