@@ -9,20 +9,26 @@ import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import Store, open_store
-from unio4_lib.cli import EXIT_TRY_AGAIN, explain, on_termination, progress_console
+from unio4_lib.cli import DEBUG_VARIABLE, on_termination, progress_console
+from unio4_lib.cli_errors import EXIT_TRY_AGAIN, explain
 from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.errors import InputError
 from unio4_lib.stages import sweep as sweeps
 from unio4_lib.stages.context import RUN_KEY_VARIABLE, SPOOL_VARIABLE
 from unio4_lib.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from unio4_lib.report.leaderboard import Entry
+    from unio4_lib.stages.context import StageContext
 
 FINETUNE_CHOICES = ("always", "improved", "never")
 GO_ONLINE, STAY_OFFLINE = "finetune", "report"  # what the condition in the pipeline compares with
@@ -131,7 +137,8 @@ def run_component(
                 if shown.exists():
                     shutil.copyfile(shown, page.path)
                 if settings.member is not None:
-                    sweeps.record_report(context.store, settings.member, outcome.ref)
+                    config = settings.config.model_dump(mode="json")
+                    sweeps.record_report(context.store, settings.member, outcome.ref, config)
         outcome.ref.save(Path(output.path))
         facts = {name: value for name, value in asdict(outcome).items() if name not in ("ref", "metrics")}
         output.metadata.update({**outcome.ref.model_dump(), **facts})
@@ -151,6 +158,55 @@ def decide(run: str, finetune: str, offline: KfpArtifact) -> str:
         verdict = "goes online" if online else "stays offline"
         print(f"gate: {accepted:.0f} policies accepted, finetune={finetune}: {verdict}", file=sys.stderr)
         return GO_ONLINE if online else STAY_OFFLINE
+
+
+def write_leaderboard(
+    members: Sequence[Mapping[str, Any]],
+    sweep: str,
+    artifact_root: str,
+    page: KfpArtifact,
+    table: KfpArtifact,
+    metrics: KfpMetrics,
+) -> None:
+    """Compare the members of a sweep; those that failed are named."""
+    with _one_line("leaderboard", artifact_root, None):
+        from unio4_lib.report import leaderboard
+        from unio4_lib.report.comparison import write_comparison
+        from unio4_lib.stages.context import StageContext
+
+        with StageContext(artifact_root) as context:
+            entries = [_entry(sweeps.Member(sweep, m["dataset"], int(m["seed"])), context) for m in members]
+        text = leaderboard.markdown(entries)
+        Path(table.path).write_text(text)
+        for name, value in leaderboard.metrics(entries).items():
+            metrics.log_metric(name, value)
+        records = [entry.record for entry in entries if entry.record is not None]
+        if len(records) > 1:
+            write_comparison(records, Path(page.path))
+        print(text, file=sys.stderr)
+        if not records:
+            raise InputError(f"no member of sweep {sweep} has a result; the first: {entries[0].failure}")
+
+
+def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
+    from unio4_lib.report.leaderboard import Entry
+    from unio4_lib.report.record import make_record
+    from unio4_lib.stages.catalog import STAGE_FACTS_FILE, SUMMARY_FILE
+
+    found = sweeps.result_of(context.store, member)
+    if found.report is None:
+        return Entry(member.dataset, member.seed, failure=found.failure)
+    folder = context.hold(found.report)
+    summary = {**json.loads((folder / SUMMARY_FILE).read_bytes()), "run_id": member.name}
+    record = make_record(
+        summary,
+        found.config,
+        logs={},
+        facts=json.loads((folder / STAGE_FACTS_FILE).read_bytes()),
+        decisions=[],
+        curve=summary["online_curve"],
+    )
+    return Entry(member.dataset, member.seed, record)
 
 
 def close_tracking(uri: str, experiment: str, run_name: str, state: str, error: str) -> None:
@@ -209,9 +265,11 @@ def _one_line(stage: str, artifact_root: str, member: sweeps.Member | None) -> I
     try:
         yield
     except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
+            traceback.print_exc()
         text, code = explain(_plain(error))
         if member is not None and code != EXIT_TRY_AGAIN:
-            _record(open_store(artifact_root), member, stage, text)
+            _record(open_store(artifact_root), member, f"{stage}: {text}")
         print(f"error: {stage}: {text}", file=sys.stderr, flush=True)
         sys.exit(code)
 
@@ -226,8 +284,8 @@ def _plain(error: Exception) -> Exception:
     return error
 
 
-def _record(store: Store, member: sweeps.Member, stage: str, text: str) -> None:
+def _record(store: Store, member: sweeps.Member, failure: str) -> None:
     try:
-        sweeps.record_failure(store, member, stage, text)
+        sweeps.record_failure(store, member, failure)
     except Exception as error:  # the failure itself is on its way and says more
         print(f"note: the sweep cannot be told: {explain(error)[0]}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,10 @@ ARTIFACT_ROOT, PIPELINE, SPOOL = "artifacts", "pipeline", "tracking"
 EXIT_BAD_INPUT = 2
 # Sources whose data is a file or folder of this machine.
 LOCAL_SOURCES = ("d4rl", "transitions")
+
+
+class StageFailed(RuntimeError):  # noqa: N818 - reads as a statement of what happened
+    """A stage ended badly; the message is its own."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def _execute(
             )
             stack.enter_context(tracker.run())
             environment[SPOOL_VARIABLE] = str(spool) if tracker.active else NO_TRACKING
-        launcher = _launcher(told, folder)
+        places = [folder.path.absolute(), told.cache]
+        launcher = make_launcher(told.runner, places, told.artifact_root, [told.config.dataset])
         spec = PipelineSpec.load(compiled("unio4"))
         pipeline = LocalPipeline(
             spec,
@@ -143,13 +148,17 @@ def _execute(
             raise failure(pipeline.reports)
 
 
-def _launcher(told: LocalRun, folder: RunFolder) -> Launcher:
-    if told.runner == "process":
+def make_launcher(
+    runner: Runner, folders: Sequence[Path], artifact_root: str, datasets: Sequence[str]
+) -> Launcher:
+    """How tasks are started; containers see these folders, the artifacts and the data, and nothing else."""
+    if runner == "process":
         return ProcessLauncher()
-    places = [(folder.path).absolute(), told.cache.absolute()]
-    if "://" not in told.artifact_root:
-        places.append(Path(told.artifact_root).absolute())
-    launcher = ContainerLauncher(tuple(places), tuple(_sources(told.config.dataset)))
+    places = list(folders)
+    if "://" not in artifact_root:
+        places.append(Path(artifact_root))
+    readable = {place for dataset in datasets for place in _sources(dataset)}
+    launcher = ContainerLauncher(tuple(places), tuple(sorted(readable)))
     launcher.check()
     for place in places:
         launcher.make_folder(place)
@@ -173,7 +182,7 @@ def failure(reports: list[TaskReport]) -> Exception:
     """What a run that did not end well says: the line of the stage that failed."""
     failed = [report for report in reports if report.state == FAILED]
     if failed:
-        kind = InputError if failed[0].code == EXIT_BAD_INPUT else RuntimeError
+        kind = InputError if failed[0].code == EXIT_BAD_INPUT else StageFailed
         return kind(failed[0].error)
     return Preempted("asked to end; what is finished is kept, start again to go on")
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import Store
@@ -39,8 +40,8 @@ class Result:
     """Of a member: its report, or the stage that failed and the line it said."""
 
     report: ArtifactRef | None = None
-    failed_stage: str = ""
-    error: str = "no result: it was stopped, or has not run"
+    config: dict[str, Any] = field(default_factory=dict)
+    failure: str = "no result: it was stopped, or has not run"
 
 
 def begin(store: Store, member: Member) -> None:
@@ -48,15 +49,15 @@ def begin(store: Store, member: Member) -> None:
     store.delete_bytes(member.key)
 
 
-def record_failure(store: Store, member: Member, stage: str, error: str) -> None:
+def record_failure(store: Store, member: Member, failure: str) -> None:
     """The member failed; the first stage that says so is right."""
     if store.get_bytes(member.key) is None:
-        store.put_bytes(member.key, json.dumps({"stage": stage, "error": error}).encode())
+        store.put_bytes(member.key, json.dumps({"failure": failure}).encode())
 
 
-def record_report(store: Store, member: Member, ref: ArtifactRef) -> None:
+def record_report(store: Store, member: Member, ref: ArtifactRef, config: dict[str, Any]) -> None:
     """The member came to its end."""
-    store.put_bytes(member.key, json.dumps({"report": ref.model_dump()}).encode())
+    store.put_bytes(member.key, json.dumps({"report": ref.model_dump(), "config": config}).encode())
 
 
 def result_of(store: Store, member: Member) -> Result:
@@ -66,5 +67,5 @@ def result_of(store: Store, member: Member) -> Result:
         return Result()
     found = json.loads(data)
     if "report" in found:
-        return Result(ArtifactRef.model_validate(found["report"]), error="")
-    return Result(None, found["stage"], found["error"])
+        return Result(ArtifactRef.model_validate(found["report"]), found["config"], "")
+    return Result(failure=found["failure"])

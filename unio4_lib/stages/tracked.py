@@ -151,5 +151,5 @@ def _log_curves(tracker: StageTracker, stage: str, folder: Path) -> None:
         for steps, mean, stderr in json.loads((folder / CURVE_FILE).read_bytes()):
             tracker.log_metrics(named(stage, {"return": mean, "stderr": stderr}), steps)
     if stage == "report":
-        facts = json.loads((folder / FACTS_FILE).read_bytes())
-        tracker.log_metrics({f"{SCORES}/{name}": score["mean_return"] for name, score in facts.items()}, 0)
+        scores = json.loads((folder / SUMMARY_FILE).read_bytes())["scores"]
+        tracker.log_metrics({f"{SCORES}/{name}": score["mean_return"] for name, score in scores.items()}, 0)
