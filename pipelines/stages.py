@@ -82,36 +82,15 @@ class Placement:
 def add_stages(
     placement: Placement,
     *,
-    source: Any,
-    seed: Any,
-    run_name: Any,
-    sweep: Any,
-    preset: Any,
-    overrides: Any,
-    artifact_root: Any,
-    mlflow_tracking_uri: Any,
-    experiment: Any,
     finetune: Any,
-    reuse: Any,
     prepare_image: Any,
+    **prepare: Any,
 ) -> None:
-    """All stages of one run, in the context that is open."""
+    """All stages of one run, in the context that is open; ``prepare`` is what prepare-dataset takes."""
     place = placement.place
 
     # Data and settings
-    prepared = prepare_dataset(
-        source=source,
-        preset=preset,
-        seed=seed,
-        overrides=overrides,
-        artifact_root=artifact_root,
-        mlflow_tracking_uri=mlflow_tracking_uri,
-        experiment=experiment,
-        run_name=run_name,
-        sweep=sweep,
-        reuse=reuse,
-    )
-    place(prepared, "prepare-dataset", image=prepare_image)
+    prepared = place(prepare_dataset(**prepare), "prepare-dataset", image=prepare_image)
     run, dataset = prepared.outputs["Output"], prepared.outputs["dataset"]
 
     # Three stages that need nothing of each other

@@ -8,11 +8,9 @@ from pipelines.settings import PipelineSettings
 from pipelines.stages import Placement, add_stages
 
 
-def build_sweep(settings: PipelineSettings) -> BaseComponent:
-    """The pipeline with these settings."""
-    placement = Placement(settings)
+def build_members(placement: Placement) -> BaseComponent:
+    """All runs: a graph of its own, so that the leaderboard can follow whatever became of them."""
 
-    # A graph of its own, so that the leaderboard can follow it whatever became of the members.
     @dsl.pipeline(name="members", description="One run for each dataset and seed.")
     def run_members(
         members: list,
@@ -26,7 +24,9 @@ def build_sweep(settings: PipelineSettings) -> BaseComponent:
         reuse: bool,
         prepare_image: str,
     ) -> None:
-        with dsl.ParallelFor(members, name="each-member", parallelism=settings.parallel_members) as member:
+        with dsl.ParallelFor(
+            members, name="each-member", parallelism=placement.settings.parallel_members
+        ) as member:
             add_stages(
                 placement,
                 source=member.dataset,
@@ -42,6 +42,14 @@ def build_sweep(settings: PipelineSettings) -> BaseComponent:
                 reuse=reuse,
                 prepare_image=prepare_image,
             )
+
+    return run_members
+
+
+def build_sweep(settings: PipelineSettings) -> BaseComponent:
+    """The pipeline with these settings."""
+    placement = Placement(settings)
+    run_members = build_members(placement)
 
     @dsl.pipeline(name="unio4-sweep", description="Datasets and seeds side by side, and their leaderboard.")
     def unio4_sweep(

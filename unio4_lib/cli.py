@@ -6,7 +6,6 @@ inside the commands, so that ``unio4 --help`` is there at once.
 
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,7 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unio4_lib import __version__
-from unio4_lib.cli_errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TRY_AGAIN, explain
+from unio4_lib.cli_console import on_termination, progress_console
+from unio4_lib.cli_errors import (
+    DEBUG_VARIABLE,
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TRY_AGAIN,
+    explain,
+)
 from unio4_lib.cli_options import (
     AliasOption,
     CacheOption,
@@ -40,12 +47,9 @@ from unio4_lib.cli_options import (
 from unio4_lib.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
 
     from unio4_lib.config_io import Resolved
-    from unio4_lib.training.journal import Preemption
 
-DEBUG_VARIABLE = "UNIO4_DEBUG"
 
 # Settings of commands whose options stand in a module of their own.
 ELSEWHERE: dict[str, Any] = {
@@ -348,15 +352,6 @@ def doctor_command(output: OutputOption = Path("runs")) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def on_termination() -> "Preemption":
-    """What stages ask whether this process is to end: SIGTERM says so."""
-    from unio4_lib.training.journal import Preemption
-
-    preemption = Preemption()
-    signal.signal(signal.SIGTERM, lambda *_: preemption.request())
-    return preemption
-
-
 def resolve(
     dataset: str | None, preset: str, config: Path | None, overrides: list[str] | None, seed: int | None
 ) -> "Resolved":
@@ -366,12 +361,6 @@ def resolve(
     for note in resolved.notes:
         print(f"note: {note}", file=sys.stderr)
     return resolved
-
-
-def progress_console() -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -387,11 +376,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         text, code = explain(error)
-        hint = (
-            ""
-            if debug or code in (EXIT_BAD_INPUT, EXIT_TRY_AGAIN)
-            else f" ({DEBUG_VARIABLE}=1 or --debug shows where)"
-        )
+        clear = debug or code in (EXIT_BAD_INPUT, EXIT_TRY_AGAIN)
+        hint = "" if clear else f" ({DEBUG_VARIABLE}=1 or --debug shows where)"
         print(f"error: {text}{hint}", file=sys.stderr)
     if code == EXIT_INTERRUPTED:
         print("error: interrupted", file=sys.stderr)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import Store, open_store
-from unio4_lib.cli import DEBUG_VARIABLE, on_termination, progress_console
-from unio4_lib.cli_errors import EXIT_TRY_AGAIN, explain
+from unio4_lib.cli_console import on_termination, progress_console
+from unio4_lib.cli_errors import DEBUG_VARIABLE, EXIT_TRY_AGAIN, explain
 from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.errors import InputError
 from unio4_lib.stages import sweep as sweeps

@@ -11,6 +11,7 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_TRY_AGAIN = 75
 EXIT_INTERRUPTED = 130
+DEBUG_VARIABLE = "UNIO4_DEBUG"
 
 
 def explain(error: Exception) -> tuple[str, int]:

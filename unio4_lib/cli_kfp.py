@@ -1,6 +1,5 @@
 """``unio4 submit`` and ``unio4 sweep``: the compiled pipelines on a Kubeflow cluster, a sweep also here."""
 
-import itertools
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from unio4_lib.cli import on_termination, progress_console
+from unio4_lib.cli_console import on_termination, progress_console
 from unio4_lib.cli_errors import EXIT_FAILED
 from unio4_lib.cli_options import (
     CacheOption,
@@ -123,16 +122,7 @@ def sweep(
     quiet: QuietOption = False,
 ) -> None:
     """Run datasets and seeds side by side and compare them."""
-    if runner not in (*get_args(Runner), CLUSTER):
-        raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), CLUSTER))}")
-    if runner == CLUSTER and (artifact_root is None or "://" not in artifact_root):
-        raise InputError(
-            "--artifact-root: a cluster needs a place that all its nodes see; expected s3://bucket/prefix"
-        )
-    members: list[dict[str, Any]] = [
-        {"dataset": dataset, "seed": seed}
-        for dataset, seed in itertools.product(datasets, parse_seeds(seeds))
-    ]
+    members = _members(datasets, seeds, runner, artifact_root)
     # Each member has its own dataset and seed; the first one shows whether the rest is right.
     settings = load_config(preset, config, overridden or (), datasets[0], members[0]["seed"])
     name, path = name or _stamped("sweep"), pipeline or compiled("sweep")
@@ -164,6 +154,17 @@ def sweep(
     )
     page = run_sweep(told, None if quiet else progress_console(), on_termination())
     print(page)
+
+
+def _members(datasets: list[str], seeds: str, runner: str, artifact_root: str | None) -> list[dict[str, Any]]:
+    """All runs of a sweep, if they can be run there."""
+    if runner not in (*get_args(Runner), CLUSTER):
+        raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), CLUSTER))}")
+    if runner == CLUSTER and (artifact_root is None or "://" not in artifact_root):
+        raise InputError(
+            "--artifact-root: a cluster needs a place that all its nodes see; expected s3://bucket/prefix"
+        )
+    return [{"dataset": dataset, "seed": seed} for dataset in datasets for seed in parse_seeds(seeds)]
 
 
 def parse_seeds(text: str) -> list[int]:
