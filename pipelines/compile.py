@@ -1,10 +1,11 @@
-"""Compile the pipelines: ``python -m pipelines.compile [--settings FILE] [--output FOLDER]``."""
+"""Compile the pipelines and write the READMEs: ``python -m pipelines.compile [--settings FILE] [--output DIR]``."""
 
 import argparse
 from pathlib import Path
 
 from kfp import compiler
 
+from pipelines.readme import write_all
 from pipelines.settings import PipelineSettings
 from pipelines.sweep import build_sweep
 from pipelines.unio4 import build_unio4
@@ -28,6 +29,8 @@ def main() -> None:
     chosen = parser.parse_args()
     settings = PipelineSettings.load(chosen.settings) if chosen.settings else PipelineSettings()
     compile_all(settings, chosen.output)
+    if chosen.output == COMPILED:
+        write_all()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.images import REGISTRY
 from unio4_lib import __version__
+from unio4_lib.errors import InputError
 from unio4_lib.yaml_io import read_yaml
 
 Component = Literal[
@@ -73,7 +74,12 @@ class PipelineSettings(Closed):
     @classmethod
     def load(cls, path: Path) -> "PipelineSettings":
         """Settings of a YAML file; what it does not say stays as it is."""
-        return cls.model_validate(read_yaml(path) or {})
+        try:
+            return cls.model_validate(read_yaml(path) or {})
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in fault["loc"])
+            raise InputError(f"{path}: {place}: {fault['msg']}") from None
 
     def resources(self, component: Component) -> Resources:
         """What a component gets."""

@@ -47,7 +47,6 @@ from unio4_lib.cli_options import (
 from unio4_lib.errors import InputError
 
 if TYPE_CHECKING:
-
     from unio4_lib.config_io import Resolved
 
 
