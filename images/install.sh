@@ -12,7 +12,7 @@ core)
     $pip install $offline -c /build/constraints.txt -r /build/wheels/core.txt
     $pip install $offline -c /build/constraints.txt -r /build/wheels/executor.txt --no-deps
     # Folders that an image lacks are passed over.
-    printf '%s\n' /opt/app /opt/torch /opt/sim /opt/data > "$site/unio4-folders.pth"
+    printf '%s\n' /opt/app /opt/torch /opt/sim /opt/data /opt/report > "$site/unio4-folders.pth"
     ln -s /opt/app/bin/unio4 /opt/unio4/bin/unio4
     ;;
 unio4)
@@ -25,7 +25,8 @@ unio4)
         if [ -e "$site/${entry##*/}" ]; then rm -rf "$entry"; fi
     done
     rm -rf "$folder/bin"
-    # For compiling against PyTorch; there is no compiler here.
-    rm -rf "$folder/torch/include" "$folder/torch/share" "$folder/torch/test"
+    # For compiling against these; there is no compiler here.
+    rm -rf "$folder/torch/include" "$folder/torch/share" "$folder/torch/test" "$folder/pyarrow/include"
+    rm -rf "$folder/pyarrow/tests" "$folder/pandas/tests"
     ;;
 esac

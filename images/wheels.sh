@@ -20,7 +20,7 @@ fetch() { "$pip" download --quiet -c "$root/constraints.txt" "${target[@]}" --de
 fetch --no-deps ${torch_index:+--extra-index-url "$torch_index"} -r "$here/requirements/torch.txt"
 fetch --no-deps -r "$here/requirements/executor.txt"
 sets=()
-for name in core sim data torch; do sets+=(-r "$here/requirements/$name.txt"); done
+for name in core sim data torch report; do sets+=(-r "$here/requirements/$name.txt"); done
 fetch "${sets[@]}"
 rm -rf "$context/unio4" "$root/build/lib"  # of an earlier build: files that are gone would be in the wheel
 "$pip" wheel --quiet --no-deps --wheel-dir "$context/unio4" "$root"

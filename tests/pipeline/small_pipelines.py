@@ -1,4 +1,4 @@
-"""Small pipelines of components that only sleep, write, fail or count; compiled by KFP as the real ones are."""
+"""Small pipelines of components that only sleep, write or fail; compiled by KFP as the real ones are."""
 
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def branching(folder: str, codes: list, other: str) -> None:
 def all_members(folder: str, members: list) -> None:
     with dsl.ParallelFor(members, parallelism=2) as member:
         task = end_with(folder=folder, name=member.name, codes=member.codes)
-        note(folder=folder, name=member.last, seconds=0.0, value=member.value).after(task)
+        note(folder=folder, name=member.last, seconds=0.0, value=member.count).after(task)
 
 
 @dsl.pipeline(name="loop")
