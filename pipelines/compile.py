@@ -1,4 +1,4 @@
-"""Compile the pipelines and write READMEs: ``python -m pipelines.compile [--settings FILE] [--output DIR]``."""
+"""Compile the pipelines, and write the READMEs of their components; see ``--help``."""
 
 import argparse
 from pathlib import Path

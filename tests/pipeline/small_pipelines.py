@@ -84,8 +84,8 @@ def branching(folder: str, codes: list, other: str) -> None:
 @dsl.pipeline(name="all")
 def all_members(folder: str, members: list) -> None:
     with dsl.ParallelFor(members, parallelism=2) as member:
-        task = end_with(folder=folder, name=member.name, codes=member.codes)
-        note(folder=folder, name=member.last, seconds=0.0, value=member.count).after(task)
+        task = end_with(folder=folder, name=member.first, codes=member.codes)
+        note(folder=folder, name=member.last, seconds=0.0, value=member.number).after(task)
 
 
 @dsl.pipeline(name="loop")

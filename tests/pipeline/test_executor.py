@@ -88,7 +88,7 @@ def test_conditions(tmp_path: Path, other: str, expected: str) -> None:
 
 def test_a_failed_member_leaves_the_others_alone(tmp_path: Path) -> None:
     members = [
-        {"name": f"m{index}", "last": f"last{index}", "codes": [code], "count": index}
+        {"first": f"m{index}", "last": f"last{index}", "codes": [code], "number": index}
         for index, code in enumerate([0, 1, 0])
     ]
     ran = Ran(tmp_path, small_pipelines.loop, members=members)

@@ -1,6 +1,8 @@
 """``unio4 run`` through the pipeline: the same bits as in one process, failures in one line, sweeps."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -96,9 +98,6 @@ pipeline(**json.loads(sys.argv[3]))
 @pytest.mark.slow
 def test_kfp_itself_runs_the_yaml(dataset: str, tmp_path: Path) -> None:
     """KFP's own local runner, from the compiled file alone: the report is there at the end."""
-    import os
-    import subprocess
-
     config = load_config(
         "quick", overrides=[f"{k}={json.dumps(v)}" for k, v in SETTINGS.items()], dataset=dataset
     )
