@@ -10,6 +10,7 @@ SEED ?= 0
 DATASET ?= collect:Hopper-v5?level=medium&steps=100000&seed=$(SEED)
 PRESET ?= quick
 SET ?=
+RUNNER ?= process
 
 # Many small tensors: one thread for each of two test processes is faster than two threads in each.
 TEST_JOBS ?= 2
@@ -44,8 +45,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
-run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...")
-	$(BIN)/unio4 run --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) $(foreach setting,$(SET),--set '$(setting)')
+run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...", RUNNER=process|docker|inline)
+	$(BIN)/unio4 run --runner $(RUNNER) --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) $(foreach setting,$(SET),--set '$(setting)')
 
 test: lint ## Check style, types and import arrows, then run all tests
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
@@ -63,6 +64,9 @@ format: install ## Rewrite the code in the project's style
 docs-config: install ## Write docs/config.md from the settings' descriptions
 	$(BIN)/unio4 config docs > docs/config.md.new
 	mv docs/config.md.new docs/config.md
+
+pipelines: install ## Compile the pipelines and write the READMEs of their components
+	$(BIN)/python -m pipelines.compile
 
 images: install ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG, DOCKER)
 	images/wheels.sh $(BIN)/pip $(CONTEXT) $(BASE_PYTHON) "$(TORCH_INDEX)"

@@ -91,4 +91,4 @@ def all_members(folder: str, members: list) -> None:
 @dsl.pipeline(name="loop")
 def loop(folder: str, members: list) -> None:
     running = all_members(folder=folder, members=members)
-    note(folder=folder, name="board", seconds=0.0).after(running).ignore_upstream_failure()
+    note(folder=folder, name="board", seconds=0.0, value=0).after(running).ignore_upstream_failure()
