@@ -120,7 +120,17 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_run_hands_over_the_settings(fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(
         capsys,
-        *("run", "--runner", "inline", "--dataset", HOPPER, "--preset", "standard", "--set", "improve.steps=300"),
+        *(
+            "run",
+            "--runner",
+            "inline",
+            "--dataset",
+            HOPPER,
+            "--preset",
+            "standard",
+            "--set",
+            "improve.steps=300",
+        ),
         *("--set", "improve.clip=0.1", "--seed", "7", "--output", "elsewhere", "--json"),
     )
     assert (code, err) == (0, "")

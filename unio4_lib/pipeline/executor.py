@@ -126,6 +126,8 @@ class LocalPipeline:
                 if not running:
                     continue
                 for job in wait(running, return_when=FIRST_COMPLETED).done:
+                    if job.exception() is not None:
+                        failing.set()  # the pool waits for the others before the exception goes on
                     state = scope.states[running.pop(job)] = job.result()
                     if state in (FAILED, STOPPED):
                         failing.set()

@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +21,15 @@ POLL_SECONDS = 0.05
 GRACE_SECONDS = 30.0  # for a last checkpoint, as on a cluster
 IMAGE_USER = 65532
 HANDED_ON = ("AWS_", "MLFLOW_", "MINARI_", "OMP_", "MKL_", "UNIO4_")  # variables that containers see
+
+# Runs inside a container: all processes of KFP's executor get the signal, and nothing else does.
+ASK_TASK_TO_END = """
+import os, pathlib
+for place in pathlib.Path("/proc").glob("[0-9]*"):
+    words = (place / "cmdline").read_bytes().split(bytes(1))
+    if b"kfp.dsl.executor_main" in words:
+        os.kill(int(place.name), 15)
+"""
 
 Say = Callable[[str], None]
 
@@ -42,6 +54,13 @@ class Launch:
 @dataclass(frozen=True)
 class ProcessLauncher:
     """Tasks as processes of this Python."""
+
+    def check(self) -> None:
+        """KFP's executor, which begins every task, is here."""
+        if find_spec("kfp") is None:
+            raise InputError(
+                "stages as processes need the KFP SDK; pip install 'unio4[kfp]', or --runner inline"
+            )
 
     def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Launch:
         """The command as it is: ``python3`` is the Python that runs this."""
@@ -122,27 +141,34 @@ def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> 
 
         listener = threading.Thread(target=listen)
         listener.start()
-        try:
-            code = _wait(process, launch, stopped)
-        finally:
-            listener.join()
-        return code
+        asked_at: float | None = None
+        # Not the shell's end but the task's: it has our pipe until it has saved what it has.
+        while listener.is_alive():
+            now = time.monotonic()
+            if asked_at is None and stopped():
+                asked_at = now
+                _ask_to_end(process, launch)
+            elif asked_at is not None and now - asked_at > GRACE_SECONDS:
+                _kill(process, launch)
+            listener.join(POLL_SECONDS)
+        return process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], launch: Launch, stopped: Callable[[], bool]) -> int:
-    asked_at: float | None = None
-    while (code := process.poll()) is None:
-        now = time.monotonic()
-        if asked_at is None and stopped():
-            asked_at = now
-            process.terminate()
-        elif asked_at is not None and now - asked_at > GRACE_SECONDS:
-            _kill(process, launch)
-        time.sleep(POLL_SECONDS)
-    return code
+def _ask_to_end(process: subprocess.Popen[bytes], launch: Launch) -> None:
+    """SIGTERM for the task; KFP's command is a shell around it, which would not hand it on."""
+    if launch.name is None:
+        _signal(process, signal.SIGTERM)
+    else:
+        ask = [launch.command[0], "exec", launch.name, "python3", "-c", ASK_TASK_TO_END]
+        subprocess.run(ask, capture_output=True, check=False)
 
 
 def _kill(process: subprocess.Popen[bytes], launch: Launch) -> None:
     if launch.name is not None:
         subprocess.run([launch.command[0], "kill", launch.name], capture_output=True, check=False)
-    process.kill()
+    _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.killpg(process.pid, number)

@@ -153,7 +153,9 @@ def make_launcher(
 ) -> Launcher:
     """How tasks are started; containers see these folders, the artifacts and the data, and nothing else."""
     if runner == "process":
-        return ProcessLauncher()
+        processes = ProcessLauncher()
+        processes.check()
+        return processes
     places = list(folders)
     if "://" not in artifact_root:
         places.append(Path(artifact_root))
