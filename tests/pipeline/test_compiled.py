@@ -87,7 +87,7 @@ def test_settings_reach_the_pipeline(tmp_path: Path) -> None:
     assert container["image"] == "example.org/team/finetune-online:v9"
     assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert placed["nodeSelector"] == {"labels": {"pool": "gpu"}}
-    assert placed["tolerations"][0]["tolerationJson"]["runtimeValue"]["constant"]["key"] == "gpu"
+    assert placed["tolerations"][0]["key"] == "gpu"
 
 
 def test_unknown_settings_are_refused(tmp_path: Path) -> None:

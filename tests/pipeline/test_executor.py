@@ -112,7 +112,7 @@ def test_a_request_to_end_reaches_the_tasks(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no parameter colour; expected folder, codes"):
+    with pytest.raises(InputError, match=r"no parameter colour; expected codes, folder"):
         Ran(tmp_path, small_pipelines.retried, colour=1)
 
 
