@@ -160,7 +160,9 @@ def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixt
 def test_paper_preset_says_that_the_task_is_unknown(
     fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, out, err = call(capsys, "run", "--dataset", "minari:mine", "--preset", "paper", "--json")
+    _, out, err = call(
+        capsys, "run", "--runner", "inline", "--dataset", "minari:mine", "--preset", "paper", "--json"
+    )
     assert json.loads(out) == SUMMARY
     assert err.startswith("note: no task of the paper preset fits dataset minari:mine")
 
