@@ -10,14 +10,28 @@ SEED ?= 0
 DATASET ?= collect:Hopper-v5?level=medium-replay&steps=100000&seed=$(SEED)
 PRESET ?= quick
 SET ?=
+RUNNER ?= process
 
 # Many small tensors: one thread for each of two test processes is faster than two threads in each.
 TEST_JOBS ?= 2
 TEST_THREADS ?= 1
 PYTEST_ARGS ?=
 
+# What `make images` builds with: any of docker, podman or buildah's `buildah bud` (DOCKER="buildah" BUILD=bud).
+DOCKER ?= docker
+BUILD ?= build
+BASE ?= python:3.11-slim
+BASE_PYTHON ?= 3.11
+REGISTRY ?= unio4
+TAG ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' unio4_lib/__init__.py)
+TORCH ?= cpu
+# Where PyTorch's CPU build is; empty where pip is configured to find it. TORCH=cuda takes PyPI's build.
+TORCH_INDEX ?= $(if $(filter cpu,$(TORCH)),https://download.pytorch.org/whl/cpu)
+IMAGES := prepare-dataset clone-behavior improve-policy finetune-online
+CONTEXT := build/images-$(TORCH)
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format docs-config clean
+.PHONY: help install run test lint format docs-config pipelines images base-image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +45,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
-run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...")
-	$(BIN)/unio4 run --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) $(foreach setting,$(SET),--set '$(setting)')
+run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...", RUNNER=process|docker|inline)
+	$(BIN)/unio4 run --runner $(RUNNER) --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) $(foreach setting,$(SET),--set '$(setting)')
 
 test: lint ## Check style, types and import arrows, then run all tests
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
@@ -50,6 +64,20 @@ format: install ## Rewrite the code in the project's style
 docs-config: install ## Write docs/config.md from the settings' descriptions
 	$(BIN)/unio4 config docs > docs/config.md.new
 	mv docs/config.md.new docs/config.md
+
+pipelines: install ## Compile the pipelines and write the READMEs of their components
+	$(BIN)/python -m pipelines.compile
+
+images: install ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG, DOCKER)
+	images/wheels.sh $(BIN)/pip $(CONTEXT) $(BASE_PYTHON) "$(TORCH_INDEX)"
+	for image in $(IMAGES); do \
+		$(DOCKER) $(BUILD) --quiet --file images/Dockerfile --target $$image --tag $(REGISTRY)/$$image:$(TAG) \
+			--build-arg BASE=$(BASE) --build-arg VERSION=$(TAG) \
+			--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(CONTEXT) || exit 1; \
+	done
+
+base-image: ## Make a small Debian base image from packages (root, mmdebstrap): make images BASE=unio4/base
+	images/base.sh | $(DOCKER) import --change 'CMD ["python3"]' - unio4/base
 
 clean: ## Remove caches and build outputs; keeps .venv and runs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -6,32 +6,55 @@ inside the commands, so that ``unio4 --help`` is there at once.
 
 import json
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.exceptions import TyperException
 
 from unio4_lib import __version__, cli_tracking
-from unio4_lib.artifacts.s3 import StoreUnavailable
-from unio4_lib.errors import NO_SPACE, InputError, Preempted
+from unio4_lib.cli_console import on_termination, progress_console
+from unio4_lib.cli_errors import (
+    DEBUG_VARIABLE,
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TRY_AGAIN,
+    explain,
+)
+from unio4_lib.cli_options import (
+    AliasOption,
+    CacheOption,
+    DatasetOption,
+    ExperimentOption,
+    FileOption,
+    FinetuneOption,
+    JsonOption,
+    NoReuseOption,
+    OutputOption,
+    PresetOption,
+    QuietOption,
+    RegisterOption,
+    RootOption,
+    RunNameOption,
+    RunnerOption,
+    SeedOption,
+    SetOption,
+    TrackingOption,
+)
+from unio4_lib.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from unio4_lib.config_io import Resolved
-    from unio4_lib.training.journal import Preemption
 
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
-EXIT_TRY_AGAIN = 75
-EXIT_INTERRUPTED = 130
-DEBUG_VARIABLE = "UNIO4_DEBUG"
+
+# Settings of commands whose options stand in a module of their own.
+ELSEWHERE: dict[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+}
 
 app = typer.Typer(
     help="Offline-to-online reinforcement learning, from a dataset to a fine-tuned policy.",
@@ -41,41 +64,6 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show settings, their schema and their reference page.")
 app.add_typer(config_app, name="config")
 app.add_typer(cli_tracking.app)
-
-DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="minari:ID, d4rl:FILE, transitions:FOLDER or collect:ENV?...")
-]
-PresetOption = Annotated[str, typer.Option("--preset", help="quick, standard or paper.")]
-FileOption = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")
-]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
-OutputOption = Annotated[Path, typer.Option("--output", help="Folder that holds the runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, nothing else.")]
-RootOption = Annotated[
-    str | None,
-    typer.Option("--artifact-root", help="Folder or s3://bucket/prefix of artifacts and checkpoints."),
-]
-NoReuseOption = Annotated[
-    bool, typer.Option("--no-reuse", help="Compute what is finished again; what was interrupted goes on.")
-]
-CacheOption = Annotated[
-    Path | None, typer.Option("--cache", help="Local folder for copies (UNIO4_CACHE or ~/.cache/unio4).")
-]
-TrackingOption = Annotated[
-    str | None,
-    typer.Option("--tracking", help="MLflow: a URI, or none (MLFLOW_TRACKING_URI, or a file in the output)."),
-]
-ExperimentOption = Annotated[str, typer.Option("--experiment", help="Experiment in MLflow.")]
-RunNameOption = Annotated[str | None, typer.Option("--run-name", help="Name of the run in MLflow.")]
-RegisterOption = Annotated[
-    str | None, typer.Option("--register", metavar="NAME", help="Register the policy as this MLflow model.")
-]
-AliasOption = Annotated[
-    str | None, typer.Option("--alias", help="Alias of the registered version, such as champion.")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -111,25 +99,29 @@ def run_command(
     run_name: RunNameOption = None,
     register: RegisterOption = None,
     alias: AliasOption = None,
+    runner: RunnerOption = "process",
+    finetune: FinetuneOption = "always",
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
     resolved = resolve(dataset, preset, config, overrides, seed)
-    from unio4_lib.run import run
+    from unio4_lib.cli_run import run_method
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
-    uri = tracking or default_uri(output)
     with on_termination() as preemption:
-        summary = run(
+        summary = run_method(
             resolved.config,
+            preset,
             output,
-            None if quiet else progress_console(),
+            runner=runner,
+            finetune=finetune,
             artifact_root=artifact_root,
             reuse=not no_reuse,
             cache=cache,
-            tracking=Tracking(uri, experiment, run_name, register, alias),
+            tracking=Tracking(tracking or default_uri(output), experiment, run_name, register, alias),
             preemption=preemption,
+            console=None if quiet else progress_console(),
         )
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -183,18 +175,12 @@ def report_command(
     make_report(runs, output, show=show, video=video, frames=frames, size=size)
 
 
-@app.command(
-    "dataset",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+@app.command("dataset", **ELSEWHERE)
 def dataset_command(context: typer.Context) -> None:
     """List, inspect and collect datasets."""
-    # Handed on as it stands: mounting the commands would import their readers for every other one.
     from unio4_lib.cli_dataset import app as dataset_app
 
-    code = dataset_app(args=context.args or ["--help"], prog_name="unio4 dataset", standalone_mode=False)
-    raise typer.Exit(code or 0)
+    _hand_on(context, dataset_app, "dataset")
 
 
 @app.command("stage")
@@ -250,17 +236,34 @@ def stage_command(
     print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])
 
 
-@app.command(
-    "artifacts",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+@app.command("artifacts", **ELSEWHERE)
 def artifacts_command(context: typer.Context) -> None:
     """List, show, verify and collect artifacts."""
     from unio4_lib.cli_artifacts import app as artifacts_app
 
-    code = artifacts_app(args=context.args or ["--help"], prog_name="unio4 artifacts", standalone_mode=False)
+    _hand_on(context, artifacts_app, "artifacts")
+
+
+def _hand_on(context: typer.Context, commands: typer.Typer, name: str) -> None:
+    """Run a command that stands elsewhere: mounting it would import what it needs for every other one."""
+    code = commands(args=context.args or ["--help"], prog_name=f"unio4 {name}", standalone_mode=False)
     raise typer.Exit(code or 0)
+
+
+@app.command("submit", **ELSEWHERE)
+def submit_command(context: typer.Context) -> None:
+    """Run the pipeline on a Kubeflow cluster."""
+    from unio4_lib.cli_kfp import submit_app
+
+    _hand_on(context, submit_app, "submit")
+
+
+@app.command("sweep", **ELSEWHERE)
+def sweep_command(context: typer.Context) -> None:
+    """Run datasets and seeds side by side, here or on a cluster, and compare them."""
+    from unio4_lib.cli_kfp import sweep_app
+
+    _hand_on(context, sweep_app, "sweep")
 
 
 @config_app.command("show")
@@ -307,19 +310,6 @@ def doctor_command(output: OutputOption = Path("runs")) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-@contextmanager
-def on_termination() -> "Iterator[Preemption]":
-    """What stages ask whether this process is to end: SIGTERM says so, as long as they run."""
-    from unio4_lib.training.journal import Preemption
-
-    preemption = Preemption()
-    before = signal.signal(signal.SIGTERM, lambda *_: preemption.request())
-    try:
-        yield preemption
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def resolve(
     dataset: str | None, preset: str, config: Path | None, overrides: list[str] | None, seed: int | None
 ) -> "Resolved":
@@ -329,12 +319,6 @@ def resolve(
     for note in resolved.notes:
         print(f"note: {note}", file=sys.stderr)
     return resolved
-
-
-def progress_console() -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -350,46 +334,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         text, code = explain(error)
-        hint = (
-            ""
-            if debug or code in (EXIT_BAD_INPUT, EXIT_TRY_AGAIN)
-            else f" ({DEBUG_VARIABLE}=1 or --debug shows where)"
-        )
+        clear = debug or code in (EXIT_BAD_INPUT, EXIT_TRY_AGAIN)
+        hint = "" if clear else f" ({DEBUG_VARIABLE}=1 or --debug shows where)"
         print(f"error: {text}{hint}", file=sys.stderr)
     if code == EXIT_INTERRUPTED:
         print("error: interrupted", file=sys.stderr)
     sys.exit(code)
-
-
-def explain(error: Exception) -> tuple[str, int]:
-    """One line and the exit code for anything that may be raised."""
-    if isinstance(error, Preempted | StoreUnavailable):
-        return _flat(error), EXIT_TRY_AGAIN
-    if isinstance(error, InputError):
-        return _flat(error), EXIT_BAD_INPUT
-    if isinstance(error, TyperException):
-        return _usage(error), EXIT_BAD_INPUT
-    if _is_disk_full(error):
-        place = getattr(error, "filename", None)
-        where = f" for {place}" if place else ""
-        return f"no space left on the disk{where}; free some or choose another --output", EXIT_BAD_INPUT
-    return f"{type(error).__name__}: {_flat(error) or 'no message'}", EXIT_FAILED
-
-
-def _usage(error: TyperException) -> str:
-    context: Any = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "unio4"
-    message = " ".join(error.format_message().split()).rstrip(".")
-    return f"{message}; see {path} --help"
-
-
-def _is_disk_full(error: Exception) -> bool:
-    # Writers in native code (HDF5, safetensors) say it in their own classes, without a number.
-    return getattr(error, "errno", None) in NO_SPACE or "no space left on device" in str(error).lower()
-
-
-def _flat(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

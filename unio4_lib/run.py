@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig, config_digest
+from unio4_lib.config import RunConfig
 from unio4_lib.progress import Reporter, Stopped
-from unio4_lib.run_folder import RunFolder
+from unio4_lib.run_folder import RunFolder, circumstances
 from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND, find_stage
 from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.method import choose_device
@@ -66,7 +66,8 @@ class _Run:
         self.folder = RunFolder(self.output, self.config)
         try:
             self._tracked_stages()
-            summary = self.folder.result(self.context.hold(self.refs["report"])) | self._circumstances()
+            summary = self.folder.result(self.context.hold(self.refs["report"]))
+            summary |= circumstances(self.folder.run_id, self.config, self._in_order())
             self.folder.finish(summary)
             return summary
         except BaseException as error:
@@ -126,19 +127,5 @@ class _Run:
         self.outcomes[name], self.refs[stage.kind] = outcome, outcome.ref
         self.folder.keep(stage.kind, outcome.ref, self.context)
 
-    def _circumstances(self) -> dict[str, Any]:
-        """When and how this run came to its findings, which may be older than itself."""
-        return {
-            "run_id": self.folder.run_id,
-            "config_digest": config_digest(self.config),
-            "stages": {
-                name: {
-                    "seconds": round(self.outcomes[name].seconds, 2),
-                    "reused": self.outcomes[name].reused,
-                    "resumed": self.outcomes[name].resumed,
-                    "peak_memory_bytes": self.outcomes[name].peak_memory_bytes,
-                    "artifact_digest": self.outcomes[name].ref.digest,
-                }
-                for name in STAGE_NAMES
-            },
-        }
+    def _in_order(self) -> dict[str, StageOutcome]:
+        return {name: self.outcomes[name] for name in STAGE_NAMES}

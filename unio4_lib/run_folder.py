@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from unio4_lib.stages.catalog import (
     SUMMARY_FILE,
 )
 from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.runner import StageOutcome
 
 POLICIES, REFERENCES = "policies", "artifacts"
 
@@ -134,3 +136,21 @@ def _new_folder(output: Path, config: RunConfig) -> Path:
             path.mkdir()
             return path
     raise AssertionError("there is always another number")
+
+
+def circumstances(run_id: str, config: RunConfig, outcomes: Mapping[str, StageOutcome]) -> dict[str, Any]:
+    """When and how a run came to its findings, which may be older than itself."""
+    return {
+        "run_id": run_id,
+        "config_digest": config_digest(config),
+        "stages": {
+            name: {
+                "seconds": round(outcome.seconds, 2),
+                "reused": outcome.reused,
+                "resumed": outcome.resumed,
+                "peak_memory_bytes": outcome.peak_memory_bytes,
+                "artifact_digest": outcome.ref.digest,
+            }
+            for name, outcome in outcomes.items()
+        },
+    }

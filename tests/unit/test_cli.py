@@ -89,15 +89,15 @@ def test_help_loads_nothing_heavy() -> None:
         (["evaluate"], "error: Missing argument 'RUN'; see unio4 evaluate --help"),
         (["config"], "error: Missing command; see unio4 config --help"),
         (
-            ["run", "--dataset", HOPPER, "--set", "improve.stps=3"],
+            ["run", "--runner", "inline", "--dataset", HOPPER, "--set", "improve.stps=3"],
             "error: --set improve.stps=3: unknown key improve.stps; did you mean improve.steps?",
         ),
         (
-            ["run", "--dataset", HOPPER, "--preset", "fast"],
+            ["run", "--runner", "inline", "--dataset", HOPPER, "--preset", "fast"],
             "error: --preset fast: no such preset; expected one of quick, standard, paper",
         ),
         (
-            ["run", "--dataset", HOPPER, "--seed", "-1"],
+            ["run", "--runner", "inline", "--dataset", HOPPER, "--seed", "-1"],
             "error: --seed: seed is -1; expected a whole number >= 0",
         ),
         (
@@ -121,7 +121,17 @@ def test_version_and_bare_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_run_hands_over_the_settings(fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(
         capsys,
-        *("run", "--dataset", HOPPER, "--preset", "standard", "--set", "improve.steps=300"),
+        *(
+            "run",
+            "--runner",
+            "inline",
+            "--dataset",
+            HOPPER,
+            "--preset",
+            "standard",
+            "--set",
+            "improve.steps=300",
+        ),
         *("--set", "improve.clip=0.1", "--seed", "7", "--output", "elsewhere", "--json"),
     )
     assert (code, err) == (0, "")
@@ -133,12 +143,12 @@ def test_run_hands_over_the_settings(fake_run: dict[str, Any], capsys: pytest.Ca
     assert fake_run["console"].stderr
     assert (fake_run["artifact_root"], fake_run["reuse"], fake_run["cache"]) == (None, True, None)
     more = ("--artifact-root", "s3://b/p", "--no-reuse", "--cache", "c")
-    assert call(capsys, "run", "--dataset", HOPPER, "--json", *more)[0] == 0
+    assert call(capsys, "run", "--runner", "inline", "--dataset", HOPPER, "--json", *more)[0] == 0
     assert (fake_run["artifact_root"], fake_run["reuse"], fake_run["cache"]) == ("s3://b/p", False, Path("c"))
 
 
 def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, "run", "--dataset", HOPPER, "--quiet")
+    code, out, _ = call(capsys, "run", "--runner", "inline", "--dataset", HOPPER, "--quiet")
     assert code == 0
     assert fake_run["console"] is None
     row = next(line for line in out.splitlines() if "clone-behavior" in line)
@@ -151,7 +161,9 @@ def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixt
 def test_paper_preset_says_that_the_task_is_unknown(
     fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, out, err = call(capsys, "run", "--dataset", "minari:mine", "--preset", "paper", "--json")
+    _, out, err = call(
+        capsys, "run", "--runner", "inline", "--dataset", "minari:mine", "--preset", "paper", "--json"
+    )
     assert json.loads(out) == SUMMARY
     assert err.startswith("note: no task of the paper preset fits dataset minari:mine")
 
@@ -187,7 +199,7 @@ def test_what_happens_when_a_run_fails(
 ) -> None:
     fake_run["raise"] = error
     handler = signal.getsignal(signal.SIGTERM)
-    found, out, err = call(capsys, "run", "--dataset", HOPPER, "--quiet")
+    found, out, err = call(capsys, "run", "--runner", "inline", "--dataset", HOPPER, "--quiet")
     assert signal.getsignal(signal.SIGTERM) == handler  # a process goes on as it was
     assert (found, out, err.removesuffix("\n")) == (code, "", line)
 
@@ -202,7 +214,7 @@ def test_traceback_on_demand(
     fake_run["raise"] = ZeroDivisionError("oops")
     if way == "variable":
         monkeypatch.setenv("UNIO4_DEBUG", "1")
-    arguments = ["run", "--dataset", HOPPER, *(["--debug"] if way == "option" else [])]
+    arguments = ["run", "--runner", "inline", "--dataset", HOPPER, *(["--debug"] if way == "option" else [])]
     code, _, err = call(capsys, *arguments)
     assert code == 1
     assert "Traceback (most recent call last)" in err

@@ -57,7 +57,18 @@ def run_arguments(dataset: str, output: Path, **changed: Any) -> list[str]:
     """Arguments of ``unio4 run`` at tiny size; ``changed`` names settings with __ for the dot."""
     settings = SETTINGS | {name.replace("__", "."): value for name, value in changed.items()}
     sets = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
-    return ["run", "--dataset", dataset, "--output", str(output), "--tracking", "none", *sets]
+    return [
+        "run",
+        "--runner",
+        "inline",
+        "--dataset",
+        dataset,
+        "--output",
+        str(output),
+        "--tracking",
+        "none",
+        *sets,
+    ]
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -6,60 +6,21 @@ Algorithms never import this; stages call it with what they have in hand and wri
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from unio4_lib.data.inspect import describe
-from unio4_lib.data.transitions import Transitions
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy
 from unio4_lib.offline.behavior import overlap
 from unio4_lib.offline.critics import Critics
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.report.aggregate import rank_correlation
+from unio4_lib.report.data_facts import MOST_ROWS, histogram
 
-MOST_ROWS = 8192  # evenly spread: the error of a mean over them is about 1%
-BINS = 24
 CALIBRATION_BINS = 12
 LEVELS = (0.1, 0.25, 0.5, 0.683, 0.8, 0.9, 0.95)  # of central intervals
 MODEL_STEPS = 50
 MODEL_STARTS = 256
-
-
-def dataset_facts(transitions: Transitions) -> dict[str, Any]:
-    """Returns, lengths, ends, actions and observations of a dataset."""
-    about = describe(transitions)
-    names = ("transitions", "episodes", "returns", "lengths", "ends", "normalized_mean", "digest")
-    facts = {name: about[name] for name in names}
-    facts["returns"]["histogram"] = _histogram(transitions.episode_returns())
-    facts["lengths"]["histogram"] = _histogram(transitions.episode_lengths())
-    rows = slice(None, None, max(1, transitions.num_transitions // MOST_ROWS))
-    actions, observations = transitions.actions[rows], transitions.observations[rows]
-    facts["actions"] = [
-        {
-            **row,
-            "counts": np.histogram(actions[:, index], bins=BINS, range=(row["low"], row["high"]))[0].tolist(),
-        }
-        for index, row in enumerate(about["actions"])
-    ]
-    statistics = {
-        "min": transitions.observations.min(axis=0),
-        "max": transitions.observations.max(axis=0),
-        "mean": observations.mean(axis=0, dtype=np.float64),
-        "std": observations.std(axis=0, dtype=np.float64),
-    }
-    facts["observations"] = [
-        {name: float(values[index]) for name, values in statistics.items()}
-        for index in range(transitions.observation_dim)
-    ]
-    return facts
-
-
-def _histogram(values: ArrayLike) -> dict[str, Any]:
-    counts, edges = np.histogram(np.asarray(values, np.float64), bins=BINS)
-    return {"counts": counts.tolist(), "edges": edges.tolist()}
 
 
 def _thin(rows: Tensor) -> Tensor:
@@ -123,7 +84,7 @@ def critics_facts(critics: Critics, data: OfflineData) -> dict[str, Any]:
         "bins": bins,
         "correlation": float(torch.corrcoef(pair)[0, 1].nan_to_num()),
         "bias": float((values - returns).mean()),
-        "advantage_histogram": _histogram(advantages.cpu().numpy()),
+        "advantage_histogram": histogram(advantages.cpu().numpy()),
         "positive_advantages": float((advantages > 0).float().mean()),
     }
 

@@ -17,7 +17,7 @@ from unio4_lib.errors import InputError
 from unio4_lib.tracking.spool import Target
 
 CODE = Path(__file__).with_name("acting.py")
-NEEDED = ("mlflow", "numpy", "safetensors")
+NEEDED = ("numpy", "safetensors")  # and MLflow, which an image has as mlflow-skinny
 DESCRIPTION = "policy.json"
 
 
@@ -48,7 +48,10 @@ def _parts(policy: Path) -> dict[str, Any]:
     return {
         "python_model": str(CODE),
         "artifacts": {"policy": str(policy)},
-        "pip_requirements": [f"{package}=={version(package)}" for package in NEEDED],
+        "pip_requirements": [
+            f"mlflow=={mlflow.__version__}",
+            *(f"{package}=={version(package)}" for package in NEEDED),
+        ],
         "signature": ModelSignature(
             Schema([TensorSpec(np.dtype(np.float64), observations, name=None)]),
             Schema([TensorSpec(np.dtype(np.float64), actions, name=None)]),

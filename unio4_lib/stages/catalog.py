@@ -1,5 +1,6 @@
 """The stages: what each takes, what it makes, and which settings can change what it makes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from unio4_lib.errors import InputError
@@ -14,6 +15,7 @@ class Stage:
     inputs: tuple[str, ...]  # kinds
     reads: tuple[str, ...]  # sections and keys of the config, all that may change the result
     module: str
+    optional: tuple[str, ...] = ()  # of the inputs: what is not there is left out
 
 
 # Files and folders of artifacts that more than one place knows.
@@ -68,10 +70,16 @@ STAGES = (
             *("prepare", "behavior", "critics", "dynamics", "improve", "finetune", "evaluate"),
         ),
         "report",
+        optional=("online",),
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 STAGE_OF_KIND = {stage.kind: stage.name for stage in STAGES}
+
+
+def final_policy(kinds: Collection[str]) -> str:
+    """The last policy that a run made."""
+    return "online" if "online" in kinds else "offline"
 
 
 def find_stage(name: str) -> Stage:

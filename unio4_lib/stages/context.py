@@ -18,6 +18,8 @@ from unio4_lib.tracking.tracker import NullTracker, Tracker
 from unio4_lib.training.journal import Preemption
 
 CACHE_VARIABLE = "UNIO4_CACHE"
+SPOOL_VARIABLE = "UNIO4_SPOOL"  # set where one process delivers the numbers of all stages; none for nowhere
+RUN_KEY_VARIABLE = "UNIO4_RUN_KEY"  # what identifies the pipeline run that a stage belongs to
 
 Value = TypeVar("Value")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.progress import Reporter, Update
-from unio4_lib.report.facts import dataset_facts
+from unio4_lib.report.data_facts import dataset_facts
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.task import check_dataset
 

@@ -24,6 +24,7 @@ from unio4_lib.stages.catalog import (
     STAGE_FACTS_FILE,
     STAGE_OF_KIND,
     SUMMARY_FILE,
+    final_policy,
 )
 from unio4_lib.stages.method import SEED_RANGE, score
 from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
@@ -65,14 +66,14 @@ def compute(work: StageWork) -> None:
 
 def _record(work: StageWork, summary: dict[str, Any], facts: dict[str, Any]) -> RunRecord:
     """All that the inputs hold for the report."""
-    stages = {kind: STAGE_OF_KIND[kind] for kind in work.stage.inputs}
+    stages = {kind: STAGE_OF_KIND[kind] for kind in work.refs}
     return make_record(
         summary,
         work.config.model_dump(mode="json"),
         logs={name: work.read(kind, LOG_FILE) for kind, name in stages.items()},
         facts={name: work.read(kind, FACTS_FILE) for kind, name in stages.items()} | {work.stage.name: facts},
         decisions=work.read("offline", DECISIONS_FILE),
-        curve=work.read("online", CURVE_FILE),
+        curve=_curve(work),
     )
 
 
@@ -108,7 +109,7 @@ def _scores(work: StageWork, task: Task) -> dict[str, list[EpisodeStats]]:
     """The behavior's score is that of all members."""
     behavior = read_policy(work, "behavior")
     policies = [("behavior", behavior, member) for member in range(behavior.spec.members)]
-    policies += [(kind, read_policy(work, kind), 0) for kind in ("offline", "online")]
+    policies += [(kind, read_policy(work, kind), 0) for kind in ("offline", "online") if kind in work.refs]
     episodes, seed = work.config.evaluate.episodes, work.config.evaluate.seed
     scores: dict[str, list[EpisodeStats]] = {}
     with work.context.reporter.stage("report", episodes * len(policies)) as update:
@@ -138,7 +139,7 @@ def _score_facts(info: DatasetInfo, stats: list[EpisodeStats]) -> dict[str, Any]
 
 def _summary(work: StageWork, scores: dict[str, Any]) -> dict[str, Any]:
     """The summary of the computation; a run puts its own name and times over it."""
-    curve = [tuple(point) for point in work.read("online", CURVE_FILE)]
+    curve = [tuple(point) for point in _curve(work)]
     config = work.config
     fall = find_dip(curve, config.finetune.env_steps, config.finetune.warmup_steps)
     dataset, gate = work.read("dataset", FACTS_FILE), work.read("offline", FACTS_FILE)
@@ -149,14 +150,20 @@ def _summary(work: StageWork, scores: dict[str, Any]) -> dict[str, Any]:
         "config_digest": config_digest(config),
         "seed": config.seed,
         "dataset": {key: dataset[key] for key in DATASET_KEYS},
-        "stages": {STAGE_OF_KIND[kind]: _stage_facts(work, kind) for kind in work.stage.inputs},
+        "stages": {STAGE_OF_KIND[kind]: _stage_facts(work, kind) for kind in work.refs},
         "scores": scores,
         "gate": {key: gate[key] for key in GATE_KEYS},
         "online_curve": curve,
-        "delivered_at": work.read("online", FACTS_FILE)["delivered_at"],
+        "delivered_at": work.read("online", FACTS_FILE)["delivered_at"] if "online" in work.refs else None,
         "dip": None if fall is None else fall.ratio,
-        "policy_digest": policy_digest(read_policy(work, "online")),
+        "policy_digest": policy_digest(read_policy(work, final_policy(work.refs))),
     }
+
+
+def _curve(work: StageWork) -> list[Any]:
+    """The scores while fine-tuning; none where the gate kept the policy offline."""
+    curve: list[Any] = work.read("online", CURVE_FILE) if "online" in work.refs else []
+    return curve
 
 
 def _stage_facts(work: StageWork, kind: str) -> dict[str, Any]:

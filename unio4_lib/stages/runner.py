@@ -104,14 +104,15 @@ def _checked(stage: Stage, inputs: Mapping[str, ArtifactRef]) -> dict[str, Artif
         if kind not in stage.inputs:
             wanted = ", ".join(stage.inputs) or "none"
             raise InputError(f"stage {stage.name}: input {kind} is not one of its inputs; expected {wanted}")
-    for kind in stage.inputs:
+    given = tuple(kind for kind in stage.inputs if kind in inputs or kind not in stage.optional)
+    for kind in given:
         if kind not in inputs:
             raise InputError(
                 f"stage {stage.name}: no input {kind}; expected the reference that {STAGE_OF_KIND[kind]} made"
             )
         if inputs[kind].kind != kind:
             raise InputError(f"stage {stage.name}: input {kind} is an artifact of kind {inputs[kind].kind}")
-    return {kind: inputs[kind] for kind in stage.inputs}
+    return {kind: inputs[kind] for kind in given}
 
 
 def _reused(

@@ -6,8 +6,9 @@ whole curves whichever process, on whichever machine, has computed them.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unio4_lib.stages.catalog import (
     POLICY,
     SUMMARY_FILE,
     Stage,
+    final_policy,
 )
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import stage_settings
@@ -40,8 +42,12 @@ def named(stage: str, values: Mapping[str, float]) -> dict[str, float]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Tags that say which code made the numbers."""
-    return {"unio4.version": __version__} | {f"{name}.version": version(name) for name in LIBRARIES}
+    """Tags that say which code made the numbers; an image has only what its stages need."""
+    tags = {"unio4.version": __version__}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            tags[f"{name}.version"] = version(name)
+    return tags
 
 
 def begin(tracker: StageTracker, stage: Stage, config: RunConfig, refs: Mapping[str, ArtifactRef]) -> None:
@@ -88,7 +94,7 @@ def finish(
         with context.tracker.run() as run:
             tell_settings(run, config)
             _tell_of_the_run(run, context.hold(outcome.ref))
-            run.log_model(context.hold(refs["online"]) / POLICY)
+            run.log_model(context.hold(refs[final_policy(refs)]) / POLICY)
 
 
 def tell_settings(tracker: StageTracker, config: RunConfig) -> None:
@@ -143,7 +149,5 @@ def _log_curves(tracker: StageTracker, stage: str, folder: Path) -> None:
         for steps, mean, stderr in json.loads((folder / CURVE_FILE).read_bytes()):
             tracker.log_metrics(named(stage, {"return": mean, "stderr": stderr}), steps)
     if stage == "report":
-        facts = json.loads((folder / FACTS_FILE).read_bytes())
-        tracker.log_metrics(
-            {f"{SCORES}/{name}": score["mean_return"] for name, score in facts["scores"].items()}, 0
-        )
+        scores = json.loads((folder / SUMMARY_FILE).read_bytes())["scores"]
+        tracker.log_metrics({f"{SCORES}/{name}": score["mean_return"] for name, score in scores.items()}, 0)

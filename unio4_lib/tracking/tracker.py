@@ -190,6 +190,20 @@ class SpoolTracker:
             self.say(f"tracking: MLflow refused {refused}; {self.folder / spool.REFUSED} says what and why")
 
 
+class AttachedTracker(SpoolTracker):
+    """Writes to the spool of a run whose own process delivers it: for stages that are processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._warned = True  # whoever delivers says how it goes
+
+    def __enter__(self) -> "AttachedTracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to be done here."""
+
+
 def status_after(error: BaseException) -> str:
     """A stage that was told to stop was killed; one that could not go on has failed."""
     stopped = isinstance(error, Stopped | Preempted) or not isinstance(error, Exception)

@@ -1,4 +1,7 @@
-"""Checkpoints: written whole, checked before use, kept on disk and (in the background) in a store."""
+"""Checkpoints: written whole, checked before use, kept on disk and (in the background) in a store.
+
+PyTorch is imported with the first state: stages that save none run where it is not installed.
+"""
 
 import logging
 import threading

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from unio4_lib.errors import InputError
-from unio4_lib.sim import GymSim, NativeSim, make_sim, registry
+from unio4_lib.sim import make_sim, registry
+from unio4_lib.sim.batch import NativeSim
+from unio4_lib.sim.gym import GymSim
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*out of date")  # version 4 is asked for on purpose
 

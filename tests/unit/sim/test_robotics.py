@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
-from unio4_lib.sim import GymSim, make_sim
+from unio4_lib.sim import make_sim
+from unio4_lib.sim.gym import GymSim
 from unio4_lib.sim.seeding import env_seed
 
 pytest.importorskip("gymnasium_robotics", reason='needs pip install "unio4[robotics]"')

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from unio4_lib.sim import NativeSim, known_never_terminates, known_termination, make_sim
+from unio4_lib.sim import make_sim
+from unio4_lib.sim.batch import NativeSim
+from unio4_lib.sim.terminations import known_never_terminates, known_termination
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*out of date")  # version 4 is asked for on purpose
 

@@ -1,0 +1,22 @@
+"""Whatever became of the run: its MLflow parent run says so."""
+
+from kfp import dsl
+
+from components.images import LIGHT
+
+
+@dsl.component(base_image=LIGHT, install_kfp_package=False)
+def close_run(
+    mlflow_tracking_uri: str, experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatus
+) -> None:
+    """Close the MLflow parent run with the true status.
+
+    Args:
+        mlflow_tracking_uri: Where the numbers went; none for nowhere.
+        experiment: MLflow experiment that the run belongs to.
+        run_name: Name of the MLflow parent run.
+        status: What became of the stages.
+    """
+    from unio4_lib.cli_component import close_tracking
+
+    close_tracking(mlflow_tracking_uri, experiment, run_name, status.state, status.error_message)

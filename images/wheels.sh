@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Collect what images are built from: wheels for the Python of the base image, by the pip of this machine
+# with whatever index, proxy and certificates it is configured for.
+# usage: wheels.sh PIP CONTEXT PYTHON_VERSION TORCH_INDEX
+set -euo pipefail
+pip=$1 context=$2 version=$3 torch_index=$4
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+third=$context/third-party
+
+mkdir -p "$third"
+cp "$root/constraints.txt" "$here/install.sh" "$context"
+cp "$here"/requirements/*.txt "$third"
+target=(--only-binary :all: --implementation cp --python-version "$version")
+for glibc in 2_28 2_27 2_17; do target+=(--platform "manylinux_${glibc}_x86_64"); done
+target+=(--platform manylinux2014_x86_64)
+fetch() { "$pip" download --quiet -c "$root/constraints.txt" "${target[@]}" --dest "$third" --find-links "$third" "$@"; }
+
+# torch first and alone: only its index is asked for the CPU build, and later look-ups find the file.
+fetch --no-deps ${torch_index:+--extra-index-url "$torch_index"} -r "$here/requirements/torch.txt"
+fetch --no-deps -r "$here/requirements/executor.txt"
+sets=()
+for name in core sim data torch report; do sets+=(-r "$here/requirements/$name.txt"); done
+fetch "${sets[@]}"
+rm -rf "$context/unio4" "$root/build/lib"  # of an earlier build: files that are gone would be in the wheel
+"$pip" wheel --quiet --no-deps --wheel-dir "$context/unio4" "$root"

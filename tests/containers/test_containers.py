@@ -1,0 +1,112 @@
+"""The whole pipeline in containers: S3, MLflow, an ordinary user, a read-only root; killed and failed."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_runs import call, run_arguments
+
+from unio4_lib.pipeline.spec import PipelineSpec, compiled
+
+pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.usefixtures("images")]
+
+PROBE = """
+import importlib.util, os, pathlib, shutil
+try:
+    pathlib.Path("/probe").touch()
+    print("writable")
+except OSError:
+    print("read-only")
+print(os.getuid(), shutil.which("pip"), shutil.which("gcc"), importlib.util.find_spec("torch") is not None)
+"""
+
+
+def in_containers(dataset: str, output: Path, bucket: Path, tracking: str, **changed: object) -> list[str]:
+    arguments = run_arguments(dataset, output, **changed)
+    arguments = ["docker" if argument == "inline" else argument for argument in arguments]
+    arguments = [tracking if argument == "none" else argument for argument in arguments]
+    return [*arguments, "--artifact-root", f"s3://{bucket.name}/root", "--json"]
+
+
+def statuses(database: Path) -> dict[str, str]:
+    """Of each MLflow run by name; the last one of a name counts."""
+    with sqlite3.connect(database) as connection:
+        return dict(connection.execute("select name, status from runs order by start_time"))
+
+
+@pytest.mark.parametrize(
+    ("component", "torch"), [("close-run", False), ("clone-behavior", True), ("finetune-online", True)]
+)
+def test_images_hold_what_they_should(component: str, torch: bool) -> None:
+    image = PipelineSpec.load(compiled("unio4")).image(component)
+    command = ["docker", "run", "--rm", "--read-only", "--tmpfs", "/tmp", image, "python3", "-c", PROBE]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["read-only", "65532", "None", "None", str(torch)]
+
+
+def test_a_whole_run(
+    capsys: pytest.CaptureFixture[str],
+    dataset: str,
+    bucket: Path,
+    mlflow_server: tuple[str, Path],
+    tmp_path: Path,
+) -> None:
+    code, out, err = call(capsys, *in_containers(dataset, tmp_path / "runs", bucket, mlflow_server[0]))
+    assert code == 0, err
+    assert "tracking:" not in err  # nothing is left behind
+    found = json.loads(out)
+    assert list(found["stages"])[-1] == "report"
+    assert {path.name for path in bucket.iterdir()} == {"root"}
+    runs = statuses(mlflow_server[1])
+    assert runs.pop(found["run_id"]) == "FINISHED"
+    assert set(runs.values()) == {"FINISHED"}
+    assert set(runs) >= set(found["stages"])
+
+    code, out, _ = call(capsys, *run_arguments(dataset, tmp_path / "here"), "--json")
+    assert code == 0
+    assert json.loads(out)["policy_digest"] == found["policy_digest"]
+
+
+def test_a_failed_stage_is_said_and_the_mlflow_run_has_failed(
+    capsys: pytest.CaptureFixture[str],
+    dataset: str,
+    bucket: Path,
+    mlflow_server: tuple[str, Path],
+    tmp_path: Path,
+) -> None:
+    wrong = dataset.replace("unio4/", "other/")
+    arguments = in_containers(wrong, tmp_path / "runs", bucket, mlflow_server[0])
+    code, _, err = call(capsys, *arguments, "--run-name", "the-bad-one")
+    assert code == 2
+    assert [line for line in err.splitlines() if line.startswith("error: prepare-dataset: ")]
+    assert statuses(mlflow_server[1])["the-bad-one"] == "FAILED"
+
+
+def test_a_killed_container_goes_on_from_its_checkpoint(dataset: str, bucket: Path, tmp_path: Path) -> None:
+    arguments = in_containers(
+        dataset, tmp_path / "runs", bucket, "none", finetune__env_steps=40_000, checkpoint_seconds=1.0
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unio4_lib.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    image = PipelineSpec.load(compiled("unio4")).image("finetune-online")
+    container, deadline = "", time.monotonic() + 400
+    while not container or not list(bucket.glob("root/checkpoints/*/*.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        listed = ["docker", "ps", "--filter", f"ancestor={image}", "--format", "{{.Names}}"]
+        container = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
+        time.sleep(0.2)
+    subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert "finetune-online: was killed; attempt 2" in err
+    assert "finetune-online: resumed from its last checkpoint" in err
+    assert json.loads(out)["stages"]["finetune-online"]["resumed"] is True

@@ -1,0 +1,123 @@
+"""The committed pipelines are what the sources say, and KFP and we read them alike."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import components as kfp_components
+
+import components
+from pipelines.compile import COMPILED, PIPELINES, compile_all
+from pipelines.readme import COMPONENTS, readme
+from pipelines.settings import STAGES, PipelineSettings
+from unio4_lib.errors import InputError
+from unio4_lib.pipeline.spec import PipelineSpec, compiled, holds
+
+FOLDER = Path(components.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def recompiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compiled")
+    compile_all(PipelineSettings(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_committed_pipelines_are_up_to_date(recompiled: Path, name: str) -> None:
+    made = (recompiled / f"{name}.yaml").read_text()
+    assert (COMPILED / f"{name}.yaml").read_text() == made, "make pipelines"
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_kfp_loads_them(name: str) -> None:
+    loaded = kfp_components.load_component_from_file(str(compiled(name)))
+    assert set(loaded.pipeline_spec.root.input_definitions.parameters) == set(
+        PipelineSpec.load(compiled(name)).root["inputDefinitions"]["parameters"]
+    )
+
+
+def test_every_condition_is_understood() -> None:
+    conditions = re.findall(r"condition: (.*(?:\n {10,}.*)?)", (COMPILED / "unio4.yaml").read_text())
+    spec = PipelineSpec.load(compiled("unio4"))
+    found = [
+        task["triggerPolicy"]["condition"]
+        for component in spec.components.values()
+        for task in component.get("dag", {}).get("tasks", {}).values()
+        if task.get("triggerPolicy", {}).get("condition")
+    ]
+    assert len(found) == len(conditions) == 2
+    name = "pipelinechannel--decide-finetuning-Output"
+    assert [holds(text, {name: "finetune"}) for text in found] == [True, False]
+    assert [holds(text, {name: "report"}) for text in found] == [False, True]
+
+
+def platform(name: str) -> dict[str, Any]:
+    documents = list(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
+    executors: dict[str, Any] = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return executors
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_every_task_runs_as_an_ordinary_user_with_limits_and_secrets_by_name(name: str) -> None:
+    spec, kubernetes = PipelineSpec.load(compiled(name)), platform(name)
+    assert set(spec.executors) == set(kubernetes)
+    for executor, placed in kubernetes.items():
+        resources = spec.executors[executor]["container"]["resources"]
+        assert {"resourceCpuLimit", "resourceMemoryLimit"} <= set(resources), executor
+        assert placed["securityContext"]["runAsNonRoot"] is True
+        assert [secret["secretName"] for secret in placed["secretAsEnv"]] == ["unio4-s3", "unio4-mlflow"]
+        assert all(secret["optional"] for secret in placed["secretAsEnv"])
+    assert "SECRET_ACCESS_KEY=" not in (COMPILED / f"{name}.yaml").read_text()
+
+
+def test_settings_reach_the_pipeline(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        "registry: example.org/team\ntag: v9\nstages:\n  finetune-online:\n    accelerator: nvidia.com/gpu\n"
+        "    node_selector: {pool: gpu}\n    tolerations: [{key: gpu, operator: Exists}]\n    retries: 7\n"
+    )
+    compile_all(PipelineSettings.load(path), tmp_path / "out")
+    documents = list(yaml.safe_load_all((tmp_path / "out" / "unio4.yaml").read_text()))
+    container = documents[0]["deploymentSpec"]["executors"]["exec-finetune-online"]["container"]
+    placed = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-finetune-online"]
+    assert container["image"] == "example.org/team/finetune-online:v9"
+    assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
+    assert placed["nodeSelector"] == {"labels": {"pool": "gpu"}}
+    assert placed["tolerations"][0]["key"] == "gpu"
+
+
+def test_unknown_settings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("regstry: example.org\n")
+    with pytest.raises(InputError, match="regstry"):
+        PipelineSettings.load(path)
+
+
+def test_every_component_has_resources_and_a_folder() -> None:
+    assert {name.replace("_", "-") for name in COMPONENTS} == set(STAGES)
+    assert {path.parent.name for path in FOLDER.glob("*/component.py")} == set(COMPONENTS)
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_readme_says_what_the_component_takes(name: str) -> None:
+    assert (FOLDER / name / "README.md").read_text() == readme(name), "make pipelines"
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_every_parameter_is_explained(name: str) -> None:
+    function = COMPONENTS[name].python_func
+    explained = re.findall(r"^ {8}(\w+): \S", inspect.getdoc(function) or "", flags=re.MULTILINE)
+    explained += re.findall(r"^ {4}(\w+): \S", inspect.getdoc(function) or "", flags=re.MULTILINE)
+    assert set(inspect.signature(function).parameters) <= set(explained), name
+
+
+def test_pipeline_parameters_are_those_that_preparing_takes() -> None:
+    """What a user sets on a run arrives at the stage that resolves the settings, under the same name."""
+    pipeline = set(PipelineSpec.load(compiled("unio4")).root["inputDefinitions"]["parameters"])
+    prepare = set(inspect.signature(COMPONENTS["prepare_dataset"].python_func).parameters)
+    assert pipeline - prepare == {"dataset", "finetune", "prepare_image"} - prepare
+    assert prepare - pipeline == {"source", "sweep", "metrics"}

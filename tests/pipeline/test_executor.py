@@ -1,0 +1,121 @@
+"""The local executor does with a compiled pipeline what a cluster does, side by side where it can."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_pipelines
+from kfp.dsl.base_component import BaseComponent
+
+from unio4_lib.errors import InputError
+from unio4_lib.pipeline.executor import LocalPipeline, TaskReport
+from unio4_lib.pipeline.launch import ProcessLauncher
+from unio4_lib.pipeline.spec import PipelineSpec, holds
+
+
+class Ran:
+    def __init__(self, tmp_path: Path, pipeline: BaseComponent, **arguments: Any) -> None:
+        self.notes, self.lines = tmp_path / "notes", []
+        self.notes.mkdir()
+        spec = PipelineSpec.load(small_pipelines.compiled_to(pipeline, tmp_path))
+        self.pipeline = LocalPipeline(
+            spec, ProcessLauncher(), tmp_path / "work", environment={}, say=self.lines.append
+        )
+        self.well = self.pipeline.run({"folder": str(self.notes), **arguments})
+
+    def names(self) -> set[str]:
+        return {path.name for path in self.notes.iterdir()}
+
+    def report(self, name: str) -> TaskReport:
+        return next(report for report in self.pipeline.reports if report.path.endswith(name))
+
+    def times(self, name: str) -> tuple[float, float]:
+        began, ended, _ = (self.notes / name).read_text().split()
+        return float(began), float(ended)
+
+
+def test_independent_tasks_overlap_and_dependent_ones_wait(tmp_path: Path) -> None:
+    ran = Ran(tmp_path, small_pipelines.side_by_side)
+    left, right, after = (ran.times(name) for name in ("left", "right", "after"))
+    assert ran.well
+    assert max(left[0], right[0]) < min(left[1], right[1])
+    assert after[0] >= max(left[1], right[1])
+
+
+@pytest.mark.parametrize(
+    ("codes", "well", "attempts"),
+    [
+        ([75, 0], True, 2),
+        (["kill", 0], True, 2),
+        ([1, 0], False, 1),  # failed for good
+        ([2, 0], False, 1),  # bad input stays bad
+        ([75, 75, 75, 0], False, 3),
+    ],
+)
+def test_only_what_another_attempt_can_mend_is_tried_again(
+    tmp_path: Path, codes: list[Any], well: bool, attempts: int
+) -> None:
+    ran = Ran(tmp_path, small_pipelines.retried, codes=codes)
+    assert (ran.well, ran.report("end-with").attempts) == (well, attempts)
+    assert ("second" in ran.names()) == well
+
+
+def test_a_failure_stops_what_runs_beside_it_and_the_exit_task_knows(tmp_path: Path) -> None:
+    began = time.monotonic()
+    ran = Ran(tmp_path, small_pipelines.closed, codes=[2])
+    assert time.monotonic() - began < 15  # the slow one would take 20
+    assert not ran.well
+    assert ran.names() == {"first-0", "status"}
+    assert (ran.notes / "status").read_text() == "FAILED"
+    assert ran.report("end-with").error == "first ends with 2"
+    assert ran.report("note").state == "stopped"
+
+
+def test_the_exit_task_knows_of_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = Ran(tmp_path, small_pipelines.retried, codes=[0])
+    assert ran.well
+    assert ran.lines == []  # an error line would be repeated, others would be here
+
+
+@pytest.mark.parametrize(("other", "expected"), [("yes", "yes"), ("maybe", "no")])
+def test_conditions(tmp_path: Path, other: str, expected: str) -> None:
+    ran = Ran(tmp_path, small_pipelines.branching, codes=[0], other=other)
+    assert ran.well
+    assert ran.names() == {"first-0", expected}
+
+
+def test_a_failed_member_leaves_the_others_alone(tmp_path: Path) -> None:
+    members = [
+        {"first": f"m{index}", "last": f"last{index}", "codes": [code], "number": index}
+        for index, code in enumerate([0, 1, 0])
+    ]
+    ran = Ran(tmp_path, small_pipelines.loop, members=members)
+    assert not ran.well
+    assert ran.names() == {"m0-0", "m1-0", "m2-0", "last0", "last2", "board"}
+    assert (ran.notes / "last2").read_text().split()[2] == "2"  # a whole number, as it was given
+
+
+def test_a_request_to_end_reaches_the_tasks(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    asked = threading.Event()
+    spec = PipelineSpec.load(small_pipelines.compiled_to(small_pipelines.closed, tmp_path))
+    pipeline = LocalPipeline(
+        spec, ProcessLauncher(), tmp_path / "work", environment={}, say=print, ended=asked.is_set
+    )
+    threading.Timer(1.0, asked.set).start()
+    assert not pipeline.run({"folder": str(notes), "codes": [0]})
+    assert (notes / "status").read_text() in ("CANCELLED", "FAILED")
+    assert not (notes / "slow").exists()
+
+
+def test_wrong_arguments_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no parameter colour; expected codes, folder"):
+        Ran(tmp_path, small_pipelines.retried, colour=1)
+
+
+def test_a_condition_that_is_not_understood_is_not_guessed() -> None:
+    with pytest.raises(InputError, match="does not know the condition"):
+        holds("inputs.parameter_values['a'] > 3", {"a": 4})

@@ -1,0 +1,156 @@
+"""``unio4 run`` through the pipeline: the same bits as in one process, failures in one line, sweeps."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_runs import SETTINGS, call, run_arguments
+
+from unio4_lib.cli_kfp import parse_seeds
+from unio4_lib.config_io import load_config
+from unio4_lib.errors import InputError
+from unio4_lib.pipeline.local_run import overrides
+from unio4_lib.pipeline.spec import compiled
+
+
+def through_the_pipeline(arguments: list[str]) -> list[str]:
+    return ["process" if argument == "inline" else argument for argument in arguments]
+
+
+@pytest.mark.slow
+def test_processes_give_the_bits_of_one_process(
+    capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
+) -> None:
+    """Also: a second run computes nothing, and ``--finetune never`` stays offline."""
+    inline = run_arguments(dataset, tmp_path / "one")
+    code, out, _ = call(capsys, *inline, "--json")
+    assert code == 0
+    expected = json.loads(out)
+
+    several = through_the_pipeline(run_arguments(dataset, tmp_path / "several"))
+    code, out, err = call(capsys, *several, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    for name in ("policy_digest", "scores", "online_curve", "gate", "config_digest", "dataset"):
+        assert found[name] == expected[name], name
+    assert list(found["stages"]) == list(expected["stages"])
+    folder = tmp_path / "several" / "latest"
+    assert {"summary.json", "report.html", "config.yaml"} <= {path.name for path in folder.iterdir()}
+
+    code, out, _ = call(capsys, *several, "--finetune", "never", "--json")
+    assert code == 0
+    offline = json.loads(out)
+    assert "finetune-online" not in offline["stages"]
+    assert set(offline["scores"]) == {"behavior", "offline"}
+    reused = [facts["reused"] for name, facts in offline["stages"].items() if name != "report"]
+    assert reused == [True] * 5
+
+
+@pytest.mark.slow
+def test_bad_data_ends_the_run_with_the_line_of_the_stage(
+    capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
+) -> None:
+    """The source is well formed, so that only the stage itself finds out."""
+    arguments = through_the_pipeline(run_arguments("minari:no/such-v0", tmp_path / "runs"))
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: prepare-dataset: ")
+    assert "no/such-v0" in errors[0]
+
+
+@pytest.mark.slow
+def test_a_sweep_names_the_member_that_failed(
+    capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
+) -> None:
+    sets = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+    sets = [part for part in sets if not part.startswith("seed=")]
+    sets = [
+        part for part, after in zip(sets, [*sets[1:], ""], strict=True) if (part, after) != ("--set", "--set")
+    ]
+    code, out, err = call(
+        capsys,
+        *("sweep", "--dataset", dataset, "--dataset", "minari:no/such-v0", "--seeds", "1-2"),
+        *("--output", str(tmp_path / "runs"), "--name", "both", *sets),
+    )
+    assert code == 0, err
+    table = Path(out.strip()).read_text()
+    assert table.count("failed: prepare-dataset: ") == 2
+    assert f"| {dataset} | 2 |" in table
+    assert (tmp_path / "runs" / "both" / "leaderboard.html").exists()
+
+
+KFP_LOCAL = """
+import sys
+from kfp import components, local
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1])
+pipeline = components.load_component_from_file(sys.argv[2])
+import json
+pipeline(**json.loads(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+def test_kfp_itself_runs_the_yaml(dataset: str, tmp_path: Path) -> None:
+    """KFP's own local runner, from the compiled file alone: the report is there at the end."""
+    config = load_config(
+        "quick", overrides=[f"{k}={json.dumps(v)}" for k, v in SETTINGS.items()], dataset=dataset
+    )
+    arguments = {
+        "dataset": dataset,
+        "artifact_root": str(tmp_path / "root"),
+        "seed": config.seed,
+        "overrides": overrides(config, "quick"),
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-c", KFP_LOCAL, str(tmp_path / "kfp"), str(compiled("unio4"))]
+    found = subprocess.run(
+        [*command, json.dumps(arguments)],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    pages = list((tmp_path / "kfp").rglob("page"))
+    assert len(pages) == 1
+    assert "<html" in pages[0].read_text()[:300].lower()
+
+
+def test_overrides_are_what_differs_from_the_preset() -> None:
+    config = load_config(
+        "quick", overrides=["improve.steps=77", "behavior.hidden=[8, 8]"], dataset="minari:x/y-v0"
+    )
+    assert overrides(config, "quick") == ["behavior.hidden=[8, 8]", "improve.steps=77"]
+    assert load_config("quick", overrides=overrides(config, "quick"), dataset="minari:x/y-v0") == config
+
+
+def test_seeds() -> None:
+    assert parse_seeds("0-2, 7") == [0, 1, 2, 7]
+    with pytest.raises(InputError, match="such as 0-4"):
+        parse_seeds("4-2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["run", "--dataset", "minari:x/y-v0", "--runner", "cloud"],
+            "--runner cloud: expected one of process",
+        ),
+        (["sweep", "--dataset", "minari:x/y-v0", "--runner", "kfp"], "expected s3://bucket/prefix"),
+        (
+            ["submit", "--dataset", "minari:x/y-v0", "--artifact-root", "s3://b/p"],
+            "no --endpoint; expected the URL",
+        ),
+    ],
+)
+def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    code, _, err = call(capsys, *arguments)
+    assert code == 2
+    assert words in err

@@ -1,0 +1,174 @@
+"""How one task becomes a process: directly on this machine, or in a container of its image."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from unio4_lib.errors import InputError
+
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 30.0  # for a last checkpoint, as on a cluster
+IMAGE_USER = 65532
+HANDED_ON = ("AWS_", "MLFLOW_", "MINARI_", "OMP_", "MKL_", "UNIO4_")  # variables that containers see
+
+# Runs inside a container: all processes of KFP's executor get the signal, and nothing else does.
+ASK_TASK_TO_END = """
+import os, pathlib
+for place in pathlib.Path("/proc").glob("[0-9]*"):
+    words = (place / "cmdline").read_bytes().split(bytes(1))
+    if b"kfp.dsl.executor_main" in words:
+        os.kill(int(place.name), 15)
+"""
+
+Say = Callable[[str], None]
+
+
+class Launcher(Protocol):
+    """Makes the command that runs a task, and ends it."""
+
+    def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> "Launch": ...
+
+    def make_folder(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command line with its surroundings; ``end`` asks a container to end, which its client cannot."""
+
+    command: list[str]
+    environment: dict[str, str]
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class ProcessLauncher:
+    """Tasks as processes of this Python."""
+
+    def check(self) -> None:
+        """KFP's executor, which begins every task, is here."""
+        if find_spec("kfp") is None:
+            raise InputError(
+                "stages as processes need the KFP SDK; pip install 'unio4[kfp]', or --runner inline"
+            )
+
+    def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Launch:
+        """The command as it is: ``python3`` is the Python that runs this."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        return Launch(list(command), {**os.environ, "PATH": path, **environment})
+
+    def make_folder(self, folder: Path) -> None:
+        """A folder that tasks write to."""
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class ContainerLauncher:
+    """Tasks as containers: an ordinary user, a read-only root file system, folders of the run mounted."""
+
+    writable: tuple[Path, ...]
+    readable: tuple[Path, ...] = ()
+    program: str = "docker"
+
+    def check(self) -> None:
+        """There is a daemon to talk to."""
+        if shutil.which(self.program) is None:
+            raise InputError(f"no {self.program} on this machine; expected Docker, or --runner process")
+        found = subprocess.run([self.program, "version"], capture_output=True, text=True, check=False)
+        if found.returncode:
+            line = (found.stderr.strip().splitlines() or ["no answer"])[-1]
+            raise InputError(f"{self.program} does not work here ({line}); expected a running daemon")
+
+    def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Launch:
+        """``docker run`` with nothing but what a task needs."""
+        name = f"unio4-{uuid.uuid4().hex[:12]}"
+        line = [self.program, "run", "--rm", "--init", "--name", name, "--read-only", "--tmpfs", "/tmp:exec"]
+        line += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", _user()]
+        # Endpoints on this machine are reached as from any of its processes.
+        line += ["--network", "host", "--ipc", "private", "--shm-size", "1g"]
+        for folder in self.writable:
+            line += ["--volume", f"{folder}:{folder}"]
+        for folder in self.readable:
+            line += ["--volume", f"{folder}:{folder}:ro"]
+        handed_on = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+        variables = {**handed_on, **environment}
+        for variable in variables:  # by name: values may be secrets, and a command line is seen by all
+            line += ["--env", variable]
+        return Launch([*line, image, *command], {**os.environ, **variables}, name)
+
+    def make_folder(self, folder: Path) -> None:
+        """A folder that tasks write to: root gives it to the user of the containers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.getuid() == 0:
+            os.chown(folder, IMAGE_USER, IMAGE_USER)
+
+
+def _user() -> str:
+    """Whoever starts the run; for root the user of the images, who then is given the folders."""
+    return f"{os.getuid()}:{os.getgid()}" if os.getuid() else f"{IMAGE_USER}:{IMAGE_USER}"
+
+
+def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> int:
+    """Run to the end; what it reports goes to ``say``, all it says to ``log``. Returns the exit code."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        # A session of its own: an interrupt at the terminal is ours to pass on, as a request to end.
+        process = subprocess.Popen(
+            launch.command,
+            env=launch.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+        def listen() -> None:
+            assert process.stderr is not None
+            for line in process.stderr:
+                file.write(line)
+                file.flush()
+                say(line.decode(errors="replace").rstrip())
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        asked_at: float | None = None
+        # Not the shell's end but the task's: it has our pipe until it has saved what it has.
+        while listener.is_alive():
+            now = time.monotonic()
+            if asked_at is None and stopped():
+                asked_at = now
+                _ask_to_end(process, launch)
+            elif asked_at is not None and now - asked_at > GRACE_SECONDS:
+                _kill(process, launch)
+            listener.join(POLL_SECONDS)
+        return process.wait()
+
+
+def _ask_to_end(process: subprocess.Popen[bytes], launch: Launch) -> None:
+    """SIGTERM for the task; KFP's command is a shell around it, which would not hand it on."""
+    if launch.name is None:
+        _signal(process, signal.SIGTERM)
+    else:
+        ask = [launch.command[0], "exec", launch.name, "python3", "-c", ASK_TASK_TO_END]
+        subprocess.run(ask, capture_output=True, check=False)
+
+
+def _kill(process: subprocess.Popen[bytes], launch: Launch) -> None:
+    if launch.name is not None:
+        subprocess.run([launch.command[0], "kill", launch.name], capture_output=True, check=False)
+    _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.killpg(process.pid, number)
