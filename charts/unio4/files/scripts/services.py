@@ -4,6 +4,7 @@ import base64
 import json
 import logging
 import os
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -36,7 +37,8 @@ def setting(name: str, default: str | None = None) -> str:
 
 def start_logging() -> None:
     """One line for each step, on standard output."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.setLevel(logging.INFO)
 
 
 def wait_for(what: str, attempt: Callable[[], Result]) -> Result:
