@@ -78,15 +78,15 @@ class Http:
         self.name, self.address, self.headers = name, address.rstrip("/"), headers
 
     def call(self, method: str, path: str, body: Any = None, **query: str) -> Any:
-        """One request; an object is sent as JSON, bytes as they are."""
+        """One request; an object is sent as JSON, bytes as they are. Bytes come back as bytes, JSON as an object."""
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         return self._ask(method, path, sent, {"Content-Type": kind}, query)
 
-    def upload(self, path: str, name: str, content: bytes, **query: str) -> Any:
+    def upload(self, path: str, file: str, content: bytes, **query: str) -> Any:
         """One file as a form, which is how KFP takes pipelines."""
         border = "unio4" + base64.b16encode(os.urandom(12)).decode()
-        head = f'--{border}\r\nContent-Disposition: form-data; name="uploadfile"; filename="{name}"\r\n'
+        head = f'--{border}\r\nContent-Disposition: form-data; name="uploadfile"; filename="{file}"\r\n'
         head += "Content-Type: application/x-yaml\r\n\r\n"
         sent = head.encode() + content + f"\r\n--{border}--\r\n".encode()
         return self._ask("POST", path, sent, {"Content-Type": f"multipart/form-data; boundary={border}"}, query)
@@ -98,17 +98,14 @@ class Http:
         request = urllib.request.Request(address, sent, headers | self.headers(), method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                received = answer.read()
+                received, kind = answer.read(), answer.headers.get_content_type()
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace").strip()[:500]
             text = f"{method} {address}: {error.code} {said or error.reason}"
             raise NotReady(text) if error.code in TRY_AGAIN else Refused(f"{self.name}: {text}") from error
         except OSError as error:
             raise NotReady(f"{method} {address}: {error}") from error
-        try:
-            return json.loads(received) if received.strip() else {}
-        except json.JSONDecodeError:
-            return received
+        return received if kind == "application/octet-stream" else json.loads(received or b"{}")
 
 
 def basic_auth() -> dict[str, str]:
