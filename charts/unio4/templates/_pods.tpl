@@ -86,14 +86,13 @@ capabilities:
 {{- end -}}
 
 {{/*
-A value of a secret that is generated once: what the cluster has wins, so that upgrades change nothing.
-(list $ secretName key length)
+A value of a secret that is set once: what the cluster has wins, so that upgrades change nothing.
+(list $ secretName key value)
 */}}
-{{- define "unio4.generated" -}}
+{{- define "unio4.once" -}}
 {{- $root := index . 0 -}}
 {{- $there := lookup "v1" "Secret" $root.Release.Namespace (index . 1) -}}
-{{- $old := dig "data" (index . 2) "" $there -}}
-{{- default (randAlphaNum (index . 3 | int) | b64enc) $old -}}
+{{- dig "data" (index . 2) (index . 3 | b64enc) $there -}}
 {{- end -}}
 
 {{/* A claim for a volume, kept when the release goes: (list $ component persistence accessMode). */}}
