@@ -17,7 +17,11 @@ TEST_THREADS ?= 1
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format docs-config clean
+# The cluster that `make test-cluster` tries the chart on, and further options of tests/cluster/try_chart.py.
+KUBECONFIG ?=
+CLUSTER_ARGS ?=
+
+.PHONY: help install run test test-cluster lint format docs-config docs-chart chart-pipelines clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +41,9 @@ run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ..."
 test: lint ## Check style, types and import arrows, then run all tests
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
 
+test-cluster: install ## Try the chart on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--namespace ...")
+	$(BIN)/python tests/cluster/try_chart.py $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(CLUSTER_ARGS)
+
 lint: install ## Check style, types and import arrows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,6 +57,12 @@ format: install ## Rewrite the code in the project's style
 docs-config: install ## Write docs/config.md from the settings' descriptions
 	$(BIN)/unio4 config docs > docs/config.md.new
 	mv docs/config.md.new docs/config.md
+
+docs-chart: install ## Write the table of values in the chart's README from the comments of values.yaml
+	$(BIN)/python charts/values_table.py
+
+chart-pipelines: ## Copy the compiled pipelines into the chart
+	cp pipelines/compiled/*.yaml charts/unio4/files/pipelines/
 
 clean: ## Remove caches and build outputs; keeps .venv and runs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,12 @@ def _example(name: str) -> Values:
 
 DATABASE_OUTSIDE = {
     "mode": "external",
-    "external": {"host": "db.example", "existingSecret": "db", "userKey": "user", "egressCIDRs": ["10.0.0.0/8"]},
+    "external": {
+        "host": "db.example",
+        "existingSecret": "db",
+        "userKey": "user",
+        "egressCIDRs": ["10.0.0.0/8"],
+    },
 }
 S3_OUTSIDE = {
     "internal": {"enabled": False},

@@ -1,7 +1,7 @@
 """KFP's API as recorded from its published interface (kfp-server-api 2.17): no KFP runs here.
 
-It keeps pipelines, versions, experiments and recurring runs in memory and answers in the real one's shapes, pages
-included. What it proves is which requests are made, not that KFP itself would take them. Also a program:
+It keeps pipelines, versions, experiments and recurring runs in memory and answers in the real one's shapes,
+pages included. What it proves is which requests are made, not that KFP itself would take them. Also a program:
 ``python kfp_api.py PORT JOURNAL`` writes each change as a line of JSON.
 """
 
@@ -39,6 +39,7 @@ class RecordedKfp:
         self.changes: list[tuple[str, str, Any]] = []
         self.journal, self.busy, self.token = journal, busy, token
         self.made = 0
+        self.end_of_runs = "SUCCEEDED"
 
     def note(self, method: str, path: str, body: Any) -> None:
         self.changes.append((method, path, body))
@@ -50,7 +51,7 @@ class RecordedKfp:
         self.made += 1
         entry = values | {field: f"{kind}-{self.made}"}
         if kind == "runs":
-            entry["state"] = "SUCCEEDED"
+            entry["state"] = self.end_of_runs
         self.stored[kind].append(entry)
         return 200, entry
 
@@ -74,7 +75,11 @@ class RecordedKfp:
         if method != "GET":
             self.note(method, path, body)
         if path == f"{API}/pipelines/upload_version":
-            version = {"pipeline_id": query["pipelineid"], "display_name": query["name"], "name": query["name"]}
+            version = {
+                "pipeline_id": query["pipelineid"],
+                "display_name": query["name"],
+                "name": query["name"],
+            }
             return self.keep("versions", "pipeline_version_id", version)
         if found := re.fullmatch(f"{API}/pipelines/([^/]+)/versions", path):
             entries = [one for one in self.stored["versions"] if one["pipeline_id"] == found[1]]

@@ -1,7 +1,7 @@
 """A Kubernetes API in memory, enough for Helm to install, upgrade, test and uninstall a release for real.
 
-Objects are checked against Kubernetes' own schemas, fields that a real cluster never lets change are refused, and
-jobs and pods end at once. There are no controllers, no admission and no scheduler: nothing runs.
+Objects are checked against Kubernetes' own schemas, changes of fields that a real cluster never lets change are
+refused, and jobs and pods end at once. There are no controllers, no admission and no scheduler: nothing runs.
 """
 
 import copy
@@ -10,6 +10,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -49,11 +50,12 @@ FIXED = {
     "RoleBinding": [("roleRef",)],
     "Secret": [("type",)],
 }
+WATCH_SECONDS = 20
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 SIZES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A status that is no success, with its reason."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -93,8 +95,13 @@ def merged(old: Any, patch: Any) -> Any:
     return result
 
 
-def finished(kind: str) -> Object:
+def finished(kind: str, spec: Object) -> Object:
     """The status that controllers would have given, had they run."""
+    if kind in ("Deployment", "StatefulSet"):
+        counts = ("replicas", "readyReplicas", "updatedReplicas", "availableReplicas", "currentReplicas")
+        status = {count: spec.get("replicas", 1) for count in counts} | {"observedGeneration": 1}
+        available = [{"type": "Available", "status": "True"}] if kind == "Deployment" else []
+        return status | {"conditions": available, "currentRevision": "1", "updateRevision": "1"}
     if kind == "Job":
         return {"succeeded": 1, "conditions": [{"type": "Complete", "status": "True"}]}
     if kind == "Pod":
@@ -115,6 +122,7 @@ class KubeApi:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str, str], Object] = {}
         self.history: list[tuple[str, str, str]] = []  # verb, kind, name
+        self.events: list[tuple[str, tuple[str, str, str, str], Object]] = []  # for those who watch
         self.logs: dict[str, str] = {}
         self.version = 0
         self.lock = threading.Lock()
@@ -148,12 +156,12 @@ class KubeApi:
     def create(self, group: str, namespace: str, kind: str, wanted: Object) -> Object:
         key = (group, namespace, kind, wanted["metadata"]["name"])
         if key in self.objects:
-            raise Refused(409, "AlreadyExists", f"{kind} {key[3]!r} already exists")
+            raise RefusedError(409, "AlreadyExists", f"{kind} {key[3]!r} already exists")
         self.check(group, wanted)
         made = copy.deepcopy(wanted)
         made["metadata"] |= {"namespace": namespace, "uid": str(uuid.uuid4()), "generation": 1}
         made["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
-        if status := finished(kind):
+        if status := finished(kind, made.get("spec", {})):
             made["status"] = status
         return self.keep("create", key, made)
 
@@ -162,14 +170,16 @@ class KubeApi:
         self.check(key[0], wanted)
         for path in FIXED.get(key[2], []):
             if at(wanted, path) is not None and at(old, path) != at(wanted, path):
-                raise Refused(422, "Invalid", f"{key[2]} {key[3]!r}: {'.'.join(path)}: field is immutable")
+                raise RefusedError(
+                    422, "Invalid", f"{key[2]} {key[3]!r}: {'.'.join(path)}: field is immutable"
+                )
         size = ("spec", "resources", "requests", "storage")
         if key[2] == "PersistentVolumeClaim" and in_bytes(at(wanted, size)) < in_bytes(at(old, size)):
-            raise Refused(422, "Invalid", f"claim {key[3]!r}: a volume cannot become smaller")
+            raise RefusedError(422, "Invalid", f"claim {key[3]!r}: a volume cannot become smaller")
         new = copy.deepcopy(wanted)
         for field in ("uid", "creationTimestamp", "namespace", "generation"):
             new["metadata"][field] = old["metadata"][field]
-        new.setdefault("status", old.get("status", {}))
+        new["status"] = finished(key[2], new.get("spec", {}))
         return self.keep("update", key, new)
 
     def keep(self, verb: str, key: tuple[str, str, str, str], made: Object) -> Object:
@@ -177,6 +187,7 @@ class KubeApi:
         made["metadata"]["resourceVersion"] = str(self.version)
         self.objects[key] = made
         self.history.append((verb, key[2], key[3]))
+        self.events.append(("ADDED" if verb == "create" else "MODIFIED", key, made))
         return made
 
     def check(self, group: str, wanted: Object) -> None:
@@ -188,7 +199,7 @@ class KubeApi:
         try:
             kubernetes_validate.validate(bare, VERSION, strict=True)
         except kubernetes_validate.ValidationError as error:
-            raise Refused(422, "Invalid", f"{wanted['kind']}: {error.message}") from error
+            raise RefusedError(422, "Invalid", f"{wanted['kind']}: {error.message}") from error
 
     # --- Requests ----------------------------------------------------------
 
@@ -216,7 +227,13 @@ class KubeApi:
             return None
         verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
         kinds = [
-            {"name": plural, "singularName": "", "namespaced": kind != "Namespace", "kind": kind, "verbs": verbs}
+            {
+                "name": plural,
+                "singularName": "",
+                "namespaced": kind != "Namespace",
+                "kind": kind,
+                "verbs": verbs,
+            }
             for kind, plural in KINDS[group].items()
         ]
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group, "resources": kinds}
@@ -243,12 +260,17 @@ class KubeApi:
         for group, kinds in KINDS.items():
             prefix = ("/apis/" if "/" in group else "/api/") + group
             for kind, plural in kinds.items():
-                for pattern in (rf"{prefix}/namespaces/([^/]+)/{plural}(?:/([^/]+))?", rf"{prefix}/()({plural})"):
+                for pattern in (
+                    rf"{prefix}/namespaces/([^/]+)/{plural}(?:/([^/]+))?",
+                    rf"{prefix}/()({plural})",
+                ):
                     if found := re.fullmatch(pattern, path):
                         return group, found[1], kind, (found[2] or "") if found[1] else ""
-                if kind == "Namespace" and (found := re.fullmatch(rf"{prefix}/namespaces(?:/([^/]+))?", path)):
+                if kind == "Namespace" and (
+                    found := re.fullmatch(rf"{prefix}/namespaces(?:/([^/]+))?", path)
+                ):
                     return group, "", kind, found[1] or ""
-        raise Refused(404, "NotFound", f"the server could not find the requested resource: {path}")
+        raise RefusedError(404, "NotFound", f"the server could not find the requested resource: {path}")
 
     def answer(self, method: str, path: str, query: dict[str, str], kind_of_body: str, body: Any) -> Object:
         if method == "GET" and (known := self.discover(path)) is not None:
@@ -262,9 +284,10 @@ class KubeApi:
         if method == "PATCH" and "apply-patch" in kind_of_body and key not in self.objects:
             return self.create(group, namespace, kind, body)
         if key not in self.objects:
-            raise Refused(404, "NotFound", f'{KINDS[group][kind]} "{name}" not found')
+            raise RefusedError(404, "NotFound", f'{KINDS[group][kind]} "{name}" not found')
         if method == "DELETE":
             self.history.append(("delete", kind, name))
+            self.events.append(("DELETED", key, self.objects[key]))
             return self.objects.pop(key)
         if method == "PUT" or (method == "PATCH" and "apply-patch" in kind_of_body):
             return self.replace(key, body)
@@ -282,8 +305,29 @@ class KubeApi:
             if key[0] == group and key[2] == kind and namespace in ("", key[1]) and name in ("", key[3])
             if labels.items() <= one["metadata"].get("labels", {}).items()
         ]
-        head = {"kind": f"{kind}List", "apiVersion": group, "metadata": {"resourceVersion": str(self.version)}}
+        head = {
+            "kind": f"{kind}List",
+            "apiVersion": group,
+            "metadata": {"resourceVersion": str(self.version)},
+        }
         return head | {"items": [{"kind": kind, "apiVersion": group} | one for one in items]}
+
+    def watched(self, path: str, query: dict[str, str]) -> Iterator[Object]:
+        """Events of a watch: for a while only, after which clients watch again."""
+        group, namespace, kind, _ = self.address_of(path)
+        with self.lock:
+            seen, items = len(self.events), self.listed(group, namespace, kind, query)["items"]
+        yield from ({"type": "ADDED", "object": one} for one in items)
+        if query.get("sendInitialEvents") == "true":
+            mark = {"resourceVersion": str(self.version), "annotations": {INITIAL_EVENTS_END: "true"}}
+            yield {"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": group, "metadata": mark}}
+        until = time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < until:
+            time.sleep(0.05)
+            for what, key, one in self.events[seen:]:
+                seen += 1
+                if (key[0], key[2]) == (group, kind) and namespace in ("", key[1]):
+                    yield {"type": what, "object": {"kind": kind, "apiVersion": group} | one}
 
     # --- HTTP -----------------------------------------------------------------
 
@@ -300,7 +344,9 @@ class KubeApi:
                 content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 kind = self.headers.get("Content-Type", "")
                 if address.path.endswith("/log"):
-                    return self.send(200, api.logs.get(address.path.split("/")[-2], "").encode(), "text/plain")
+                    return self.send(
+                        200, api.logs.get(address.path.split("/")[-2], "").encode(), "text/plain"
+                    )
                 if query.get("watch") in ("true", "1"):
                     return self.watch(address.path, query)
                 try:
@@ -308,7 +354,7 @@ class KubeApi:
                     with api.lock:
                         answer = api.answer(self.command, address.path, query, kind, body)
                         sent, code = json.dumps(answer), 200
-                except Refused as error:
+                except RefusedError as error:
                     sent, code = json.dumps(error.status), error.status["code"]
                 return self.send(code, sent.encode(), "application/json")
 
@@ -322,24 +368,18 @@ class KubeApi:
                 self.wfile.write(content)
 
             def watch(self, path: str, query: dict[str, str]) -> None:
-                """What is there, once; a client that waits for more asks again."""
+                """What is there and what changes, until the client has heard enough."""
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Connection", "close")
                 self.end_headers()
-                with api.lock:
-                    items = api.answer("GET", path, query, "", None)["items"]
-                events = [{"type": "ADDED", "object": one} for one in items]
-                if query.get("sendInitialEvents") == "true":
-                    mark = {"resourceVersion": str(api.version), "annotations": {INITIAL_EVENTS_END: "true"}}
-                    group, _, kind, _ = api.address_of(path)
-                    about = {"kind": kind, "apiVersion": group, "metadata": mark}
-                    events.append({"type": "BOOKMARK", "object": about})
-                for event in events:
-                    self.wfile.write(json.dumps(event).encode() + b"\n")
-                self.wfile.flush()
-                time.sleep(0.5)
                 self.close_connection = True
+                for event in api.watched(path, query):
+                    try:
+                        self.wfile.write(json.dumps(event).encode() + b"\n")
+                        self.wfile.flush()
+                    except OSError:
+                        return
 
             def log_message(self, format: str, *args: Any) -> None:
                 """The history is enough."""

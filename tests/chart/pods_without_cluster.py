@@ -1,8 +1,8 @@
-"""Containers of rendered manifests, started as processes with exactly their command, arguments and environment.
+"""Containers of rendered manifests, started as processes with exactly their arguments and environment.
 
-Each gets what its pod would have: its user, a root file system that cannot be written, no capabilities, its volumes
-at their paths. All share one network of their own, in which the services' names are loopback, so that names and
-ports of the manifests hold as they are. The image is the Python environment that runs the tests.
+Each gets what its pod would have: its user, a root file system that cannot be written, no capabilities, its
+volumes at their paths. All share one network of their own, in which the services' names are loopback, so that
+names and ports of the manifests hold as they are. The image is the Python environment that runs the tests.
 """
 
 import base64
@@ -74,7 +74,9 @@ class Pods:
         """A container that goes on."""
         return self.background(self.command(kind, name, container), log)
 
-    def run(self, kind: str, name: str, container: str, timeout: float = 90) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, kind: str, name: str, container: str, timeout: float = 90
+    ) -> subprocess.CompletedProcess[str]:
         """A container that ends."""
         command = self.in_network(self.command(kind, name, container))
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd="/")
@@ -124,7 +126,9 @@ class Pods:
     def _root(self) -> Path:
         return self.home / f"root-{self.count}"
 
-    def _surroundings(self, pod: str, container: dict[str, Any], volumes: list[dict[str, Any]], group: int) -> str:
+    def _surroundings(
+        self, pod: str, container: dict[str, Any], volumes: list[dict[str, Any]], group: int
+    ) -> str:
         """A root made of this machine's programs, read-only, with the container's volumes."""
         self.count += 1
         root = self._root()
@@ -146,7 +150,7 @@ class Pods:
 
     @staticmethod
     def _bind(source: Path, root: Path, target: str, writable: bool) -> list[str]:
-        # The same folder twice, or one inside another that is bound already, is no harm: the later one is on top.
+        # The same folder twice, or one inside another that is bound already, is no harm.
         lines = [f"[ -d {root}{target} ] || mkdir -p {root}{target}", f"mount --bind {source} {root}{target}"]
         return lines if writable else [*lines, f"mount -o remount,bind,ro {root}{target}"]
 

@@ -10,10 +10,16 @@ from rendered_chart import LONGEST_RELEASE, Manifest, containers, pod_spec, rend
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 
-CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Namespace", "PersistentVolume")
+CLUSTER_WIDE = (
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "Namespace",
+    "PersistentVolume",
+)
 PERMISSION_LABELS = ("name", "instance", "component", "part-of", "version", "managed-by")
 RELEASES = ("unio4", LONGEST_RELEASE)
-# Kubernetes adds to names: "-" and ten characters for a revision of a StatefulSet, which must fit into a label.
+# Kubernetes adds "-" and ten characters for a revision of a StatefulSet, which must fit into a label.
 ROOM = {"StatefulSet": 52, "CronJob": 52}
 HAS_SERVER = ("Deployment", "StatefulSet")
 WORDS_OF_SECRETS = re.compile(r"(?i)password|secret_?(access)?_?key|token$|access_key_id")

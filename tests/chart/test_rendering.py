@@ -61,7 +61,9 @@ def test_every_key_of_the_values_is_in_the_schema_and_no_other() -> None:
     def compare(values: dict[str, Any], node: dict[str, Any], path: str) -> None:
         assert node["additionalProperties"] is False, path
         known = set(node["properties"])
-        optional = {"fsGroupChangePolicy", "supplementalGroups"} if path.endswith("podSecurityContext") else set()
+        optional = (
+            {"fsGroupChangePolicy", "supplementalGroups"} if path.endswith("podSecurityContext") else set()
+        )
         assert set(values) == known - optional, path
         for key, value in values.items():
             child = resolve(node["properties"][key])
@@ -87,14 +89,16 @@ def test_images_of_the_pipelines_are_those_of_the_values() -> None:
 
 
 def test_pipelines_read_the_secrets_of_their_release() -> None:
-    data = find(render({"mlflow": {"auth": {"enabled": True}}}, "other"), "ConfigMap", "other-unio4-pipelines")
+    data = find(
+        render({"mlflow": {"auth": {"enabled": True}}}, "other"), "ConfigMap", "other-unio4-pipelines"
+    )
     text = "\n".join(data["data"].values())
     assert "secretName: other-unio4-s3\n" in text
     assert "constant: other-unio4-s3\n" in text
     assert "secretName: other-unio4-mlflow\n" in text
     assert ": unio4-s3" not in text
     for pipeline in data["data"].values():
-        assert list(yaml.safe_load_all(pipeline))[0]["pipelineInfo"]["name"]
+        assert next(iter(yaml.safe_load_all(pipeline)))["pipelineInfo"]["name"]
 
 
 def test_without_keys_the_pipelines_ask_for_an_optional_secret() -> None:
@@ -104,7 +108,9 @@ def test_without_keys_the_pipelines_ask_for_an_optional_secret() -> None:
 
 def test_mlflow_knows_every_name_it_is_called_by() -> None:
     manifests = render(GOOD["ingress"])
-    [server] = [one for _, field, one in containers(manifests) if one["name"] == "mlflow" and field == "containers"]
+    [server] = [
+        one for _, field, one in containers(manifests) if one["name"] == "mlflow" and field == "containers"
+    ]
     [hosts] = [argument for argument in server["args"] if argument.startswith("--allowed-hosts=")]
     names = hosts.removeprefix("--allowed-hosts=").split(",")
     for name in ("unio4-mlflow", f"unio4-mlflow.{NAMESPACE}.svc.cluster.local", "mlflow.example"):

@@ -1,7 +1,7 @@
 """What the chart starts, started: MLflow on PostgreSQL and S3, the jobs, the test of the release.
 
-Real: MLflow, PostgreSQL (Debian's), an S3 server (rclone in SeaweedFS' place), users, file systems and networks as
-the manifests say. Recorded: KFP's API (see kfp_api.py). Not started: SeaweedFS and the images themselves.
+Real: MLflow, PostgreSQL (Debian's), an S3 server (rclone in SeaweedFS' place), users, file systems and
+names of services as the manifests say. Recorded: KFP's API (see kfp_api.py). Not started: SeaweedFS and the images.
 """
 
 import json
@@ -58,7 +58,9 @@ def start_postgresql(pods: Pods, programs: Path) -> None:
     subprocess.run([*become, *init, *quick], check=True, capture_output=True, cwd="/")
     server = [programs / "postgres", "-D", data, "-p", "5432", "-k", data, "-c", "fsync=off"]
     pods.background([*become, *map(str, server)], "postgresql.log")
-    address = f"host=127.0.0.1 user={asked['POSTGRES_USER']} dbname=postgres password={asked['POSTGRES_PASSWORD']}"
+    address = (
+        f"host=127.0.0.1 user={asked['POSTGRES_USER']} dbname=postgres password={asked['POSTGRES_PASSWORD']}"
+    )
     create = [programs / "psql", address, "-c", f'CREATE DATABASE "{asked["POSTGRES_DB"]}"']
     wait_until("PostgreSQL", lambda: run_inside(pods, *map(str, create)).returncode == 0)
 
@@ -203,7 +205,9 @@ def test_tables_are_brought_up_to_date_again(mlflow: Pods) -> None:
 def test_root_of_a_pod_cannot_be_written(pods: Pods) -> None:
     """The surroundings themselves: without them the tests above would say less."""
     command = pods.command("Job", "unio4-bucket", "bucket")
-    shown = command[-1].replace("python /scripts/make_bucket.py", "sh -c 'id -u; touch /x /usr/x /scripts/x /tmp/x'")
+    shown = command[-1].replace(
+        "python /scripts/make_bucket.py", "sh -c 'id -u; touch /x /usr/x /scripts/x /tmp/x'"
+    )
     assert shown != command[-1]
     found = run_inside(pods, *command[:-1], shown)
     assert found.stdout == "65532\n"

@@ -1,4 +1,4 @@
-"""Releases through real Helm against an API in memory (see kube_api.py): what survives upgrades and what goes."""
+"""Releases through real Helm against an API in memory (see kube_api.py): what survives, and what goes."""
 
 from collections.abc import Iterator
 from pathlib import Path

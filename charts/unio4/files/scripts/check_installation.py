@@ -1,4 +1,4 @@
-"""The test of a release: a real round trip through each service. Ends at the first that fails, and says which."""
+"""The test of a release: a real round trip through each service. The first that fails ends it by name."""
 
 import os
 import time
@@ -8,8 +8,8 @@ import uuid
 from botocore.exceptions import BotoCoreError, ClientError
 from services import (
     Http,
-    NotReady,
-    Refused,
+    NotReadyError,
+    RefusedError,
     basic_auth,
     kfp_token,
     log,
@@ -33,11 +33,11 @@ def check_s3(content: bytes) -> None:
         found = client.get_object(Bucket=bucket, Key=key)["Body"].read()
         client.delete_object(Bucket=bucket, Key=key)
     except ClientError as error:
-        raise Refused(f"S3: s3://{bucket}/{key}: {error}") from error
+        raise RefusedError(f"S3: s3://{bucket}/{key}: {error}") from error
     except BotoCoreError as error:
-        raise NotReady(str(error)) from error
+        raise NotReadyError(str(error)) from error
     if found != content:
-        raise Refused(f"S3: s3://{bucket}/{key} came back with other bytes")
+        raise RefusedError(f"S3: s3://{bucket}/{key} came back with other bytes")
     log.info("ok  S3: an object was put, read back and deleted in %s", setting("FOLDER"))
 
 
@@ -46,14 +46,14 @@ def experiment_id(mlflow: Http) -> str:
     try:
         known = mlflow.call("GET", f"{MLFLOW}/experiments/get-by-name", experiment_name=EXPERIMENT)
         return str(known["experiment"]["experiment_id"])
-    except Refused as error:
+    except RefusedError as error:
         if "RESOURCE_DOES_NOT_EXIST" not in str(error):
             raise
     return str(mlflow.call("POST", f"{MLFLOW}/experiments/create", {"name": EXPERIMENT})["experiment_id"])
 
 
 def check_mlflow(content: bytes) -> None:
-    """Write a run with a metric and a file (which passes through MLflow to S3), read both back, delete the run."""
+    """Write a run with a metric and a file (by MLflow to S3), read both back, delete the run."""
     mlflow = Http("MLflow", setting("MLFLOW_TRACKING_URI"), basic_auth)
     now = int(time.time() * 1000)
     asked = {"experiment_id": experiment_id(mlflow), "run_name": "installation test", "start_time": now}
@@ -62,14 +62,14 @@ def check_mlflow(content: bytes) -> None:
     mlflow.call("POST", f"{MLFLOW}/runs/log-metric", one)
     read = mlflow.call("GET", f"{MLFLOW}/runs/get", run_id=run["run_id"])["run"]["data"]["metrics"]
     if [metric["value"] for metric in read] != [4.0]:
-        raise Refused(f"MLflow: the metric came back as {read}")
+        raise RefusedError(f"MLflow: the metric came back as {read}")
 
     if run["artifact_uri"].startswith("mlflow-artifacts:"):
         folder = urllib.parse.urlsplit(run["artifact_uri"]).path.strip("/")
         path = f"/api/2.0/mlflow-artifacts/artifacts/{folder}/round_trip.bin"
         mlflow.call("PUT", path, content)
         if mlflow.call("GET", path) != content:
-            raise Refused(f"MLflow: the file {path} came back with other bytes")
+            raise RefusedError(f"MLflow: the file {path} came back with other bytes")
         mlflow.call("DELETE", path)
     mlflow.call("POST", f"{MLFLOW}/runs/delete", {"run_id": run["run_id"]})
     log.info("ok  MLflow: a run, a metric and a file were written, read back and deleted")
@@ -95,7 +95,7 @@ def main() -> None:
         wait_for("MLflow", lambda: check_mlflow(content))
         if os.environ.get("KFP_ENDPOINT"):
             wait_for("KFP", check_kfp)
-    except Refused as error:
+    except RefusedError as error:
         raise SystemExit(f"error: {error}") from error
 
 

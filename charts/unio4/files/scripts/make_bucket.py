@@ -3,7 +3,7 @@
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from services import TRY_AGAIN, NotReady, log, s3_client, setting, start_logging, wait_for
+from services import TRY_AGAIN, NotReadyError, log, s3_client, setting, start_logging, wait_for
 
 MINE_ALREADY = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 STANDARD_REGION = "us-east-1"  # the one region that must not be named
@@ -18,10 +18,10 @@ def bucket_exists(client: Any, bucket: str) -> bool:
         if status == 404:
             return False
         if status in TRY_AGAIN:
-            raise NotReady(str(error)) from error
+            raise NotReadyError(str(error)) from error
         raise SystemExit(f"error: bucket {bucket!r}: {error}; check the keys and what they may do") from error
     except BotoCoreError as error:
-        raise NotReady(str(error)) from error
+        raise NotReadyError(str(error)) from error
     return True
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import sqlalchemy
 from mlflow.store.db.utils import _safe_initialize_tables, _upgrade_db
-from services import NotReady, log, setting, start_logging, wait_for
+from services import NotReadyError, log, setting, start_logging, wait_for
 from sqlalchemy.exc import OperationalError
 
 LOCK = 0x756E696F34  # "unio4": any number will do, as long as all pods take the same
@@ -16,7 +16,7 @@ def connect(engine: sqlalchemy.Engine) -> sqlalchemy.Connection:
     try:
         return engine.connect()
     except OperationalError as error:
-        raise NotReady(str(error.orig).strip().splitlines()[0]) from error
+        raise NotReadyError(str(error.orig).strip().splitlines()[0]) from error
 
 
 @contextmanager

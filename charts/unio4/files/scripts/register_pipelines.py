@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from services import Http, Refused, kfp_token, log, setting, start_logging, wait_for
+from services import Http, RefusedError, kfp_token, log, setting, start_logging, wait_for
 
 API = "/apis/v2beta1"
 DIGEST_LENGTH = 12
@@ -129,7 +129,9 @@ class Kfp:
             log.info("recurring run %s made", name)
 
 
-def recurring_run(kfp: Kfp, name: str, settings: dict[str, Any], registered: list[Registered]) -> dict[str, Any]:
+def recurring_run(
+    kfp: Kfp, name: str, settings: dict[str, Any], registered: list[Registered]
+) -> dict[str, Any]:
     """The request for a recurring run; parameters that the pipeline does not have are refused here."""
     known = {one.pipeline.name: one for one in registered}
     if settings["pipeline"] not in known:
@@ -140,8 +142,8 @@ def recurring_run(kfp: Kfp, name: str, settings: dict[str, Any], registered: lis
     declared, given = chosen.pipeline.parameters, settings["parameters"]
     if extra := sorted(set(given) - set(declared) - {"artifact_root", "mlflow_tracking_uri"}):
         raise SystemExit(
-            f"error: kfp.recurringRun.parameters: {', '.join(extra)} is no parameter of {chosen.pipeline.name}; "
-            f"it has {', '.join(declared) or 'none'}"
+            f"error: kfp.recurringRun.parameters: {', '.join(extra)} is no parameter of "
+            f"{chosen.pipeline.name}; it has {', '.join(declared) or 'none'}"
         )
     needed = {key for key, one in declared.items() if not one.get("isOptional")}
     if missing := sorted(needed - set(given)):
@@ -176,7 +178,7 @@ def main() -> None:
         name, settings = setting("RECURRING_RUN_NAME"), setting("RECURRING_RUN", "")
         wanted = recurring_run(kfp, name, json.loads(settings), registered) if settings else None
         kfp.keep_recurring_run(name, wanted)
-    except Refused as error:
+    except RefusedError as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -16,14 +16,20 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 log = logging.getLogger("unio4")
 PAUSE_SECONDS = 3.0
-TRY_AGAIN = (429, 500, 502, 503, 504)  # answers of a service, or of what stands before it, that is still starting
+TRY_AGAIN = (
+    429,
+    500,
+    502,
+    503,
+    504,
+)  # answers of a service, or of what stands before it, that is still starting
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """A service that may answer later."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer that will not change: the message names the service and what it said."""
 
 
@@ -42,12 +48,12 @@ def start_logging() -> None:
 
 
 def wait_for(what: str, attempt: Callable[[], Result]) -> Result:
-    """Try until it works or ``TIMEOUT_SECONDS`` are over; only :class:`NotReady` is tried again."""
+    """Try until it works or ``TIMEOUT_SECONDS`` are over; only :class:`NotReadyError` is tried again."""
     deadline = time.monotonic() + float(setting("TIMEOUT_SECONDS", "300"))
     while True:
         try:
             return attempt()
-        except NotReady as error:
+        except NotReadyError as error:
             if time.monotonic() >= deadline:
                 raise SystemExit(f"error: {what} does not answer: {error}") from error
             log.info("waiting for %s: %s", what, error)
@@ -78,7 +84,7 @@ class Http:
         self.name, self.address, self.headers = name, address.rstrip("/"), headers
 
     def call(self, method: str, path: str, body: Any = None, **query: str) -> Any:
-        """One request; an object is sent as JSON, bytes as they are. Bytes come back as bytes, JSON as an object."""
+        """One request; objects go and come as JSON, bytes as they are."""
         sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
         return self._ask(method, path, sent, {"Content-Type": kind}, query)
@@ -89,7 +95,9 @@ class Http:
         head = f'--{border}\r\nContent-Disposition: form-data; name="uploadfile"; filename="{file}"\r\n'
         head += "Content-Type: application/x-yaml\r\n\r\n"
         sent = head.encode() + content + f"\r\n--{border}--\r\n".encode()
-        return self._ask("POST", path, sent, {"Content-Type": f"multipart/form-data; boundary={border}"}, query)
+        return self._ask(
+            "POST", path, sent, {"Content-Type": f"multipart/form-data; boundary={border}"}, query
+        )
 
     def _ask(
         self, method: str, path: str, sent: bytes | None, headers: dict[str, str], query: dict[str, str]
@@ -102,9 +110,11 @@ class Http:
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace").strip()[:500]
             text = f"{method} {address}: {error.code} {said or error.reason}"
-            raise NotReady(text) if error.code in TRY_AGAIN else Refused(f"{self.name}: {text}") from error
+            raise (
+                NotReadyError(text) if error.code in TRY_AGAIN else RefusedError(f"{self.name}: {text}")
+            ) from error
         except OSError as error:
-            raise NotReady(f"{method} {address}: {error}") from error
+            raise NotReadyError(f"{method} {address}: {error}") from error
         return received if kind == "application/octet-stream" else json.loads(received or b"{}")
 
 
