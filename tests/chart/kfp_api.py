@@ -1,8 +1,8 @@
 """KFP's API as recorded from its published interface (kfp-server-api 2.17): no KFP runs here.
 
 It keeps pipelines, versions, experiments and recurring runs in memory and answers in the real one's shapes,
-pages included. What it proves is which requests are made, not that KFP itself would take them. Also a program:
-``python kfp_api.py PORT JOURNAL`` writes each change as a line of JSON.
+pages included. What it proves is which requests are made, not that KFP itself would take them.
+Also a program: ``python kfp_api.py PORT JOURNAL`` writes each change as a line of JSON.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What the chart starts, started: MLflow on PostgreSQL and S3, the jobs, the test of the release.
 
 Real: MLflow, PostgreSQL (Debian's), an S3 server (rclone in SeaweedFS' place), users, file systems and
-names of services as the manifests say. Recorded: KFP's API (see kfp_api.py). Not started: SeaweedFS and the images.
+names of services as the manifests say. Recorded: KFP's API (see kfp_api.py). Not started: SeaweedFS, images.
 """
 
 import json
