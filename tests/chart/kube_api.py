@@ -1,7 +1,8 @@
 """A Kubernetes API in memory, enough for Helm to install, upgrade, test and uninstall a release for real.
 
 Objects are checked against Kubernetes' own schemas, changes of fields that a real cluster never lets change
-are refused, and jobs and pods end at once. There are no controllers, no admission and no scheduler: nothing runs.
+are refused, and jobs and pods end at once. There are no controllers, no admission and no scheduler: nothing
+runs.
 """
 
 import copy
