@@ -26,6 +26,7 @@ VALUES: dict[str, Any] = {
     "mlflow": {"auth": {"enabled": True}, "workers": 1},
     "kfp": {"recurringRun": {"enabled": True, "parameters": {"dataset": "d4rl:a.hdf5"}}},
 }
+PATIENCE = 400  # seconds: MLflow's imports take 5 on a quiet machine, minutes on one that others use
 MLFLOW = f"unio4-mlflow.{NAMESPACE}.svc.cluster.local"
 HOSTS = [MLFLOW, "ml-pipeline.kubeflow.svc.cluster.local"]
 HOSTS += [f"unio4-{service}.{NAMESPACE}.svc.cluster.local" for service in ("postgresql", "s3")]
@@ -117,7 +118,7 @@ def pods() -> Iterator[Pods]:
 @pytest.fixture(scope="module")
 def mlflow(pods: Pods) -> Pods:
     """MLflow's pod: its init container, then the server until its probe is content."""
-    prepared = pods.run("Deployment", "unio4-mlflow", "database", timeout=180)
+    prepared = pods.run("Deployment", "unio4-mlflow", "database", timeout=PATIENCE)
     assert prepared.returncode == 0, prepared.stderr
     assert "the tables are up to date" in prepared.stdout
     server = pods.start("Deployment", "unio4-mlflow", "mlflow", "mlflow.log")
@@ -128,7 +129,7 @@ def mlflow(pods: Pods) -> Pods:
 
     [container] = [one for _, _, one in containers(pods.manifests) if one["name"] == "mlflow"]
     probe = container["startupProbe"]["httpGet"]["path"]
-    wait_until("MLflow", ready, seconds=180)
+    wait_until("MLflow", ready, seconds=PATIENCE)
     return pods
 
 
@@ -175,7 +176,7 @@ def test_pipelines_are_registered_once(pods: Pods, registered: subprocess.Comple
 def test_release_test_passes(
     mlflow: Pods, bucket: subprocess.CompletedProcess[str], registered: subprocess.CompletedProcess[str]
 ) -> None:
-    checked = mlflow.run("Pod", "unio4-test", "test")
+    checked = mlflow.run("Pod", "unio4-test", "test", timeout=PATIENCE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert [line[:8] for line in checked.stdout.splitlines()] == ["ok  S3: ", "ok  MLfl", "ok  KFP:"]
     # The file of the run went through MLflow into the bucket, and is gone again.
@@ -197,7 +198,7 @@ def test_mlflow_refuses_without_password(mlflow: Pods) -> None:
 
 
 def test_tables_are_brought_up_to_date_again(mlflow: Pods) -> None:
-    again = mlflow.run("Deployment", "unio4-mlflow", "database", timeout=120)
+    again = mlflow.run("Deployment", "unio4-mlflow", "database", timeout=PATIENCE)
     assert again.returncode == 0, again.stderr
     assert "the tables are up to date" in again.stdout
 
