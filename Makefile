@@ -30,8 +30,13 @@ TORCH_INDEX ?= $(if $(filter cpu,$(TORCH)),https://download.pytorch.org/whl/cpu)
 IMAGES := prepare-dataset clone-behavior improve-policy finetune-online
 CONTEXT := build/images-$(TORCH)
 
+# The cluster that `make test-cluster` tries the chart on, and further options of tests/cluster/try_chart.py.
+KUBECONFIG ?=
+CLUSTER_ARGS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format docs-config pipelines images base-image clean
+.PHONY: help install run test test-cluster lint format docs-config docs-chart \
+	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +55,9 @@ run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ..."
 
 test: lint ## Check style, types and import arrows, then run all tests
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
+
+test-cluster: install ## Try the chart on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--namespace ...")
+	$(BIN)/python tests/cluster/try_chart.py $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(CLUSTER_ARGS)
 
 lint: install ## Check style, types and import arrows
 	$(BIN)/ruff check .
@@ -78,6 +86,12 @@ images: install ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG, D
 
 base-image: ## Make a small Debian base image from packages (root, mmdebstrap): make images BASE=unio4/base
 	images/base.sh | $(DOCKER) import --change 'CMD ["python3"]' - unio4/base
+
+docs-chart: install ## Write the table of values in the chart's README from the comments of values.yaml
+	$(BIN)/python charts/values_table.py
+
+chart-pipelines: ## Copy the compiled pipelines into the chart
+	cp pipelines/compiled/*.yaml charts/unio4/files/pipelines/
 
 clean: ## Remove caches and build outputs; keeps .venv and runs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

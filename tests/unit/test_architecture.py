@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "unio4_lib"
-CODE_FOLDERS = ("unio4_lib", "components", "pipelines", "benchmarks", "tests")
+CODE_FOLDERS = ("unio4_lib", "components", "pipelines", "benchmarks", "charts", "tests")
 
 # Useful without Kubernetes, without a tracker, without a store.
 ALGORITHMS = ("offline", "online", "nets", "sim", "data")

@@ -1,0 +1,74 @@
+{{/* The chart's name, as a label. */}}
+{{- define "unio4.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/*
+Prefix of all names: at most 40 characters, so that every suffix, and what Kubernetes adds to it, fits into 63.
+What must be cut gets a digest of the whole, so that two long names stay two.
+*/}}
+{{- define "unio4.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $whole := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $whole = default $whole .Values.fullnameOverride -}}
+{{- if gt (len $whole) 40 -}}
+{{- printf "%s-%s" ($whole | trunc 33 | trimSuffix "-") (sha256sum $whole | trunc 6) -}}
+{{- else -}}
+{{- $whole -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that choose the pods of one component: (list $ "mlflow"). */}}
+{{- define "unio4.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "unio4.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* All labels of one component: (list $ "mlflow"). */}}
+{{- define "unio4.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "unio4.selector" . }}
+app.kubernetes.io/part-of: unio4
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of a component's pods: (list $ "mlflow"). */}}
+{{- define "unio4.podLabels" -}}
+{{ include "unio4.labels" . }}
+{{- with (index . 0).Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Address of a service of ours inside the cluster: (list $ "mlflow"). */}}
+{{- define "unio4.serviceHost" -}}
+{{- $root := index . 0 -}}
+{{ include "unio4.fullname" $root }}-{{ index . 1 }}.{{ $root.Release.Namespace }}.svc.{{ $root.Values.global.clusterDomain }}
+{{- end -}}
+
+{{/* An image of others: (list $ .Values.mlflow.image). */}}
+{{- define "unio4.image" -}}
+{{- $image := index . 1 -}}
+{{- $registry := default $image.registry (index . 0).Values.global.imageRegistry -}}
+{{- $path := ternary (printf "%s/%s" $registry $image.repository) $image.repository (ne $registry "") -}}
+{{- if $image.digest }}{{ $path }}@{{ $image.digest }}{{ else }}{{ $path }}:{{ $image.tag }}{{ end -}}
+{{- end -}}
+
+{{/* One of unio4's own images: (list $ "prepare-dataset"). */}}
+{{- define "unio4.ownImage" -}}
+{{- $root := index . 0 -}}
+{{- $image := $root.Values.image -}}
+{{- $one := dict
+      "registry" $image.registry
+      "repository" (printf "%s/%s" $image.repository (index . 1))
+      "tag" (default $root.Chart.AppVersion $image.tag)
+      "digest" (get $image.digests (index . 1)) -}}
+{{- include "unio4.image" (list $root $one) -}}
+{{- end -}}

@@ -1,0 +1,43 @@
+{{- define "unio4.egressDns" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end -}}
+
+{{/* `to` of an egress rule; nothing, which is everywhere, for an empty list. */}}
+{{- define "unio4.toNetworks" -}}
+{{- if . -}}
+to:
+  {{- range . }}
+  - ipBlock:
+      cidr: {{ . }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* Where no key is needed, the identity comes from the cloud's token service, which has no fixed address. */}}
+{{- define "unio4.egressS3" -}}
+{{- if .Values.s3.internal.enabled -}}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "unio4.selector" (list . "s3") | nindent 10 }}
+  ports:
+    - port: 8333
+{{- else -}}
+- ports:
+    - port: {{ include "unio4.urlPort" .Values.s3.external.endpoint }}
+  {{- include "unio4.toNetworks" .Values.s3.external.egressCIDRs | nindent 2 }}
+{{- if not .Values.s3.external.existingSecret }}
+- ports:
+    - port: 80
+    - port: 443
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* Port of a URL; AWS, which has none, is asked by HTTPS. */}}
+{{- define "unio4.urlPort" -}}
+{{- $standard := ternary "80" "443" (hasPrefix "http://" .) -}}
+{{- default $standard (get (urlParse .) "host" | regexFind ":[0-9]+$" | trimPrefix ":") -}}
+{{- end -}}

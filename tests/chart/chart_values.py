@@ -1,0 +1,133 @@
+"""Sets of values that the chart is rendered with: what a team may write, and what must be refused."""
+
+from typing import Any
+
+import yaml
+from rendered_chart import CHART
+
+Values = dict[str, Any]
+
+
+def _example(name: str) -> Values:
+    return dict(yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text()))
+
+
+DATABASE_OUTSIDE = {
+    "mode": "external",
+    "external": {
+        "host": "db.example",
+        "existingSecret": "db",
+        "userKey": "user",
+        "egressCIDRs": ["10.0.0.0/8"],
+    },
+}
+S3_OUTSIDE = {
+    "internal": {"enabled": False},
+    "external": {"endpoint": "http://s3.example:9000", "existingSecret": "keys"},
+}
+GOOD: dict[str, Values] = {
+    "defaults": {},
+    "laptop": _example("laptop"),
+    "team-aws": _example("team-aws"),
+    "air-gapped": _example("air-gapped"),
+    "mlflow elsewhere": {
+        "mlflow": {
+            "enabled": False,
+            "external": {"trackingUri": "https://mlflow.example", "existingSecret": "login"},
+        }
+    },
+    "authentication": {"mlflow": {"auth": {"enabled": True}, "staticPrefix": "/mlflow"}},
+    "authentication with sqlite": {"mlflow": {"auth": {"enabled": True}}, "database": {"mode": "sqlite"}},
+    "ingress": {"mlflow": {"ingress": {"enabled": True, "host": "mlflow.example", "tlsSecret": "tls"}}},
+    "gateway": {
+        "mlflow": {
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}], "hostnames": ["a.example"]},
+            "service": {"type": "LoadBalancer", "port": 80},
+        }
+    },
+    "many pods": {
+        "mlflow": {
+            "autoscaling": {"enabled": True},
+            "podDisruptionBudget": {"enabled": True},
+            "serviceMonitor": {"enabled": True},
+        }
+    },
+    "database elsewhere": {"database": DATABASE_OUTSIDE},
+    "s3 elsewhere": {"s3": S3_OUTSIDE, "kfp": {"launcher": {"create": True}}},
+    "no kfp": {"kfp": {"enabled": False}},
+    "kfp of many users": {
+        "kfp": {
+            "multiUser": True,
+            "launcher": {"create": True},
+            "recurringRun": {"enabled": True, "parameters": {"dataset": "d4rl:a.hdf5", "seed": 3}},
+        }
+    },
+    "cache": {"pipeline": {"cache": {"enabled": True, "accessMode": "ReadWriteMany", "storageClass": "nfs"}}},
+    "own volumes and secrets": {
+        "s3": {"internal": {"existingSecret": "keys", "persistence": {"existingClaim": "a"}}},
+        "database": {"internal": {"existingSecret": "login", "persistence": {"existingClaim": "b"}}},
+        "mlflow": {"auth": {"enabled": True, "existingSecret": "admin"}},
+        "pipeline": {"serviceAccount": {"create": False, "name": "runner"}},
+    },
+    "bare": {
+        "networkPolicy": {"enabled": False},
+        "kfp": {"enabled": False},
+        "s3": {"createBucket": {"enabled": False}},
+    },
+    "labels and placement": {
+        "commonLabels": {"team": "rl"},
+        "podLabels": {"azure.workload.identity/use": "true"},
+        "podAnnotations": {"note": "x"},
+        "scheduling": {
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "priorityClassName": "high",
+        },
+        "image": {"digests": {"prepare-dataset": "sha256:" + "a" * 64}},
+    },
+}
+
+# Values, and what the message must name.
+BAD: dict[str, tuple[Values, str]] = {
+    "unknown section": ({"mlfow": {}}, "mlfow"),
+    "unknown key": ({"mlflow": {"replica": 2}}, "replica"),
+    "text for a number": ({"mlflow": {"replicas": "2"}}, "/mlflow/replicas"),
+    "no pod": ({"mlflow": {"replicas": 0}}, "/mlflow/replicas"),
+    "image without version": ({"mlflow": {"image": {"tag": "latest"}}}, "/mlflow/image/tag"),
+    "number as tag": ({"s3": {"internal": {"image": {"tag": 4.34}}}}, "/s3/internal/image/tag"),
+    "no digest": ({"image": {"digests": {"report": "abc"}}}, "/image/digests/report"),
+    "bucket name": ({"s3": {"bucket": "My_Bucket"}}, "/s3/bucket"),
+    "unknown database": ({"database": {"mode": "mysql"}}, "/database/mode"),
+    "size without unit": ({"s3": {"internal": {"persistence": {"size": "20"}}}}, "persistence/size"),
+    "five fields of cron": ({"kfp": {"recurringRun": {"cron": "0 3 * * *"}}}, "/kfp/recurringRun/cron"),
+    "no limit of memory": ({"jobs": {"resources": {"limits": {"memory": None}}}}, "/jobs/resources/limits"),
+    "root": ({"mlflow": {"podSecurityContext": {"runAsUser": 0}}}, "/mlflow/podSecurityContext/runAsUser"),
+    "address without scheme": ({"kfp": {"endpoint": "ml-pipeline:8888"}}, "/kfp/endpoint"),
+    "database elsewhere, but where": ({"database": {"mode": "external"}}, "database.external.host"),
+    "database elsewhere, no password": (
+        {"database": {"mode": "external", "external": {"host": "db"}}},
+        "database.external.existingSecret",
+    ),
+    "two pods on sqlite": ({"database": {"mode": "sqlite"}, "mlflow": {"replicas": 2}}, "mlflow.replicas"),
+    "two S3": ({"s3": {"external": {"endpoint": "https://s3.example"}}}, "s3.internal.enabled"),
+    "S3 without identity": (
+        {"s3": {"internal": {"enabled": False}, "external": {"endpoint": "https://s3.example"}}},
+        "s3.external",
+    ),
+    "no mlflow at all": ({"mlflow": {"enabled": False}}, "mlflow.external.trackingUri"),
+    "two mlflow": ({"mlflow": {"external": {"trackingUri": "http://a"}}}, "mlflow.enabled"),
+    "ingress without host": ({"mlflow": {"ingress": {"enabled": True}}}, "mlflow.ingress.host"),
+    "route without gateway": ({"mlflow": {"httpRoute": {"enabled": True}}}, "mlflow.httpRoute"),
+    "fewest above most": (
+        {"mlflow": {"autoscaling": {"enabled": True, "minReplicas": 9}}},
+        "mlflow.autoscaling.minReplicas",
+    ),
+    "recurring without kfp": (
+        {"kfp": {"enabled": False, "recurringRun": {"enabled": True}}},
+        "kfp.recurringRun.enabled",
+    ),
+    "no account for the pipeline": (
+        {"pipeline": {"serviceAccount": {"create": False}}},
+        "pipeline.serviceAccount.name",
+    ),
+}
