@@ -168,6 +168,9 @@ class ListedEstimates:
 
     models = 1
 
+    def calibrate(self, behavior: GaussianPolicy, *, seed: int, starts: int) -> None:
+        """Nothing is known of these models."""
+
     def __init__(self, gains: list[list[float]]) -> None:
         self.gains, self.seeds, self.starts = gains, [], []  # type: ignore[var-annotated]
 
