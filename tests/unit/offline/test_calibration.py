@@ -120,12 +120,19 @@ def test_without_a_known_return_there_is_no_calibration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "accepted"), [(0.0, [True, True]), (1.5, [False, True]), (9.0, [False, False])]
+    ("error", "gains", "accepted"),
+    [
+        (0.0, [1.0, 2.0], [True, True]),
+        (1.5, [1.0, 2.0], [False, True]),
+        (9.0, [1.0, 2.0], [False, False]),
+        (1.5, [2.0, 1.0], [True, True]),  # 3 over the clone
+        (1.5, [1.0, 1.0], [False, False]),  # what was refused is not gained
+    ],
 )
 def test_a_policy_must_have_gained_more_than_the_models_are_wrong_by(
-    error: float, accepted: list[bool], monkeypatch: pytest.MonkeyPatch
+    error: float, gains: list[float], accepted: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each check brings a gain of 1 over the accepted policy; gains add up only once they were accepted."""
+    """Each check brings a gain over the accepted policy."""
     from unio4_lib.config import RunConfig
     from unio4_lib.offline.critics import Critics
 
@@ -137,11 +144,11 @@ def test_a_policy_must_have_gained_more_than_the_models_are_wrong_by(
     data, clones = clones_of_the_point_mass()
     critics = Critics(1, 1, config.critics, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(PolicyEvaluator, "calibrate", lambda *_, **__: Calibration(10.0, 10.0 - error))
-    gains = iter([1.0, 2.0])
+    coming = iter(gains)
 
     def estimate(self: Any, policies: Any, *, seed: int, starts: int | None = None) -> torch.Tensor:
         noise = torch.rand(2, 16, generator=torch.Generator().manual_seed(seed)) * 0.01
-        return torch.cat([noise + next(gains), torch.zeros(2, 16)])
+        return torch.cat([noise + next(coming), torch.zeros(2, 16)])
 
     monkeypatch.setattr(PolicyEvaluator, "estimate", estimate)
     model: Any = PointMassModel()
