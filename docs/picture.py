@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT, SCALE = 1100, 1180, 1.5
+WIDTH, HEIGHT, SCALE = 1100, 1010, 1.5
 COLORS = 96  # a palette: text and charts lose nothing that is seen, and the file becomes small
 MOST_BYTES = 300_000
 
