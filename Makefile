@@ -12,6 +12,9 @@ PRESET ?= quick
 SET ?=
 RUNNER ?= process
 
+# Whose report `make readme-picture` draws.
+RUN ?= runs/latest
+
 # Many small tensors: one thread for each of two test processes is faster than two threads in each.
 TEST_JOBS ?= 2
 TEST_THREADS ?= 1
@@ -35,11 +38,11 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-images test-cluster lint format docs-config docs-chart \
+.PHONY: help install run test test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Create .venv with everything pinned in constraints.txt (once)
 
@@ -75,6 +78,9 @@ format: install ## Rewrite the code in the project's style
 docs-config: install ## Write docs/config.md from the settings' descriptions
 	$(BIN)/unio4 config docs > docs/config.md.new
 	mv docs/config.md.new docs/config.md
+
+readme-picture: install ## Draw the README's picture from a run's report with Chromium (RUN=runs/latest)
+	$(BIN)/python docs/picture.py $(RUN) docs/images/report.png
 
 pipelines: install ## Compile the pipelines and write the READMEs of their components
 	$(BIN)/python -m pipelines.compile

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import itertools
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ def _dataset_id(spec: CollectSpec) -> str:
     """For example ``unio4/hopper/medium-s0-1f2e3d4c-v0``."""
     text = json.dumps([COLLECTOR_VERSION, asdict(spec)], sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:8]
-    family = spec.env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0].lower()
+    family = re.split("[/:]", spec.env_id)[-1].rsplit("-v", 1)[0].lower()
     return f"unio4/{family}/{spec.level}-s{spec.seed}-{fingerprint}-v0"
 
 

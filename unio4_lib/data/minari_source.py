@@ -23,6 +23,7 @@ from unio4_lib.errors import InputError
 DATA_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
 SUMMARY_EPISODES = 200  # enough for a mean return in a list
+KNOWN_PACKAGES = ("gymnasium", "gymnasium_robotics")  # whose environments are found by their id alone
 FLAG_FIELDS = ("terminations", "truncations")
 OTHER_WAYS = "copy the dataset's folder there, or record one: unio4 dataset collect"
 
@@ -138,7 +139,7 @@ def _info(
         spec = json.loads(text) if isinstance(text, str) else {}
     except ValueError as error:
         raise InputError(f"{METADATA_FILE} of {dataset_id}: env_spec is not JSON ({error})") from error
-    name = env_id or spec.get("id")
+    name = env_id or _environment(spec)
     if not name:
         raise InputError(
             f"{METADATA_FILE} of {dataset_id}: no env_spec; add ?env=<environment id> to the source"
@@ -155,7 +156,7 @@ def _info(
             extra["score_reference"] = "D4RL"  # the scale of D4RL's scores, not its data
     return DatasetInfo(
         env_id=name,
-        env_kwargs=dict(spec.get("kwargs") or {}) if name == spec.get("id") else {},
+        env_kwargs=dict(spec.get("kwargs") or {}) if name.rpartition(":")[2] == spec.get("id") else {},
         action_low=tuple(float(value) for value in action_space.low.reshape(-1)),
         action_high=tuple(float(value) for value in action_space.high.reshape(-1)),
         source=f"minari:{dataset_id}",
@@ -163,6 +164,15 @@ def _info(
         ref_max_score=None if high_score is None else float(high_score),
         extra=extra,
     )
+
+
+def _environment(spec: dict[str, Any]) -> str | None:
+    """The recorded id; where it is not Gymnasium's, after the module whose import registers it."""
+    name, entry_point = spec.get("id"), spec.get("entry_point")
+    if not name or not isinstance(entry_point, str):
+        return name
+    module = entry_point.partition(":")[0]
+    return name if module.partition(".")[0] in KNOWN_PACKAGES else f"{module}:{name}"
 
 
 class _Buffer:

@@ -35,15 +35,32 @@ MUJOCO_FOR_ROBOTICS = "3.5.0"  # all of them work with it
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """The registered specification of ``env_id``, else an ``InputError`` with the nearest id."""
+    """The registered specification of ``env_id``, else an ``InputError`` with the nearest id.
+
+    ``module:id`` imports the module first, which registers environments that are not Gymnasium's.
+    """
     if env_id.startswith(ROBOTICS_PREFIXES):
         _register_robotics(env_id)
+    module, _, name = env_id.rpartition(":")
+    if module:
+        _import_environments(module, env_id)
     try:
-        return gymnasium.spec(env_id)
+        return gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError) as error:
-        near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=1, cutoff=0.4)
-        hint = f", did you mean {near[0]!r}?" if near else ", see gymnasium.pprint_registry()"
-        raise InputError(f"environment {env_id!r} is not registered{hint}") from error
+        near = difflib.get_close_matches(name, list(gymnasium.registry), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else "see gymnasium.pprint_registry()"
+        own = "" if module else "; an environment of your own is <module>:<id>"
+        raise InputError(f"environment {env_id!r} is not registered, {hint}{own}") from error
+
+
+def _import_environments(module: str, env_id: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"environment {env_id!r}: module {module!r} cannot be imported ({error}); install it where "
+            "unio4 is installed, or name its folder in PYTHONPATH"
+        ) from error
 
 
 def _register_robotics(env_id: str) -> None:
