@@ -1,6 +1,6 @@
 """The README's picture: the first screens of a run's report, as headless Chromium draws them.
 
-    python docs/picture.py runs/latest docs/images/report.png
+python docs/picture.py runs/latest docs/images/report.png
 """
 
 import argparse

@@ -70,9 +70,9 @@ def test_the_page_leads_to_a_result(desk: Path) -> None:
 
 
 def test_a_module_that_is_not_found_is_said() -> None:
-    with pytest.raises(InputError, match="'no_robot' cannot be imported .*PYTHONPATH"):
+    with pytest.raises(InputError, match=r"'no_robot' cannot be imported .*PYTHONPATH"):
         find_spec("no_robot:Cart-v0")
-    with pytest.raises(InputError, match="'Cart-v0' is not registered.*of your own is <module>:<id>"):
+    with pytest.raises(InputError, match=r"'Cart-v0' is not registered.*of your own is <module>:<id>"):
         find_spec("Cart-v0")
 
 
