@@ -38,7 +38,7 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-cluster lint format docs-config docs-chart readme-picture \
+.PHONY: help install run test test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
@@ -56,8 +56,11 @@ $(STAMP): pyproject.toml constraints.txt
 run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...", RUNNER=process|docker|inline)
 	$(BIN)/unio4 run --runner $(RUNNER) --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) $(foreach setting,$(SET),--set '$(setting)')
 
-test: lint ## Check style, types and import arrows, then run all tests
+test: lint ## Check style, types and import arrows, then run all tests but those of images and clusters
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
+
+test-images: install ## Try the images that `make images` built, in containers (root, Docker)
+	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -rs tests/containers
 
 test-cluster: install ## Try the chart on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--namespace ...")
 	$(BIN)/python tests/cluster/try_chart.py $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(CLUSTER_ARGS)

@@ -147,6 +147,11 @@ class ImproveConfig(StageConfig):
     )
     confidence: float = Field(0.97, gt=0.5, lt=1, description="One-sided confidence of rule=lower-bound.")
     margin: float = Field(0.05, ge=0, description="Relative gain asked by rule=margin (RL-100: 0.05).")
+    calibrate: bool = Field(
+        True,
+        description="Ask that a policy has gained more over its clone than the models miss the data's own "
+        "return by (estimator=return; paper: no).",
+    )
     patience: int = Field(
         6, ge=1, description="Refusals in a row after which a candidate is put back (paper: never)."
     )

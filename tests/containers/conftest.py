@@ -4,21 +4,19 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_runs
+from mlflow_process import MlflowServer
 
 from unio4_lib.pipeline.spec import PipelineSpec, compiled
 
-# The S3 server and its buckets are those of the other services' tests.
+# The servers are those of the other services' tests.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from services.conftest import bucket, free_port, rclone_program, s3_server
+from services.conftest import bucket, mlflow_home, rclone_program, s3_server
 
-__all__ = ["bucket", "rclone_program", "s3_server"]
+__all__ = ["bucket", "mlflow_home", "rclone_program", "s3_server"]
 
 
 @pytest.fixture(scope="session")
@@ -34,28 +32,9 @@ def images() -> None:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def mlflow_server(mlflow_home: MlflowServer) -> tuple[str, Path]:
     """Address and database of an MLflow server."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    uri, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    try:
-        while True:
-            assert process.poll() is None, (folder / "log.txt").read_text()
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=2).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (folder / "log.txt").read_text()
-                time.sleep(0.5)
-        yield uri, folder / "mlflow.db"
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
+    return mlflow_home.uri, mlflow_home.folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def whole_or_nothing(output: Path, *, has_policies: bool) -> None:
             "failed.txt",
             "policies",
             "artifacts",
-        } | ({"metrics.json", "decisions.json"} if has_policies else set())
+        } | ({"metrics.json", "facts.json", "decisions.json"} if has_policies else set())
         assert "o space left" in (path / "failed.txt").read_text()
         for policy in (path / "policies").glob("*"):
             load_policy(policy)

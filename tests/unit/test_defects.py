@@ -86,6 +86,9 @@ class KnownEstimates:
 
     models = 1
 
+    def calibrate(self, behavior: GaussianPolicy, *, seed: int, starts: int) -> None:
+        """Nothing is known of these models."""
+
     def __init__(self, gain: float = 0.0) -> None:
         self.gain = gain
 

@@ -12,7 +12,7 @@ from unio4_lib.config import ImproveConfig
 from unio4_lib.nets.policy import GaussianPolicy, copy_members, stack_policies
 from unio4_lib.offline.advantages import AdvantageSource, Minibatch
 from unio4_lib.offline.gate import Decision, decide
-from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.offline.ope import Calibration, PolicyEvaluator
 from unio4_lib.training.loop import Metrics
 
 SELECTION_FACTOR = 4  # times as many starts behind the final choice as behind a gate check
@@ -70,6 +70,9 @@ class ImproveTrainer:
 
     A refused candidate goes on for ``patience`` checks, because improvement is not monotone; then it is
     put back to its accepted policy. What is delivered is an accepted policy, never the last iterate.
+
+    What the gate lets pass must have gained more over its clone, in all, than the models are known to be
+    wrong by: models that invent falls of the clones would else reward any change that avoids these.
     """
 
     def __init__(
@@ -86,8 +89,16 @@ class ImproveTrainer:
         self.candidate = copy.deepcopy(behavior).requires_grad_(True)
         self.optimizer = torch.optim.Adam(self.candidate.parameters(), lr=config.learning_rate, fused=True)
         self.refusals = torch.zeros(behavior.spec.members, dtype=torch.int64)
+        self.gained = torch.zeros(
+            behavior.spec.members, device=behavior.observation_mean.device
+        )  # over the clone, by the gate's paired differences
+        self.calibration = self._calibrate(behavior) if config.calibrate else None
         self.log: list[GateEntry] = []
         self.steps = 0
+
+    def _calibrate(self, behavior: GaussianPolicy) -> Calibration | None:
+        starts = SELECTION_FACTOR * self.config.starts
+        return self.evaluator.calibrate(behavior, seed=self.seed - 2, starts=starts)
 
     def step(self) -> Metrics:
         batch = self.source.next(self.candidate)
@@ -110,7 +121,9 @@ class ImproveTrainer:
         # Fresh starts and noise at every check: a draw that favored a policy once is not kept.
         estimates = self.evaluator.estimate(both, seed=self.seed + self.steps)
         decision = decide(estimates[:members], estimates[members:], self.config, models=self.evaluator.models)
+        decision = self._beyond_doubt(decision)
         self._record(decision)
+        self.gained = torch.where(decision.accepted, self.gained + decision.difference, self.gained)
         if decision.accepted.any():
             copy_members(self.candidate, self.accepted, decision.accepted)
             self.source.renew(decision.accepted, self.candidate)
@@ -120,6 +133,12 @@ class ImproveTrainer:
             self._put_back(exhausted)
         best = torch.where(decision.accepted, decision.candidate, decision.current)
         return {"improve/estimate": best, "improve/difference": decision.difference}
+
+    def _beyond_doubt(self, decision: Decision) -> Decision:
+        if self.calibration is None:
+            return decision
+        enough = self.gained + decision.difference > self.calibration.error
+        return decision._replace(accepted=decision.accepted & enough)
 
     def _put_back(self, members: Tensor) -> None:
         copy_members(self.accepted, self.candidate, members)
@@ -161,6 +180,7 @@ class ImproveTrainer:
             "optimizer": self.optimizer.state_dict(),
             "source": self.source.state_dict(),
             "refusals": self.refusals,
+            "gained": self.gained,
             "log": [vars(entry) for entry in self.log],
             "steps": self.steps,
         }
@@ -171,5 +191,6 @@ class ImproveTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.source.load_state_dict(state["source"])
         self.refusals = state["refusals"]
+        self.gained = state["gained"]
         self.log = [GateEntry(**entry) for entry in state["log"]]
         self.steps = state["steps"]

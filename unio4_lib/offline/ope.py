@@ -42,12 +42,14 @@ def model_rollouts(
     horizon: int,
     observe: Observe,
     generator: torch.Generator | None,
+    exploration: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Roll P deterministic policies from starts [M, K, D], start k of model m in model m throughout.
+    """Roll P policies from starts [M, K, D], start k of model m in model m throughout.
 
     Without a generator the models' means are followed, else their noise is drawn from it, the same for
-    every policy. Rollouts that died are dropped from the computation. Returns what is left at the
-    horizon: kept [P, M, K'], survival [P, M, K'], observations [P, M, K', D].
+    every policy. Actions are the policies' means, or sampled with draws of ``exploration``. Rollouts that
+    died are dropped from the computation. Returns what is left at the horizon: kept [P, M, K'],
+    survival [P, M, K'], observations [P, M, K', D].
     """
     count, (members, width, dim) = policies.spec.members, starts.shape
     observations = starts.expand(count, members, width, dim)
@@ -60,7 +62,7 @@ def model_rollouts(
                 break
         rows = observations.shape[2]
         flat = observations.reshape(count, members * rows, dim)
-        actions = policies.distribution(flat).mean.view(count, members, rows, -1)
+        actions = _actions(policies, flat, exploration).view(count, members, rows, -1)
         noise = None
         if generator is not None:
             drawn = torch.randn(members, width, dim + 1, generator=generator, device=starts.device)
@@ -73,6 +75,15 @@ def model_rollouts(
         survival = survival * step.survival.view(members, count, rows).transpose(0, 1)
         observations = step.next_observations.view(members, count, rows, dim).transpose(0, 1)
     return kept, survival, observations
+
+
+def _actions(policies: GaussianPolicy, observations: Tensor, exploration: torch.Generator | None) -> Tensor:
+    """Unit actions [P, B, A]; sampled ones are clamped to the box, as the environment would."""
+    gaussian = policies.distribution(observations)
+    if exploration is None:
+        return gaussian.mean
+    noise = torch.randn(gaussian.mean.shape, generator=exploration, device=gaussian.mean.device)
+    return gaussian.sample(noise).clamp(-1.0, 1.0)
 
 
 def _by_model(values: Tensor) -> Tensor:
@@ -92,6 +103,22 @@ def _compact(observations: Tensor, survival: Tensor, kept: Tensor) -> tuple[Tens
     survival = torch.where(survival > ALIVE, survival, 0.0)
     index = order.unsqueeze(-1).expand(-1, -1, -1, observations.shape[3])
     return observations.gather(2, index), survival, kept
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the data's own behavior returned, and what its clones return in the models.
+
+    Both are mean discounted returns over the horizon, from the same first states. Of all policies the
+    behavior alone has a known return: by how much the models miss it is the least that they can be wrong by.
+    """
+
+    recorded: float
+    modeled: float
+
+    @property
+    def error(self) -> float:
+        return abs(self.modeled - self.recorded)
 
 
 class PolicyEvaluator:
@@ -160,3 +187,40 @@ class PolicyEvaluator:
         if self.config.estimator == "amq-mean":
             return (total.sum(dim=2) / lived.sum(dim=2)).repeat_interleave(shape[2], dim=1)
         return total.flatten(1)
+
+    @torch.no_grad()
+    def calibrate(self, behavior: GaussianPolicy, *, seed: int, starts: int) -> Calibration | None:
+        """The models against the data, by sampled actions of the clones; None if no episode tells.
+
+        An episode that was cut off before the horizon has no known return and is left out.
+        """
+        returns, known = episode_returns(self.data, self.horizon, self.config.discount)
+        episodes = torch.nonzero(known).squeeze(1)
+        if self.config.estimator != "return" or len(episodes) == 0:
+            return None
+        generator = torch.Generator(returns.device).manual_seed(seed)
+        shape = (self.models, -(-starts // self.models))
+        drawn = torch.randint(len(episodes), shape, generator=generator, device=returns.device)
+        chosen = episodes[drawn]
+        total = torch.zeros(behavior.spec.members, *shape, device=returns.device)
+
+        def observe(step: ModelStep) -> None:
+            gain = self.config.discount**step.time * step.rewards
+            total.scatter_add_(2, step.kept, step.survival * gain)
+
+        states = self.data.observations[self.data.starts[chosen]]
+        noise = generator if self.config.model_noise else None
+        model_rollouts(behavior, self.model, states, self.horizon, observe, noise, exploration=generator)
+        return Calibration(float(returns[chosen].mean()), float(total.mean()))
+
+
+def episode_returns(data: OfflineData, horizon: int, discount: float) -> tuple[Tensor, Tensor]:
+    """Discounted return of each episode's first ``horizon`` steps [episodes], and whether it is known."""
+    rows = torch.arange(len(data), device=data.starts.device)
+    episode = torch.searchsorted(data.starts, rows, right=True) - 1
+    time = rows - data.starts[episode]
+    gains = torch.where(time < horizon, discount**time * data.environment_rewards, 0.0)
+    returns = gains.new_zeros(len(data.starts)).index_add_(0, episode, gains)
+    last = torch.cat([data.starts[1:], data.starts.new_tensor([len(data)])]) - 1
+    lengths = last - data.starts + 1
+    return returns, (data.terminals[last] > 0) | (lengths >= horizon)

@@ -32,7 +32,9 @@ def improvement_section(record: RunRecord) -> Markup:
         f"The gate looked at {words.count(len(decisions))} candidates and let {words.count(accepted)} pass."
     )
     if chosen is not None:
-        intro += f" Of the accepted policies, that of member {chosen} was chosen, by its estimate alone."
+        intro += (
+            f" Of the accepted policies, that of member {chosen} was chosen, without a look at the simulator."
+        )
     figures = [_gate_figure(decisions, str(gate.get("rule", "")), chosen)]
     if estimates := stage.series("improve/estimate"):
         title = "Estimated return of each member's accepted policy"

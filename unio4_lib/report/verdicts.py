@@ -12,6 +12,7 @@ Level = Literal["good", "watch", "bad"]
 # Where good ends and where watching ends; what lies beyond is bad.
 CLONE_SHARE = (0.9, 0.6)  # of the data's mean return
 CORRELATION = (0.8, 0.5)  # of values with Monte-Carlo returns
+MISSED = (0.05, 0.15)  # of the recorded return, by the models
 MODEL_ERROR = (0.05, 0.2)  # squared, in variances of the targets: 0.05 leaves 5% unexplained
 WITHIN_ONE_STD = ((0.55, 0.80), (0.4, 0.92))  # 0.683 for a Gaussian whose variance is right
 RANKS = (0.6, 0.3)  # rank correlation of estimates with true returns
@@ -127,6 +128,7 @@ def checks(record: RunRecord) -> list[Check]:
         critics_check(record),
         models_check(record),
         spread_check(record),
+        calibration_check(record),
         gate_check(record),
         ranking_check(record),
         switch_check(record),
@@ -190,6 +192,19 @@ def spread_check(record: RunRecord) -> Check | None:
     )
     text = f"{words.percent(share)} of errors lie within one predicted std (68% would be exact): {side}."
     return Check(level, "Models know their error", text)
+
+
+def calibration_check(record: RunRecord) -> Check | None:
+    found = record.stage("improve-policy").facts.get("calibration")
+    if not found or found["recorded"] == 0:
+        return None
+    recorded, modeled = found["recorded"], found["modeled"]
+    text = (
+        f"The data's own behavior returned {words.number(recorded)} (discounted); its clones in the models "
+        f"return {words.number(modeled)}. The gate asks for a gain beyond that difference."
+    )
+    share = abs(modeled - recorded) / abs(recorded)
+    return Check(level_below(share, MISSED), "Models return what the data did", text)
 
 
 def gate_check(record: RunRecord) -> Check | None:

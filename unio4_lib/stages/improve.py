@@ -43,6 +43,7 @@ def compute(work: StageWork) -> None:
         "rule": work.config.improve.rule,
         "chosen_member": found.chosen,
         "estimates": found.estimates,
+        "calibration": None if found.calibration is None else asdict(found.calibration),
     }
     work.metrics.update({"checks": float(checks), "accepted": float(accepted)})
     work.finish([(entry.step, entry.values) for entry in found.log], facts)

@@ -19,7 +19,7 @@ from unio4_lib.offline.critics import Critics, CriticTrainer
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel, DynamicsTrainer
 from unio4_lib.offline.improve import GateEntry, ImproveTrainer
-from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.offline.ope import Calibration, PolicyEvaluator
 from unio4_lib.online.finetune import FineTuning
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.progress import Reporter
@@ -153,6 +153,7 @@ class Improvement:
     chosen: int
     estimates: list[float]  # of the accepted members, by the final choice
     decisions: list[GateEntry]
+    calibration: Calibration | None  # of the models that judged
     log: list[LogEntry]
 
 
@@ -174,7 +175,7 @@ def improve_policy(
         trainer, settings.steps, settings.evaluate_every, "improve-policy", reporter, journal or Journal()
     )
     chosen, estimates = trainer.choose()
-    return Improvement(trainer.accepted, chosen, estimates.tolist(), trainer.log, log)
+    return Improvement(trainer.accepted, chosen, estimates.tolist(), trainer.log, trainer.calibration, log)
 
 
 def improve_trainer(

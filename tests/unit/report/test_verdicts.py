@@ -97,3 +97,13 @@ def test_few_policies_cannot_condemn_a_ranking() -> None:
     assert [c.level for c in checks(record) if c.what == "Estimates rank policies"] == ["bad"]
     ranking["points"] = ranking["points"][:4]
     assert [c.level for c in checks(record) if c.what == "Estimates rank policies"] == ["watch"]
+
+
+@pytest.mark.parametrize(("modeled", "expected"), [(198.0, "good"), (225.0, "watch"), (100.0, "bad")])
+def test_models_are_held_against_what_the_data_returned(modeled: float, expected: str) -> None:
+    record = make_run()
+    record.stage("improve-policy").facts["calibration"] = {"recorded": 200.0, "modeled": modeled}
+    (found,) = [check for check in checks(record) if check.what == "Models return what the data did"]
+    assert found.level == expected
+    assert "200" in found.why
+    assert f"{modeled:.0f}" in found.why
