@@ -175,11 +175,16 @@ def test_scripts_modules_and_tests_exist() -> None:
             assert file == "record.py" or (ROOT / file).is_file(), words
 
 
-def test_runs_that_kfp_creates_have_parameters_of_the_pipeline() -> None:
+def test_runs_that_kfp_creates_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By KFP's own command line, and the parameters by the pipeline."""
+    from kfp.cli.run import create
+
+    monkeypatch.chdir(ROOT)
     for words in commands("kfp"):
-        for file in (word for word in words if word.endswith(".yaml")):
-            known = PipelineSpec.load(ROOT / file).root["inputDefinitions"]["parameters"]
-            assert {word.partition("=")[0] for word in words if "=" in word} <= set(known), words
+        assert words[1:3] == ["run", "create"]
+        given = create.make_context("create", words[3:]).params
+        known = PipelineSpec.load(Path(given["package_file"])).root["inputDefinitions"]["parameters"]
+        assert {word.partition("=")[0] for word in given["args"]} <= set(known), words
 
 
 def test_the_pictures_are_there_and_small() -> None:
