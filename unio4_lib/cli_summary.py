@@ -13,7 +13,7 @@ PLAIN_WIDTH = 100  # of tables when the output is no terminal
 
 
 def print_summary(summary: dict[str, Any], output: Path = Path("runs")) -> None:
-    """Stage, time, return and normalized score; then the gate, the dip, the folder and what to do next."""
+    """Stage, time, return and normalized score; then what these are, the report, gate, dip and folder."""
     console = _console()
     console.print(summary_table(summary))
     for line in _closing_lines(summary, output):
@@ -35,6 +35,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 def _closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
     lines = []
+    if summary["scores"]:
+        lines.append("returns: of the data, the clones (their mean), the offline and the online policy")
+    if run_id := summary.get("run_id"):
+        lines.append(f"report: {output / 'latest' / 'report.html'}")
     if gate := summary.get("gate"):
         line = f"gate: {gate['accepted']} of {gate['checks']} candidates accepted ({gate['rule']})"
         if (chosen := gate.get("chosen_member")) is not None:
@@ -42,7 +46,7 @@ def _closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
         lines.append(line)
     if (dip := summary.get("dip")) is not None:
         lines.append(f"dip:  {dip:.2f} (worst return in the first tenth of fine-tuning / return before it)")
-    if run_id := summary.get("run_id"):
+    if run_id:
         lines.append(f"run:  {output / run_id} ({output / 'latest'})")
         lines.append(f"next: unio4 evaluate {output / 'latest'} --episodes 100")
     return lines

@@ -9,20 +9,35 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import call
+from typer import Typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+from typer.main import get_command
 
+from unio4_lib import cli, cli_artifacts, cli_dataset, cli_kfp
 from unio4_lib.config_docs import reference_page
 from unio4_lib.config_io import PRESETS
 from unio4_lib.config_keys import known_keys, known_sections
 from unio4_lib.data.sources import SCHEMES, parse_source
+from unio4_lib.pipeline.spec import PipelineSpec
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"`((?:unio4|make) [^`]+)`")
+INLINE = re.compile(r"`((?:unio4|make|kfp run) [^`]+)`")
+BEFORE_PROGRAM = re.compile(r"^(?:[A-Z][A-Z0-9_]*=\S+ +)*(?:\.venv/bin/)?")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 KEY = re.compile(rf"`((?:{'|'.join(known_sections())})\.\w+)[`=]")
+# Handed on by `unio4` to a command of their own.
+ELSEWHERE = {
+    "artifacts": cli_artifacts.app,
+    "dataset": cli_dataset.app,
+    "submit": cli_kfp.submit_app,
+    "sweep": cli_kfp.sweep_app,
+}
 CHEAP = (
+    ("unio4", "artifacts", "list"),
     ("unio4", "config"),
     ("unio4", "doctor"),
     ("unio4", "dataset", "list"),
@@ -34,14 +49,21 @@ OPTIONS_OF_SETTINGS = ("--dataset", "--preset", "--config", "--set", "--seed")
 Capture = pytest.CaptureFixture[str]
 
 
-def commands(name: str) -> list[list[str]]:
+def lines_of_blocks(page: Path) -> list[str]:
+    """Every command of the shell blocks without its variables; what a backslash continues is one line."""
+    blocks = [body for language, body in FENCE.findall(page.read_text("utf-8")) if language == "bash"]
+    lines = [line.strip() for body in blocks for line in body.replace("\\\n", " ").splitlines()]
+    return [BEFORE_PROGRAM.sub("", line) for line in lines]
+
+
+def commands(name: str, *, mentioned: bool = True) -> list[list[str]]:
     """The words of every command of that name in any page, without comments."""
     found = []
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        blocks = [body for language, body in FENCE.findall(text) if language == "bash"]
-        lines = [line for body in blocks for line in body.splitlines()]
-        lines += [span for span in INLINE.findall(FENCE.sub("", text)) if "..." not in span]
+        lines = lines_of_blocks(page)
+        if mentioned:
+            spans = INLINE.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+            lines += [span for span in spans if "..." not in span]
         found += [shlex.split(filled(line), comments=True) for line in lines if line.startswith(f"{name} ")]
     assert found, name
     return [list(words) for words in sorted(set(map(tuple, found)))]
@@ -79,11 +101,96 @@ def test_command_of_unio4(words: list[str], desk: Path, capsys: Capture) -> None
         code, out, err = call(capsys, *shown(words)[1:])
         assert code == 0, err
         assert out
-    if words[1] == "run":
+    if words[1] in ("run", "submit", "sweep", "stage"):
         settings_resolve(words[2:], capsys)
     for word in words[1:]:
         if word.startswith(tuple(f"{scheme}:" for scheme in SCHEMES)):
             parse_source(word)
+
+
+@pytest.mark.parametrize("words", commands("unio4", mentioned=False), ids=" ".join)
+def test_a_command_to_be_copied_is_complete(words: list[str]) -> None:
+    """Whatever must be given is there, and every value is of its kind: the command line parses it."""
+    if words[1] in ELSEWHERE:
+        parse(ELSEWHERE[words[1]], words[2:])
+    elif words != ["unio4", "--version"]:
+        parse(cli.app, words[1:])
+
+
+def parse(app: Typer, words: list[str]) -> None:
+    command, context = get_command(app), None
+    while True:
+        context = command.make_context("unio4", list(words), parent=context)
+        if not isinstance(command, TyperGroup):
+            return
+        _, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found is not None
+        command = found
+
+
+def test_parsing_can_fail() -> None:
+    for app, words in (
+        (cli.app, ["run", "--nonsense"]),
+        (cli.app, ["evaluate", "runs/latest", "--episodes", "many"]),
+        (cli.app, ["stage", "fit-critics"]),
+        (cli_kfp.submit_app, ["--dataset", "minari:mine"]),
+        (cli_artifacts.app, ["lst"]),
+    ):
+        with pytest.raises(TyperException):
+            parse(app, words)
+
+
+# What a shell block may begin with; a new program is a new line here, and a thought about how it is tested.
+PROGRAMS = {
+    "cd": "",
+    "docker": "tests/containers, where Docker is there",
+    "done": "",
+    "export": "",
+    "for": "",
+    "helm": "tests/chart/test_chart_docs.py",
+    "kfp": "below",
+    "kind": "a cluster",
+    "kubectl": "a cluster",
+    "make": "above",
+    "minikube": "a cluster",
+    "pip": "a network",
+    "python": "below",
+    "unio4": "above",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_programs_of_commands_are_known(page: Path) -> None:
+    for line in lines_of_blocks(page):
+        if words := shlex.split(line, comments=True):
+            assert words[0] in PROGRAMS, line
+
+
+def test_scripts_modules_and_tests_exist() -> None:
+    for words in commands("python"):
+        module = words[1] == "-m" and words[2].replace(".", "/") + ".py"
+        files = [word for word in words if word.endswith(".py")] + ([module] if module != "pytest.py" else [])
+        for file in filter(None, files):
+            # The one that the page on own data shows; its test runs it.
+            assert file == "record.py" or (ROOT / file).is_file(), words
+
+
+def test_runs_that_kfp_creates_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By KFP's own command line, and the parameters by the pipeline."""
+    from kfp.cli.run import create
+
+    monkeypatch.chdir(ROOT)
+    for words in commands("kfp"):
+        assert words[1:3] == ["run", "create"]
+        given = create.make_context("create", words[3:]).params
+        known = PipelineSpec.load(Path(given["package_file"])).root["inputDefinitions"]["parameters"]
+        assert {word.partition("=")[0] for word in given["args"]} <= set(known), words
+
+
+def test_the_pictures_are_there_and_small() -> None:
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert picture.stat().st_size < 300_000, picture
+        assert f"docs/images/{picture.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def shown(words: list[str]) -> list[str]:
