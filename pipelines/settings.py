@@ -67,6 +67,9 @@ class PipelineSettings(Closed):
     registry: str = REGISTRY
     tag: str = __version__
     stages: dict[Component, Resources] = {}
+    environment: str = Field(
+        "unio4-environment", description="ConfigMap that tells where S3 is; may be absent, and secrets win."
+    )
     s3_secret: str = Field("unio4-s3", description="Secret with AWS_* variables; may be absent.")
     mlflow_secret: str = Field("unio4-mlflow", description="Secret with MLFLOW_* variables; may be absent.")
     parallel_members: int = Field(4, ge=1, description="Members of a sweep that run at a time.")

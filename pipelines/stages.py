@@ -24,6 +24,12 @@ IMAGE_OF: dict[Component, str] = {
     "close-run": "prepare-dataset",
     "leaderboard": "prepare-dataset",
 }
+S3_PLACE = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+)
 S3_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -69,10 +75,13 @@ class Placement:
         return task
 
     def _connect(self, task: dsl.PipelineTask) -> None:
-        """Credentials by reference, and what the parent run in MLflow is found again by."""
+        """Where S3 is, credentials by reference, and what the parent run in MLflow is found again by."""
+        settings = self.settings
+        place = {name: name for name in S3_PLACE}
+        kubernetes.use_config_map_as_env(task, settings.environment, place, optional=True)
         for secret, names in (
-            (self.settings.s3_secret, S3_VARIABLES),
-            (self.settings.mlflow_secret, MLFLOW_VARIABLES),
+            (settings.s3_secret, S3_VARIABLES),
+            (settings.mlflow_secret, MLFLOW_VARIABLES),
         ):
             kubernetes.use_secret_as_env(task, secret, {name: name for name in names}, optional=True)
         # Not an argument: it would be another one each time, and nothing would ever be found in KFP's cache.

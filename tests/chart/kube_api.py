@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from kube_protobuf import MAGIC, read_secret
+from rendered_chart import check_schema
 
 VERSION = "1.33"
 Object = dict[str, Any]
@@ -198,7 +199,7 @@ class KubeApi:
             return
         bare = {field: value for field, value in wanted.items() if field != "status"}
         try:
-            kubernetes_validate.validate(bare, VERSION, strict=True)
+            check_schema(bare, VERSION)
         except kubernetes_validate.ValidationError as error:
             raise RefusedError(422, "Invalid", f"{wanted['kind']}: {error.message}") from error
 

@@ -10,41 +10,47 @@ import yaml
 
 CHART = Path(__file__).parents[2] / "charts" / "unio4"
 NAMESPACE = "team"
+NOTES = "NOTES.txt"
 LONGEST_RELEASE = "a" * 26 + "-" + "b" * 26  # 53 characters, the most that Helm takes
 Manifest = dict[str, Any]
 
 
 def render(values: dict[str, Any], release: str = "unio4") -> list[Manifest]:
     """All objects of a release, hooks and tests included."""
-    return [yaml_object for text in _texts(json.dumps(values), release) for yaml_object in _objects(text)]
+    files = _files(json.dumps(values), release)
+    texts = [text for name, text in sorted(files.items()) if not name.endswith(NOTES)]
+    return [manifest for text in texts for manifest in _parsed(text)]
+
+
+def notes(values: dict[str, Any]) -> str:
+    """What ``helm install`` prints at its end."""
+    return next(text for name, text in _files(json.dumps(values), "unio4").items() if name.endswith(NOTES))
+
+
+def check_schema(manifest: Manifest, version: str) -> None:
+    """Kubernetes' own schema of the object; what stands in many releases is looked at once."""
+    _check_schema(json.dumps(manifest, sort_keys=True), version)
 
 
 @cache
-def _texts(values: str, release: str) -> tuple[str, ...]:
+def _check_schema(manifest: str, version: str) -> None:
+    import kubernetes_validate
+
+    kubernetes_validate.validate(json.loads(manifest), version, strict=True)
+
+
+@cache
+def _files(values: str, release: str) -> dict[str, str]:
     from helm_python import Chart
 
     with Chart.load(CHART) as chart:
-        files = chart.render(json.loads(values), name=release, namespace=NAMESPACE)
-    return tuple(text for name, text in sorted(files.items()) if not name.endswith("NOTES.txt"))
+        return dict(chart.render(json.loads(values), name=release, namespace=NAMESPACE))
 
 
 @cache
 def _parsed(text: str) -> tuple[Manifest, ...]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return tuple(found for found in yaml.load_all(text, loader) if found)
-
-
-def _objects(text: str) -> Iterator[Manifest]:
-    yield from _parsed(text)
-
-
-def notes(values: dict[str, Any]) -> str:
-    """What ``helm install`` prints at its end."""
-    from helm_python import Chart
-
-    with Chart.load(CHART) as chart:
-        files = chart.render(values, name="unio4", namespace=NAMESPACE)
-    return next(text for name, text in files.items() if name.endswith("NOTES.txt"))
 
 
 def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:

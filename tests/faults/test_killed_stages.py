@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 from stage_process import LONGEST_SECONDS, start, steps_of
 from tiny_runs import SETTINGS, saved_recording
+from whole_runs import all_artifacts
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig
 from unio4_lib.config_io import load_config
 from unio4_lib.stages.catalog import STAGES, find_stage
-from unio4_lib.stages.context import StageContext
-from unio4_lib.stages.runner import run_stage
 
 KILLS = int(os.environ.get("UNIO4_KILLS", "1"))
 INTERVAL_SECONDS = 0.1
@@ -52,12 +51,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 @pytest.fixture(scope="module")
 def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ArtifactRef]:
     """Every artifact of a run that nobody interrupts."""
-    refs: dict[str, ArtifactRef] = {}
-    with StageContext(tmp_path_factory.mktemp("whole")) as context:
-        for stage in STAGES:
-            inputs = {kind: refs[kind] for kind in stage.inputs}
-            refs[stage.kind] = run_stage(stage.name, config, inputs, context).ref
-    return refs
+    return all_artifacts(config, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")

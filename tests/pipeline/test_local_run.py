@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import SETTINGS, call, run_arguments
+from tiny_runs import SETTINGS, call, run_arguments, set_arguments
 
 from unio4_lib.cli_kfp import parse_seeds
 from unio4_lib.config_io import load_config
@@ -68,11 +68,9 @@ def test_bad_data_ends_the_run_with_the_line_of_the_stage(
 def test_a_sweep_names_the_member_that_failed(
     capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
 ) -> None:
-    sets = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={json.dumps(value)}")]
-    sets = [part for part in sets if not part.startswith("seed=")]
-    sets = [
-        part for part, after in zip(sets, [*sets[1:], ""], strict=True) if (part, after) != ("--set", "--set")
-    ]
+    sets = set_arguments()
+    place = sets.index("seed=1")  # each member has its own
+    del sets[place - 1 : place + 1]
     code, out, err = call(
         capsys,
         *("sweep", "--dataset", dataset, "--dataset", "minari:no/such-v0", "--seeds", "1-2"),

@@ -53,10 +53,14 @@ SETTINGS = {
 }
 
 
-def run_arguments(dataset: str, output: Path, **changed: Any) -> list[str]:
-    """Arguments of ``unio4 run`` at tiny size; ``changed`` names settings with __ for the dot."""
+def set_arguments(**changed: Any) -> list[str]:
+    """``--set`` for everything that makes a run tiny; ``changed`` names settings with __ for the dot."""
     settings = SETTINGS | {name.replace("__", "."): value for name, value in changed.items()}
-    sets = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+    return [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+
+
+def run_arguments(dataset: str, output: Path, **changed: Any) -> list[str]:
+    """Arguments of ``unio4 run`` at tiny size, all of it in one process."""
     return [
         "run",
         "--runner",
@@ -67,7 +71,7 @@ def run_arguments(dataset: str, output: Path, **changed: Any) -> list[str]:
         str(output),
         "--tracking",
         "none",
-        *sets,
+        *set_arguments(**changed),
     ]
 
 

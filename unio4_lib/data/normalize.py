@@ -139,19 +139,3 @@ def discounted_returns(
         returns[:-shift] += later
         shift, weight = 2 * shift, weight * weight
     return returns
-
-
-def monte_carlo_returns(
-    transitions: Transitions, discount: float, *, timeout_values: Float64 | Float32 | None = None
-) -> Float64:
-    """Discounted return-to-go [N] of a dataset.
-
-    ``timeout_values`` [episodes] are values of the last successor states; they count only for episodes that
-    a timeout ended, never behind a terminal. Without them the return stops where the recording does, which
-    underestimates the rows before a timeout.
-    """
-    if timeout_values is None:
-        return discounted_returns(transitions.rewards, transitions.episode_offsets, discount)
-    timed_out = transitions.timeouts[transitions.episode_offsets[1:] - 1]
-    bootstrap = np.where(timed_out, timeout_values, 0.0)
-    return discounted_returns(transitions.rewards, transitions.episode_offsets, discount, bootstrap)

@@ -98,8 +98,3 @@ def _family(env_id: str) -> str:
 def known_termination(env_id: str) -> Termination | None:
     """Next observations [..., D] -> terminals [...] of a known task, None for any other."""
     return _RULES.get(_family(env_id))
-
-
-def known_never_terminates(env_id: str) -> bool:
-    """Whether the task is known to end by time only."""
-    return known_termination(env_id) is _never

@@ -7,7 +7,6 @@ import pytest
 from unio4_lib.data import checks
 from unio4_lib.data.normalize import (
     discounted_returns,
-    monte_carlo_returns,
     observation_statistics,
     running_return_std,
     scale_rewards,
@@ -49,20 +48,6 @@ def test_returns_equal_the_plain_loop(
 def test_hand_made_returns() -> None:
     found = discounted_returns(np.array([1.0, 2, 3, 4]), np.array([0, 2, 4]), 0.5, np.array([0.0, 8.0]))
     np.testing.assert_array_equal(found, [2, 2, 7, 8])
-
-
-def test_bootstrap_counts_behind_timeouts_only(make_transitions: Callable[..., Transitions]) -> None:
-    data = make_transitions(LENGTHS)
-    values = np.arange(1.0, 7.0)
-    expected = values * [0, 1, 0, 1, 0, 1]  # every second episode of the fixture ends by a timeout
-    np.testing.assert_allclose(
-        monte_carlo_returns(data, 0.9, timeout_values=values),
-        plain_returns(data.rewards, data.episode_offsets, 0.9, expected),
-        atol=1e-10,
-    )
-    np.testing.assert_allclose(
-        monte_carlo_returns(data, 0.9), plain_returns(data.rewards, data.episode_offsets, 0.9), atol=1e-10
-    )
 
 
 def test_constant_reward_with_the_true_value_behind_a_timeout_is_that_value() -> None:

@@ -92,8 +92,8 @@ def test_collect_hands_over_and_loads_the_result(
     seen = {}
     module = ModuleType("unio4_lib.data.collect")
 
-    def collect(spec: CollectSpec, progress: object = None) -> str:
-        seen.update(spec=spec, progress=progress)
+    def collect(spec: CollectSpec, progress: object, journal: object) -> str:
+        seen.update(spec=spec, progress=progress, journal=journal)
         return "made/set-v0"
 
     module.collect = collect  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ def test_collect_hands_over_and_loads_the_result(
     data = make_transitions((3, 2))
     monkeypatch.setattr(sources, "load_minari", lambda name, **_: data if name == "made/set-v0" else None)
     assert load_transitions("collect:Hopper-v5?seed=4", progress=print) is data
-    assert seen == {"spec": CollectSpec("Hopper-v5", seed=4), "progress": print}
+    assert seen == {"spec": CollectSpec("Hopper-v5", seed=4), "progress": print, "journal": None}
 
 
 def test_a_saved_folder_is_a_source(make_transitions: Callable[..., Transitions], tmp_path: Path) -> None:

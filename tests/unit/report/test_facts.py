@@ -21,6 +21,7 @@ from unio4_lib.nets.policy import Gaussian
 from unio4_lib.offline.critics import Critics
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.report import facts
+from unio4_lib.report.data_facts import dataset_facts
 
 
 def is_json(values: Any) -> bool:
@@ -29,7 +30,7 @@ def is_json(values: Any) -> bool:
 
 def test_dataset_facts_count_what_is_there() -> None:
     transitions = point_mass_transitions(episodes=20, length=10)
-    found = facts.dataset_facts(transitions)
+    found = dataset_facts(transitions)
     assert is_json(found)
     assert sum(found["returns"]["histogram"]["counts"]) == 20
     assert sum(found["lengths"]["histogram"]["counts"]) == 20

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny_runs import SETTINGS, call, files_under, run_arguments, saved_recording
+from tiny_runs import call, files_under, saved_recording, set_arguments
+from whole_runs import tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig, StageConfig
-from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
 from unio4_lib.progress import Reporter
 from unio4_lib.run import run
@@ -37,18 +37,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 def computed(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A root with everything of one run, and the run's summary; nobody may change it."""
     root = tmp_path_factory.mktemp("computed")
-    return root, run(settings(dataset), root / "runs", artifact_root=root / "artifacts")
+    return root, run(tiny_config(dataset), root / "runs", artifact_root=root / "artifacts")
 
 
 @pytest.fixture
 def root(computed: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     """A copy of the artifacts for a test of its own; moving a root changes nothing."""
     return Path(shutil.copytree(computed[0] / "artifacts", tmp_path / "artifacts"))
-
-
-def settings(dataset: str, **changed: Any) -> RunConfig:
-    values = SETTINGS | {name.replace("__", "."): value for name, value in changed.items()}
-    return load_config(dataset=dataset, overrides=[f"{k}={json.dumps(v)}" for k, v in values.items()])
 
 
 def again(root: Path, config: RunConfig, **options: Any) -> tuple[dict[str, Any], str]:
@@ -70,7 +65,7 @@ def test_the_same_again_computes_nothing(
     computed: tuple[Path, dict[str, Any]], root: Path, dataset: str
 ) -> None:
     began = time.monotonic()
-    summary, said = again(root, settings(dataset))
+    summary, said = again(root, tiny_config(dataset))
     assert time.monotonic() - began < SECONDS_OF_A_REUSED_RUN
     assert computed_stages(summary) == set()
     assert findings(summary) == findings(computed[1])
@@ -100,11 +95,11 @@ FROM_IMPROVE = {"improve-policy", "finetune-online", "report"}
 def test_a_setting_computes_again_what_reads_it(
     changed: dict[str, Any], stages: set[str], root: Path, dataset: str
 ) -> None:
-    assert computed_stages(again(root, settings(dataset, **changed))[0]) == stages
+    assert computed_stages(again(root, tiny_config(dataset, **changed))[0]) == stages
 
 
 def test_reuse_can_be_switched_off(computed: tuple[Path, dict[str, Any]], root: Path, dataset: str) -> None:
-    summary, _ = again(root, settings(dataset), reuse=False)
+    summary, _ = again(root, tiny_config(dataset), reuse=False)
     assert computed_stages(summary) == set(STAGE_NAMES)
     assert findings(summary) == findings(computed[1])
     digests = [
@@ -116,18 +111,18 @@ def test_reuse_can_be_switched_off(computed: tuple[Path, dict[str, Any]], root: 
 
 @pytest.mark.parametrize("kind", ["dataset", "critics", "online"])
 def test_what_is_damaged_is_computed_again_and_named(kind: str, root: Path, dataset: str) -> None:
-    summary, _ = again(root, settings(dataset))
+    summary, _ = again(root, tiny_config(dataset))
     stage = next(stage.name for stage in STAGES if stage.kind == kind)
     digest = summary["stages"][stage]["artifact_digest"]
     path = next(path for path in sorted((root / "artifacts" / digest).rglob("*.safetensors")))
     flip(path, random.Random(1))
-    summary, said = again(root, settings(dataset))
+    summary, said = again(root, tiny_config(dataset))
     assert computed_stages(summary) == {stage}
     assert summary["stages"][stage]["artifact_digest"] == digest
     (line,) = (line for line in said.splitlines() if "cannot be reused" in line)
     assert line.startswith(f"{stage}: ")
     assert path.name in line
-    assert computed_stages(again(root, settings(dataset))[0]) == set()
+    assert computed_stages(again(root, tiny_config(dataset))[0]) == set()
 
 
 def flip(path: Path, source: random.Random) -> None:
@@ -137,12 +132,12 @@ def flip(path: Path, source: random.Random) -> None:
 
 
 def test_a_missing_artifact_or_a_damaged_entry_is_computed_again(root: Path, dataset: str) -> None:
-    summary, _ = again(root, settings(dataset))
+    summary, _ = again(root, tiny_config(dataset))
     shutil.rmtree(root / "artifacts" / summary["stages"]["fit-dynamics"]["artifact_digest"])
     entries = (root / "fingerprints").iterdir()
     entry = next(path for path in entries if b'"kind": "behavior"' in path.read_bytes())
     flip(entry, random.Random(2))
-    summary, said = again(root, settings(dataset))
+    summary, said = again(root, tiny_config(dataset))
     assert computed_stages(summary) == {"fit-dynamics", "clone-behavior"}
     assert entry.name in said
 
@@ -151,13 +146,13 @@ def test_a_dataset_that_changed_is_prepared_again(
     root: Path, dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, other = saved_recording(tmp_path / "a"), saved_recording(tmp_path / "b", steps=400)
-    first, _ = again(root, settings(rows))
+    first, _ = again(root, tiny_config(rows))
     folder = Path(rows.removeprefix("transitions:"))
     shutil.rmtree(folder)
     # An empty machine: the source is not here, what was made of it is.
-    assert computed_stages(again(root, settings(rows))[0]) == set()
+    assert computed_stages(again(root, tiny_config(rows))[0]) == set()
     Path(other.removeprefix("transitions:")).rename(folder)
-    second, said = again(root, settings(rows))
+    second, said = again(root, tiny_config(rows))
     assert computed_stages(second) == set(STAGE_NAMES)
     assert "the dataset has changed" in said
     assert (first["dataset"]["transitions"], second["dataset"]["transitions"]) == (600, 400)
@@ -182,7 +177,7 @@ class Recorder:
 
 @pytest.mark.parametrize("critic", ["refit", "offline"])
 def test_no_stage_reads_what_its_fingerprint_leaves_out(critic: str, dataset: str, tmp_path: Path) -> None:
-    config = settings(dataset, finetune__critic=critic)
+    config = tiny_config(dataset, finetune__critic=critic)
     refs: dict[str, ArtifactRef] = {}
     with StageContext(tmp_path) as context:
         for stage in STAGES:
@@ -196,7 +191,7 @@ def test_no_stage_reads_what_its_fingerprint_leaves_out(critic: str, dataset: st
 
 
 def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
-    config, report = settings(dataset), io.StringIO()
+    config, report = tiny_config(dataset), io.StringIO()
     with StageContext(root, reporter=Reporter(Console(file=report))) as context:
         ref = run_stage("prepare-dataset", config, {}, context).ref
         for name, inputs, words in (
@@ -216,8 +211,7 @@ def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
 
 
 def test_the_command_runs_one_stage(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sets = run_arguments(dataset, tmp_path)[5:]
-    common = ("--dataset", dataset, *sets, "--artifact-root", str(tmp_path / "root"))
+    common = ("--dataset", dataset, *set_arguments(), "--artifact-root", str(tmp_path / "root"))
     first = ("stage", "prepare-dataset", *common, "--output", str(tmp_path / "d.json"))
     code, out, err = call(capsys, *first)
     assert (code, out.strip()) == (0, ArtifactRef.load(tmp_path / "d.json").uri)
@@ -238,7 +232,7 @@ def test_the_command_runs_one_stage(dataset: str, tmp_path: Path, capsys: pytest
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, dataset: str) -> None:
-    config = settings(dataset)
+    config = tiny_config(dataset)
     folders = [RunFolder(tmp_path, config) for _ in range(3)]
     assert len({folder.run_id for folder in folders}) == 3
     assert all((tmp_path / folder.run_id / "config.yaml").exists() for folder in folders)
