@@ -16,6 +16,7 @@ RUNNER ?= process
 RUN ?= runs/latest
 
 # Many small tensors: one thread for each of two test processes is faster than two threads in each.
+# A file stays in one process, in the order of the folders: its servers and runs are made once.
 TEST_JOBS ?= 2
 TEST_THREADS ?= 1
 PYTEST_ARGS ?=
@@ -57,7 +58,8 @@ run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ..."
 	$(BIN)/unio4 run --runner $(RUNNER) --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) $(foreach setting,$(SET),--set '$(setting)')
 
 test: lint ## Check style, types and import arrows, then run all tests but those of images and clusters
-	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) \
+		--dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-images: install ## Try the images that `make images` built, in containers (root, Docker)
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -rs tests/containers
