@@ -138,14 +138,15 @@ class Pods:
             if (link := Path("/") / entry).is_symlink():
                 lines.append(f"ln -s {link.readlink()} {root}/{entry}")
         lines += [f"cp -a /etc {root}/etc", f"cp {self.hosts} {root}/etc/hosts"]
-        for part in ("/usr", sys.base_prefix, sys.prefix):
-            lines += self._bind(Path(part), root, part, writable=False)
         for part in ("/proc", "/dev"):
             lines += [f"mkdir -p {root}{part}", f"mount --rbind {part} {root}{part}"]
         sources = {volume["name"]: self._volume(pod, volume, group) for volume in volumes}
         for mount in container.get("volumeMounts", []):
             source, writable = sources[mount["name"]]
             lines += self._bind(source, root, mount["mountPath"], writable)
+        # After the volumes: these programs may lie below /tmp, which a volume would cover.
+        for part in ("/usr", sys.base_prefix, sys.prefix):
+            lines += self._bind(Path(part), root, part, writable=False)
         return "\n".join([*lines, f"mount -o remount,ro {root}"])
 
     @staticmethod

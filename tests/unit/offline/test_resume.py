@@ -49,7 +49,7 @@ def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int],
     """A gate that lets some candidates pass and puts others back within the test."""
     config = ImproveConfig(
         steps=STEPS, evaluate_every=EVERY, batch_size=16, learning_rate=0.02, horizon=8, starts=4, patience=2,
-        confidence=0.6, start_states="dataset", model_noise=True, rollouts=4,
+        confidence=0.6, calibrate=False, start_states="dataset", model_noise=True, rollouts=4,
         rollout_steps=12, value_hidden=(8,), epochs=3,
         anchor_every=anchor_every, advantages=advantages,
     )  # fmt: skip
