@@ -17,7 +17,6 @@ from unio4_lib.nets.ensemble import EnsembleMLP
 from unio4_lib.offline.data import Batch, OfflineData
 from unio4_lib.training.loop import Metrics
 
-SWEEP_ROWS = 65536  # rows per forward pass when values of the whole dataset are needed
 MIN_SCALE = 1e-3  # constant returns must not blow up the targets
 
 
