@@ -199,6 +199,12 @@ class FinetuneConfig(StageConfig):
     discount: float = Field(0.995, ge=0, lt=1, description="Discount factor (paper: 0.99).")
     entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0.01).")
     max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm (paper: 0.5).")
+    std_scale: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Std of actions at the switch, as a share of the offline policy's (paper: 1).",
+    )
     target_kl: float | None = Field(0.02, gt=0, description="Stop an update's epochs beyond this KL.")
     value_hidden: Hidden = Field((64, 64), description="Widths of a refitted V.")
     critic: Literal["refit", "offline"] = Field(

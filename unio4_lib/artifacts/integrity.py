@@ -39,6 +39,11 @@ def check_names(sizes: dict[str, int], manifest: Manifest, place: str) -> None:
         check_size(sizes[name], entry.size, f"{place}/{name}")
 
 
+def sizes_in(folder: Path) -> dict[str, int]:
+    """The files of a folder, as ``check_names`` compares them."""
+    return {name: (folder / name).stat().st_size for name in list_files(folder)}
+
+
 def check_size(found: int, expected: int, place: str) -> None:
     """Compare the size of one file."""
     if found != expected:
@@ -53,15 +58,14 @@ def check_content(found: str, expected: str, place: str) -> None:
 
 def check_folder(folder: Path, manifest: Manifest) -> None:
     """Compare every file of a folder with the manifest."""
-    sizes = {name: (folder / name).stat().st_size for name in list_files(folder)}
-    check_names(sizes, manifest, str(folder))
+    check_names(sizes_in(folder), manifest, str(folder))
     for name, entry in manifest.files.items():
         check_content(hash_file(folder / name), entry.sha256, f"{folder}/{name}")
 
 
 def copy_verified(source: Path, target: Path, manifest: Manifest) -> None:
     """Copy an artifact's files and then its manifest; what is copied is what was checked."""
-    check_names({name: (source / name).stat().st_size for name in list_files(source)}, manifest, str(source))
+    check_names(sizes_in(source), manifest, str(source))
     for name, entry in manifest.files.items():
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)

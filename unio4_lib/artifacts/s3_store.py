@@ -15,6 +15,7 @@ from unio4_lib.artifacts.integrity import (
     reachable,
     read_manifest,
     seal,
+    sizes_in,
 )
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, check_relative
 from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef, StoredBytes
@@ -43,10 +44,9 @@ class S3Store:
 
     def publish(self, folder: Path, manifest: Manifest) -> ArtifactRef:
         """Upload a folder; content that is there already is not sent again."""
-        check_folder(folder, manifest)
+        check_names(sizes_in(folder), manifest, str(folder))
         prefix = self._prefix(manifest.digest)
-        for name, entry in manifest.files.items():
-            self.bucket.upload(folder / name, f"{prefix}{name}", entry)
+        self.bucket.upload(manifest.files, prefix, folder)
         # A collection may have run meanwhile: the mark is set only over what is really there.
         self._check_listing(manifest)
         # Written again even if it is there: the artifact is young again, and a collection leaves it alone.

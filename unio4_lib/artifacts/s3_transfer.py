@@ -2,10 +2,10 @@
 
 import io
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from unio4_lib.artifacts.s3 import (
 from unio4_lib.files import hash_file
 
 MULTIPART_FROM = 4  # chunks; below this one request is as fast
+FILES_AT_ONCE = 4  # on the way up: a server that puts the chunks of one together can take others meanwhile
 DOWNLOADS = 3  # of one file whose content turns out wrong
 SHA256_KEY = "sha256"
 
@@ -67,20 +68,32 @@ class Bucket:
         """Create or replace an object."""
 
         def put() -> None:
-            self.client.upload_fileobj(io.BytesIO(data), self.name, key, Config=self._transfer_config())
+            config = self._transfer_config(self.settings.threads)
+            self.client.upload_fileobj(io.BytesIO(data), self.name, key, Config=config)
 
         retried(put, self.attempts(key))
 
-    def upload(self, path: Path, key: str, entry: FileEntry) -> None:
-        """Upload a file, unless the same content stands under its key already."""
+    def upload(self, files: Mapping[str, FileEntry], prefix: str, folder: Path) -> None:
+        """Check files of a folder and upload them, several at once.
+
+        What stands under its key already is not sent again.
+        """
+        at_once = max(1, min(FILES_AT_ONCE, len(files), self.settings.threads))
+        config = self._transfer_config(self.settings.threads // at_once)
+
+        def job(name: str, entry: FileEntry) -> None:
+            check_content(hash_file(folder / name), entry.sha256, f"{folder}/{name}")
+            self._upload(folder / name, f"{prefix}{name}", entry, config)
+
+        _all([partial(job, name, entry) for name, entry in files.items()], at_once)
+
+    def _upload(self, path: Path, key: str, entry: FileEntry, config: Any) -> None:
         if self._stands(key, entry):
             return
         extra = {"Metadata": {SHA256_KEY: entry.sha256}}
 
         def put() -> None:
-            self.client.upload_file(
-                str(path), self.name, key, ExtraArgs=extra, Config=self._transfer_config()
-            )
+            self.client.upload_file(str(path), self.name, key, ExtraArgs=extra, Config=config)
             if not self._stands(key, entry):
                 raise Transient("the object is not what was uploaded")
 
@@ -123,21 +136,11 @@ class Bucket:
 
     def _transfer(self, files: Mapping[str, FileEntry], prefix: str, folder: Path) -> None:
         """All missing chunks of all files at once."""
-        with ThreadPoolExecutor(self.settings.threads) as pool:
-            downloads = [
-                Download(self, f"{prefix}{name}", folder / name, entry.size) for name, entry in files.items()
-            ]
-            futures: list[Future[None]] = []
-            for download in downloads:
-                futures += [pool.submit(download.fetch, start) for start in download.missing()]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                for future in futures:
-                    if future.done():
-                        future.result()
-            finally:
-                for future in futures:
-                    future.cancel()
+        downloads = [
+            Download(self, f"{prefix}{name}", folder / name, entry.size) for name, entry in files.items()
+        ]
+        chunks = [partial(download.fetch, start) for download in downloads for start in download.missing()]
+        _all(chunks, self.settings.threads)
         for download in downloads:
             download.finish()
 
@@ -162,13 +165,13 @@ class Bucket:
 
         return retried(head, self.attempts(key))
 
-    def _transfer_config(self) -> Any:
+    def _transfer_config(self, threads: int) -> Any:
         from boto3.s3.transfer import TransferConfig
 
         return TransferConfig(
             multipart_threshold=MULTIPART_FROM * self.settings.chunk_bytes,
             multipart_chunksize=self.settings.chunk_bytes,
-            max_concurrency=self.settings.threads,
+            max_concurrency=threads,
             preferred_transfer_client="classic",
         )
 
@@ -243,3 +246,17 @@ class Download:
                 yield block
         finally:
             body.close()
+
+
+def _all(jobs: Sequence[Callable[[], None]], threads: int) -> None:
+    """All jobs, so many at a time; after the first failure no other begins."""
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()
+        finally:
+            for future in futures:
+                future.cancel()

@@ -6,7 +6,7 @@ changes the policy; one class for all phases makes that impossible.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,6 +50,7 @@ class PolicySpec:
     hidden: tuple[int, ...]
     activation: Activation = "relu"
     std: Literal["state", "shared"] = "state"
+    std_scale: float = 1.0  # factor of every standard deviation
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +65,7 @@ class GaussianPolicy(nn.Module):
 
     ``distribution`` speaks normalized observations and unit actions, for training; ``act`` speaks the
     units of the environment, for use. mean = tanh(.); log std = -5 + 2.5 (tanh(.) + 1), either from the
-    state (the paper's choice) or one free parameter for each action dimension.
+    state (the paper's choice) or one free parameter for each action dimension, plus log std_scale.
     """
 
     observation_mean: Tensor
@@ -117,7 +118,7 @@ class GaussianPolicy(nn.Module):
         else:
             mean, raw_std = out, self.raw_std.expand_as(out)
         log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(raw_std) + 1.0)
-        return Gaussian(torch.tanh(mean), log_std)
+        return Gaussian(torch.tanh(mean), log_std + math.log(self.spec.std_scale))
 
     @torch.no_grad()
     def act(
@@ -133,10 +134,17 @@ class GaussianPolicy(nn.Module):
 
     def members(self, indices: Sequence[int]) -> "GaussianPolicy":
         """A new policy with copies of the given members alone."""
-        spec = PolicySpec(**{**asdict(self.spec), "members": len(indices)})
+        spec = replace(self.spec, members=len(indices))
         chosen = GaussianPolicy(spec).to(self.observation_mean.device)
         chosen.load_state_dict(select_members(self, indices))
         return chosen
+
+    def narrowed(self, factor: float) -> "GaussianPolicy":
+        """A new policy with the same mean and a std that is ``factor`` times as large in every state."""
+        spec = replace(self.spec, std_scale=self.spec.std_scale * factor)
+        narrow = GaussianPolicy(spec).to(self.observation_mean.device)
+        narrow.load_state_dict(self.state_dict())
+        return narrow
 
 
 @torch.no_grad()
@@ -152,7 +160,7 @@ def stack_policies(policies: list[GaussianPolicy]) -> GaussianPolicy:
     """One policy with the members of all, in order; they share scales and shapes."""
     first = policies[0]
     total = sum(policy.spec.members for policy in policies)
-    spec = PolicySpec(**{**vars(first.spec), "members": total})
+    spec = replace(first.spec, members=total)
     stacked = GaussianPolicy(spec).to(first.observation_mean.device)
     state = first.state_dict()
     for name, _ in first.named_parameters():

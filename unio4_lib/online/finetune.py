@@ -29,9 +29,13 @@ class CurvePoint(NamedTuple):
 class FineTuning:
     """PPO from a given policy; ``run`` yields the learning curve while it trains.
 
-    The first point is the unchanged policy at 0 environment steps. The next ``warmup_steps`` only fit V:
-    a policy that follows the advantages of an untrained V forgets what it knew. Only then it moves.
-    All steps count against ``env_steps``, those of the warm-up too; those of evaluations are extra.
+    The first point is the given policy at 0 environment steps, its mean action unchanged. Its std is made
+    ``std_scale`` times as large: PPO improves the policy that samples, and where that one falls over every
+    few steps, what is good for it is often bad for the mean action, which is what is handed over.
+
+    The next ``warmup_steps`` only fit V: a policy that follows the advantages of an untrained V forgets
+    what it knew. Only then it moves. All steps count against ``env_steps``, those of the warm-up too;
+    those of evaluations are extra.
 
     The policy learns in place, and its curve swings: in Hopper by a factor of three between neighboring
     points. ``delivered`` is the policy of the best point so far, so that what is handed over never drops.
@@ -53,10 +57,11 @@ class FineTuning:
             initial_value = ValueFunction.create(dim, config.value_hidden, generator=generator)
         value = initial_value.to(policy.observation_mean.device)
         self.config = config
-        self.ppo = PPO(policy, value, make_sim(config.num_envs), config, seed=seed)
+        learner = policy.narrowed(config.std_scale).requires_grad_(True)
+        self.ppo = PPO(learner, value, make_sim(config.num_envs), config, seed=seed)
         self.next_evaluation = 0
         self.warm = False
-        self.delivered = copy.deepcopy(policy).requires_grad_(False)
+        self.delivered = copy.deepcopy(learner).requires_grad_(False)
         self.delivered_at, self.delivered_return = 0, -math.inf
 
     def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]:
@@ -95,7 +100,12 @@ class FineTuning:
             self.warm = True
             if self.config.warmup_steps > 0:
                 return self._warm_up()
-        return self.ppo.train()
+        return self.ppo.train() | self._acting()
+
+    def _acting(self) -> Metrics:
+        """What the learner itself earned lately: the return of its sampled actions."""
+        returns = self.ppo.collector.recent_returns
+        return {"acting/return": torch.tensor(returns).mean()} if returns else {}
 
     def _warm_up(self) -> Metrics:
         rollout = self.ppo.collect(-(-self.config.warmup_steps // self.config.num_envs))

@@ -229,8 +229,7 @@ def finetune_online(
     Without ``initial_value`` V starts from nothing and is fitted to the policy before that moves.
     """
     settings, seed = config.finetune, stage_seed(config, "finetune-online")
-    tuned = policy.members([0]).requires_grad_(True)
-    training = FineTuning(tuned, settings, task.sim, seed=seed, initial_value=initial_value)
+    training = FineTuning(policy.members([0]), settings, task.sim, seed=seed, initial_value=initial_value)
     try:
         curve = _follow(training, task, config, reporter, journal or Journal())
     finally:

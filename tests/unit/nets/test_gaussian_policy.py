@@ -69,6 +69,24 @@ def test_means_stay_in_the_unit_box_and_stds_between_the_papers_bounds(std: Any,
     assert gaussian.log_std.shape == gaussian.mean.shape == (E, 500, A)
 
 
+@BOTH_STDS
+def test_a_narrowed_policy_has_the_same_mean_and_a_smaller_std_and_keeps_both_on_disk(
+    std: Any, tmp_path: Path
+) -> None:
+    policy = make_policy(std)
+    narrow = policy.narrowed(0.5).narrowed(0.5)
+    save_policy(narrow, tmp_path)
+    rows = torch.randn(7, D, generator=torch.Generator().manual_seed(1))
+    before = policy.distribution(rows)
+    for other in (narrow, load_policy(tmp_path)[0], narrow.members([0, 1, 2])):
+        after = other.distribution(rows)
+        assert torch.equal(after.mean, before.mean)
+        torch.testing.assert_close(after.log_std.exp(), 0.25 * before.log_std.exp())
+    with torch.no_grad():
+        narrow.net.output.bias.add_(1.0)  # its weights are its own
+    assert torch.equal(policy.distribution(rows).mean, before.mean)
+
+
 def test_the_std_is_squashed_once() -> None:
     """log std = -5 + 2.5 (tanh(raw) + 1): at raw 0.7 it is -0.9891; squashed twice it would be -1.155."""
     policy = make_policy("shared")

@@ -113,6 +113,14 @@ def test_an_initial_value_is_used_in_its_own_units() -> None:
     assert run.ppo.env_steps == config.num_envs * config.rollout_steps  # no warm-up
 
 
+def test_a_round_tells_what_the_learner_itself_earned() -> None:
+    run = tuning()
+    metrics = [run.advance() for _ in range(3)]
+    recent = run.ppo.collector.recent_returns
+    assert len(recent) > 8
+    assert metrics[-1]["acting/return"].item() == pytest.approx(sum(recent) / len(recent))
+
+
 class Evaluator:
     """Evaluations with given means; keeps the policies it was shown."""
 
