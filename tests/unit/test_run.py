@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import copy
 import json
 import re
 import subprocess
@@ -119,6 +120,7 @@ def test_the_summary_says_all_that_was_agreed(summary: dict[str, Any], dataset: 
     assert list(summary["scores"]) == ["behavior", "offline", "online"]
     for scores in summary["scores"].values():
         assert {"mean_return", "stderr", "normalized", "episodes"} <= set(scores)
+        assert {"mean_return", "stderr", "normalized", "episodes"} <= set(scores["sampled"])
     assert {"checks", "accepted", "estimator", "rule"} <= set(summary["gate"])
 
 
@@ -128,6 +130,9 @@ def test_the_report_shows_the_numbers_of_the_summary(summary: dict[str, Any], fo
     for scores in summary["scores"].values():
         assert words.number(scores["mean_return"]) in page
         assert f"± {words.error(scores['stderr'], scores['mean_return'])}" in page
+        sampled = scores["sampled"]
+        error = words.error(sampled["stderr"], sampled["mean_return"])
+        assert f"sampled actions {words.number(sampled['mean_return'])} ± {error}" in page
     assert summary["policy_digest"] in page
     assert "recorded no" not in page  # every stage of today writes its facts
     assert "did not compare" not in page
@@ -212,12 +217,16 @@ def test_another_seed_gives_another_policy(
 def test_evaluate_repeats_the_scores_of_the_run(
     summary: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    summary = copy.deepcopy(summary)
     same = ("--episodes", "4", "--seed", "1000003", "--json", "--quiet")
     for place, name in ((folder, "online"), (folder / "policies" / "offline", "offline")):
-        code, out, err = call(capsys, "evaluate", str(place), *same)
-        assert (code, err) == (0, "")
-        found = json.loads(out)
-        assert {key: found[key] for key in summary["scores"][name]} == summary["scores"][name]
+        plain = summary["scores"][name]
+        sampled = plain.pop("sampled")
+        for wanted, more in ((sampled, ("--sampled",)), (plain, ())):
+            code, out, err = call(capsys, "evaluate", str(place), *same, *more)
+            assert (code, err) == (0, "")
+            found = json.loads(out)
+            assert {key: found[key] for key in wanted} == wanted
     assert found["policy"] == str(folder / "policies" / "offline")
     assert found["interval"][0] <= found["mean_return"] <= found["interval"][1]
 

@@ -23,6 +23,7 @@ class Phase:
     normalized: float | None
     episodes: int
     members: list[float]
+    sampled: tuple[float, float] | None  # mean and error with sampled actions
 
     @property
     def name(self) -> str:
@@ -48,8 +49,14 @@ def phases(record: RunRecord) -> dict[str, Phase]:
                 about.get("normalized"),
                 int(about.get("episodes", 0)),
                 [float(value) for value in about.get("members", [])],
+                _sampled(about),
             )
     return found
+
+
+def _sampled(about: dict[str, Any]) -> tuple[float, float] | None:
+    found = about.get("sampled")
+    return (float(found["mean_return"]), float(found["stderr"])) if found else None
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ def _score(key: str, found: dict[str, Phase]) -> Markup:
         lines.append(f"normalized {words.number(phase.normalized)}")
     if BEFORE.get(key) in found and (ratio := change(found[BEFORE[key]], phase).ratio) is not None:
         lines.append(f"{words.ratio(ratio)} × {PHASES[BEFORE[key]].lower()}")
+    if phase.sampled is not None:
+        mean, stderr = phase.sampled
+        lines.append(f"sampled actions {words.number(mean)} ± {words.error(stderr, mean)}")
     lines.append(f"{words.count(phase.episodes)} episodes")
     under = [part for line in lines for part in (el("br"), line)][1:]
     return el(

@@ -2,6 +2,7 @@
 
 import hashlib
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 from unio4_lib import __version__
@@ -42,6 +43,7 @@ RANKING_EPISODES = 20  # of a policy that is scored for the ranking alone
 # What the summary says of the data and the gate; their facts say more.
 DATASET_KEYS = ("id", "env_id", "transitions", "episodes", "mean_return", "normalized")
 GATE_KEYS = ("checks", "accepted", "estimator", "rule", "chosen_member", "estimates")
+Scores = dict[str, list[EpisodeStats]]  # of one policy, or of each member of the behavior
 VERSIONS = ("torch", "numpy", "gymnasium", "mujoco")
 
 
@@ -50,9 +52,13 @@ def compute(work: StageWork) -> None:
     transitions = transitions_of(work)
     task = Task.of(transitions)
     with torch_threads(1):
-        stats = _scores(work, task)
+        stats, sampled = _scores(work, task)
         ranking = _ranking(work, task, stats)
-    scores = {name: _score_facts(transitions.info, parts) for name, parts in stats.items()}
+    scores = {
+        name: _score_facts(transitions.info, parts)
+        | {"sampled": _score_facts(transitions.info, sampled[name])}
+        for name, parts in stats.items()
+    }
     work.metrics.update({f"{name}/mean_return": values["mean_return"] for name, values in scores.items()})
     if (correlation := ranking["rank_correlation"]) is not None:
         work.metrics["ope/rank_correlation"] = correlation
@@ -77,7 +83,7 @@ def _record(work: StageWork, summary: dict[str, Any], facts: dict[str, Any]) -> 
     )
 
 
-def _ranking(work: StageWork, task: Task, scores: dict[str, list[EpisodeStats]]) -> dict[str, Any]:
+def _ranking(work: StageWork, task: Task, scores: Scores) -> dict[str, Any]:
     """How well the models' estimates rank clones and accepted policies; nothing is decided by it any more."""
     behavior, config = read_policy(work, "behavior"), work.config
     improved = load_policy(work.input("offline") / CANDIDATES)[0].to(behavior.observation_mean.device)
@@ -105,20 +111,21 @@ def _ranking(work: StageWork, task: Task, scores: dict[str, list[EpisodeStats]])
     return ope_facts(labels, estimates, truth)
 
 
-def _scores(work: StageWork, task: Task) -> dict[str, list[EpisodeStats]]:
-    """The behavior's score is that of all members."""
+def _scores(work: StageWork, task: Task) -> tuple[Scores, Scores]:
+    """Scores of mean actions, which are what is delivered, and of sampled ones, which act online."""
     behavior = read_policy(work, "behavior")
     policies = [("behavior", behavior, member) for member in range(behavior.spec.members)]
     policies += [(kind, read_policy(work, kind), 0) for kind in ("offline", "online") if kind in work.refs]
     episodes, seed = work.config.evaluate.episodes, work.config.evaluate.seed
-    scores: dict[str, list[EpisodeStats]] = {}
-    with work.context.reporter.stage("report", episodes * len(policies)) as update:
-        for count, (name, policy, member) in enumerate(policies, start=1):
+    scores: dict[bool, Scores] = {False: {}, True: {}}
+    with work.context.reporter.stage("report", 2 * episodes * len(policies)) as update:
+        for count, (sampled, (name, policy, member)) in enumerate(product(scores, policies), start=1):
             work.context.preemption.check()
-            stats = score(task, policy, episodes, seed, member=member)
-            scores.setdefault(name, []).append(stats)
-            update(episodes * count, f"{name} {stats.mean:.0f} ± {stats.stderr:.0f}")
-    return scores
+            stats = score(task, policy, episodes, seed, member=member, sampled=sampled)
+            scores[sampled].setdefault(name, []).append(stats)
+            how = ", sampled actions" if sampled else ""
+            update(episodes * count, f"{name}{how} {stats.mean:.0f} ± {stats.stderr:.0f}")
+    return scores[False], scores[True]
 
 
 def _score_facts(info: DatasetInfo, stats: list[EpisodeStats]) -> dict[str, Any]:
