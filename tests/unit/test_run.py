@@ -279,8 +279,9 @@ def test_the_offline_value_is_in_the_unit_of_the_environment(dataset: str) -> No
 def test_fine_tuning_starts_from_the_offline_value_where_it_is_asked_to(
     dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    settings = {"finetune__warmup_steps": 0, "finetune__deliver": "last"}
     offline, refit = (
-        once(capsys, run_arguments(dataset, tmp_path, finetune__critic=critic, finetune__warmup_steps=0))
+        once(capsys, run_arguments(dataset, tmp_path, finetune__critic=critic, **settings))
         for critic in ("offline", "refit")
     )
     assert offline["scores"]["offline"] == refit["scores"]["offline"]
