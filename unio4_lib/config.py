@@ -149,8 +149,8 @@ class ImproveConfig(StageConfig):
     margin: float = Field(0.05, ge=0, description="Relative gain asked by rule=margin (RL-100: 0.05).")
     calibrate: bool = Field(
         True,
-        description="Ask that a policy has gained more over its clone than the models miss the data's own "
-        "return by (estimator=return; paper: no).",
+        description="Ask that a policy has gained more, over its clone and over the data's own return, than "
+        "the models miss that return by (estimator=return; paper: no).",
     )
     patience: int = Field(
         6, ge=1, description="Refusals in a row after which a candidate is put back (paper: never)."

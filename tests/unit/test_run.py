@@ -1,8 +1,8 @@
 """The whole method in one process: what it leaves behind, and that equal runs are equal to the bit."""
 
+import copy
 import io
 import itertools
-import copy
 import json
 import re
 import subprocess

@@ -71,8 +71,9 @@ class ImproveTrainer:
     A refused candidate goes on for ``patience`` checks, because improvement is not monotone; then it is
     put back to its accepted policy. What is delivered is an accepted policy, never the last iterate.
 
-    What the gate lets pass must have gained more over its clone, in all, than the models are known to be
-    wrong by: models that invent falls of the clones would else reward any change that avoids these.
+    What the gate lets pass must have gained more in all than the models are known to be wrong by, over its
+    clone and over the return that was recorded. Models that invent falls of the clones would else reward
+    any change that avoids these: up to the recorded return such a gain only repairs what they got wrong.
     """
 
     def __init__(
@@ -135,10 +136,13 @@ class ImproveTrainer:
         return {"improve/estimate": best, "improve/difference": decision.difference}
 
     def _beyond_doubt(self, decision: Decision) -> Decision:
+        """Of what the gate would accept, what has gained more than the models are wrong by."""
         if self.calibration is None:
             return decision
-        enough = self.gained + decision.difference > self.calibration.error
-        return decision._replace(accepted=decision.accepted & enough)
+        gain = self.gained + decision.difference
+        if self.config.start_states == "initial":
+            gain = torch.minimum(gain, decision.candidate - self.calibration.recorded)
+        return decision._replace(accepted=decision.accepted & (gain > self.calibration.error))
 
     def _put_back(self, members: Tensor) -> None:
         copy_members(self.accepted, self.candidate, members)

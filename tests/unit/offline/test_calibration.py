@@ -120,19 +120,22 @@ def test_without_a_known_return_there_is_no_calibration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "gains", "accepted"),
+    ("clone", "error", "gains", "accepted"),
     [
-        (0.0, [1.0, 2.0], [True, True]),
-        (1.5, [1.0, 2.0], [False, True]),
-        (9.0, [1.0, 2.0], [False, False]),
-        (1.5, [2.0, 1.0], [True, True]),  # 3 over the clone
-        (1.5, [1.0, 1.0], [False, False]),  # what was refused is not gained
+        (10.0, 0.0, [1.0, 2.0], [True, True]),
+        (10.0, 1.5, [1.0, 2.0], [False, True]),
+        (10.0, 9.0, [1.0, 2.0], [False, False]),
+        (10.0, 1.5, [2.0, 1.0], [True, True]),  # 3 over the clone
+        (10.0, 1.5, [1.0, 1.0], [False, False]),  # what was refused is not gained
+        (4.0, 1.5, [6.0, 7.0], [False, False]),  # falls of the clone that the models invent
+        (4.0, 1.5, [7.0, 8.0], [False, True]),  # 2 over the recorded return
+        (15.0, 1.5, [1.0, 2.0], [False, True]),  # a clone that is better than the data: over that clone
     ],
 )
 def test_a_policy_must_have_gained_more_than_the_models_are_wrong_by(
-    error: float, gains: list[float], accepted: list[bool], monkeypatch: pytest.MonkeyPatch
+    clone: float, error: float, gains: list[float], accepted: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each check brings a gain over the accepted policy."""
+    """Each check brings a gain over the accepted policy; 10 is recorded."""
     from unio4_lib.config import RunConfig
     from unio4_lib.offline.critics import Critics
 
@@ -148,7 +151,7 @@ def test_a_policy_must_have_gained_more_than_the_models_are_wrong_by(
 
     def estimate(self: Any, policies: Any, *, seed: int, starts: int | None = None) -> torch.Tensor:
         noise = torch.rand(2, 16, generator=torch.Generator().manual_seed(seed)) * 0.01
-        return torch.cat([noise + next(coming), torch.zeros(2, 16)])
+        return clone + float(trainer.gained[0]) + torch.cat([noise + next(coming), torch.zeros(2, 16)])
 
     monkeypatch.setattr(PolicyEvaluator, "estimate", estimate)
     model: Any = PointMassModel()
