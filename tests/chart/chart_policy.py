@@ -117,6 +117,13 @@ def jobs_come_to_an_end(manifests: list[Manifest]) -> None:
             assert {"backoffLimit", "activeDeadlineSeconds"} <= set(manifest["spec"]), where(manifest)
 
 
+def drains_are_possible(manifests: list[Manifest]) -> None:
+    """A budget that counts pods which must stay lets no node with the only one go."""
+    for manifest in manifests:
+        if manifest["kind"] == "PodDisruptionBudget":
+            assert manifest["spec"]["maxUnavailable"] >= 1 and "minAvailable" not in manifest["spec"]
+
+
 def images_have_versions(manifests: list[Manifest]) -> None:
     images = [(where(manifest), container["image"]) for manifest, _, container in containers(manifests)]
     for manifest in manifests:
@@ -263,6 +270,7 @@ RULES: tuple[Rule, ...] = (
     no_pod_holds_a_token_of_the_cluster,
     resources_and_probes_are_set,
     jobs_come_to_an_end,
+    drains_are_possible,
     images_have_versions,
     secrets_come_by_reference,
     permissions_are_small,

@@ -92,14 +92,15 @@ GOOD: dict[str, Values] = {
         "s3": {"createBucket": {"enabled": False}},
     },
     "labels and placement": {
-        "commonLabels": {"team": "rl"},
-        "podLabels": {"azure.workload.identity/use": "true"},
+        "commonLabels": {"team": "rl", "app.kubernetes.io/name": "other"},
+        "podLabels": {"team": "other", "azure.workload.identity/use": "true"},
         "podAnnotations": {"note": "x"},
         "scheduling": {
             "nodeSelector": {"disk": "ssd"},
             "tolerations": [{"key": "gpu", "operator": "Exists"}],
             "priorityClassName": "high",
         },
+        "jobs": {"activeDeadlineSeconds": 1000000},
         "image": {"digests": {"prepare-dataset": "sha256:" + "a" * 64}},
     },
 }

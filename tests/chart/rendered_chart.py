@@ -59,10 +59,18 @@ def _files(values: str, release: str) -> dict[str, str]:
         return dict(chart.render(json.loads(values), name=release, namespace=NAMESPACE))
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which no key stands twice: tools disagree on which one counts."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key stands twice: {keys}"
+        return dict(super().construct_mapping(node, deep))
+
+
 @cache
 def _parsed(text: str) -> tuple[Manifest, ...]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tuple(found for found in yaml.load_all(text, loader) if found)
+    return tuple(found for found in yaml.load_all(text, _Loader) if found)
 
 
 def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:

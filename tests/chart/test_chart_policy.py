@@ -114,6 +114,10 @@ BROKEN: dict[str, tuple[Rule, Break]] = {
         policy.jobs_come_to_an_end,
         lambda all: find(all, "Job", "unio4-bucket")["spec"].pop("activeDeadlineSeconds"),
     ),
+    "no drain": (
+        policy.drains_are_possible,
+        lambda all: find(all, "PodDisruptionBudget", "unio4-mlflow").update(spec={"minAvailable": 1}),
+    ),
     "latest": (policy.images_have_versions, lambda all: container(all).update(image="mlflow/mlflow:latest")),
     "no tag": (policy.images_have_versions, lambda all: container(all).update(image="r.example:5000/mlflow")),
     "empty tag": (policy.images_have_versions, lambda all: container(all).update(image="mlflow/mlflow:")),
@@ -199,7 +203,7 @@ BROKEN: dict[str, tuple[Rule, Break]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_rule_notices(name: str) -> None:
     rule, broken = BROKEN[name]
-    manifests = copy.deepcopy(render({}))
+    manifests = copy.deepcopy(render({"mlflow": {"podDisruptionBudget": {"enabled": True}}}))
     rule(manifests)
     broken(manifests)
     with pytest.raises((AssertionError, KeyError)):

@@ -262,6 +262,16 @@ def test_on_sqlite_below_a_path_with_metrics(rclone: str) -> None:
         pods.close()
 
 
+def test_probes_of_postgresql_are_content(pods: Pods) -> None:
+    spec = find(pods.manifests, "StatefulSet", "unio4-postgresql")["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    for kind in ("startup", "readiness", "liveness"):
+        command = container[f"{kind}Probe"]["exec"]["command"]
+        assert run_inside(pods, *command).returncode == 0, kind
+    wrong = [{"127.0.0.1": "127.0.0.9"}.get(part, part) for part in command]
+    assert run_inside(pods, *wrong, "-t", "1", "-p", "5433").returncode != 0
+
+
 def test_root_of_a_pod_cannot_be_written(pods: Pods) -> None:
     """The surroundings themselves: without them the tests above would say less."""
     command = pods.command("Job", "unio4-bucket", "bucket")
