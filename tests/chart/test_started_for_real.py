@@ -40,7 +40,7 @@ ON_SQLITE: dict[str, Any] = {
     },
     "kfp": {"enabled": False},
 }
-PATIENCE = 400  # seconds: MLflow's imports take 5 on a quiet machine, minutes on one that others use
+PATIENCE = 900  # seconds: MLflow starts in 20 on a quiet machine, in many minutes on one that others use
 MLFLOW = f"unio4-mlflow.{NAMESPACE}.svc.cluster.local"
 HOSTS = [MLFLOW, "ml-pipeline.kubeflow.svc.cluster.local"]
 HOSTS += [f"unio4-{service}.{NAMESPACE}.svc.cluster.local" for service in ("postgresql", "s3")]
