@@ -56,7 +56,7 @@ class Pods:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(5)
+                process.wait(60)
         shutil.rmtree(self.home, ignore_errors=True)
 
     def in_network(self, command: list[str]) -> list[str]:
