@@ -12,7 +12,7 @@ def _example(name: str) -> Values:
     return dict(yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text()))
 
 
-DATABASE_OUTSIDE = {
+DATABASE_OUTSIDE: dict[str, Any] = {
     "mode": "external",
     "external": {
         "host": "db.example",
@@ -21,6 +21,7 @@ DATABASE_OUTSIDE = {
         "egressCIDRs": ["10.0.0.0/8"],
     },
 }
+NOBODY = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
 S3_OUTSIDE = {
     "internal": {"enabled": False},
     "external": {"endpoint": "http://s3.example:9000", "existingSecret": "keys"},
@@ -38,6 +39,7 @@ GOOD: dict[str, Values] = {
     },
     "authentication": {"mlflow": {"auth": {"enabled": True}, "staticPrefix": "/mlflow"}},
     "authentication with sqlite": {"mlflow": {"auth": {"enabled": True}}, "database": {"mode": "sqlite"}},
+    "prefix": {"mlflow": {"staticPrefix": "/mlflow", "serviceMonitor": {"enabled": True}}},
     "ingress": {"mlflow": {"ingress": {"enabled": True, "host": "mlflow.example", "tlsSecret": "tls"}}},
     "gateway": {
         "mlflow": {
@@ -53,6 +55,21 @@ GOOD: dict[str, Values] = {
         }
     },
     "database elsewhere": {"database": DATABASE_OUTSIDE},
+    "verified database": {
+        "global": {"caBundle": {"existingConfigMap": "corp-ca"}},
+        "database": DATABASE_OUTSIDE
+        | {"external": DATABASE_OUTSIDE["external"] | {"sslMode": "verify-full"}},
+        "mlflow": {"extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}]},
+        "networkPolicy": {
+            "extraEgress": [{"ports": [{"port": 3128}], "to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]}]
+        },
+    },
+    "users chosen by OpenShift": {
+        "s3": {"internal": NOBODY},
+        "database": {"internal": NOBODY},
+        "mlflow": NOBODY,
+        "jobs": NOBODY,
+    },
     "s3 elsewhere": {"s3": S3_OUTSIDE, "kfp": {"launcher": {"create": True}}},
     "no kfp": {"kfp": {"enabled": False}},
     "kfp of many users": {
@@ -75,14 +92,15 @@ GOOD: dict[str, Values] = {
         "s3": {"createBucket": {"enabled": False}},
     },
     "labels and placement": {
-        "commonLabels": {"team": "rl"},
-        "podLabels": {"azure.workload.identity/use": "true"},
+        "commonLabels": {"team": "rl", "app.kubernetes.io/name": "other"},
+        "podLabels": {"team": "other", "azure.workload.identity/use": "true"},
         "podAnnotations": {"note": "x"},
         "scheduling": {
             "nodeSelector": {"disk": "ssd"},
             "tolerations": [{"key": "gpu", "operator": "Exists"}],
             "priorityClassName": "high",
         },
+        "jobs": {"activeDeadlineSeconds": 1000000},
         "image": {"digests": {"prepare-dataset": "sha256:" + "a" * 64}},
     },
 }
@@ -94,6 +112,9 @@ BAD: dict[str, tuple[Values, str]] = {
     "text for a number": ({"mlflow": {"replicas": "2"}}, "/mlflow/replicas"),
     "no pod": ({"mlflow": {"replicas": 0}}, "/mlflow/replicas"),
     "image without version": ({"mlflow": {"image": {"tag": "latest"}}}, "/mlflow/image/tag"),
+    "image with neither tag nor digest": ({"mlflow": {"image": {"tag": ""}}}, "mlflow.image.tag"),
+    "number in the environment": ({"pipeline": {"environment": {"N": 1000000}}}, "/pipeline/environment/N"),
+    "name with a digit first": ({"fullnameOverride": "1st"}, "/fullnameOverride"),
     "number as tag": ({"s3": {"internal": {"image": {"tag": 4.34}}}}, "/s3/internal/image/tag"),
     "no digest": ({"image": {"digests": {"report": "abc"}}}, "/image/digests/report"),
     "bucket name": ({"s3": {"bucket": "My_Bucket"}}, "/s3/bucket"),
@@ -107,6 +128,15 @@ BAD: dict[str, tuple[Values, str]] = {
     "database elsewhere, no password": (
         {"database": {"mode": "external", "external": {"host": "db"}}},
         "database.external.existingSecret",
+    ),
+    "certificate of whom": (
+        {
+            "database": {
+                "mode": "external",
+                "external": {"host": "db", "existingSecret": "a", "sslMode": "verify-ca"},
+            }
+        },
+        "database.external.sslMode",
     ),
     "two pods on sqlite": ({"database": {"mode": "sqlite"}, "mlflow": {"replicas": 2}}, "mlflow.replicas"),
     "two S3": ({"s3": {"external": {"endpoint": "https://s3.example"}}}, "s3.internal.enabled"),

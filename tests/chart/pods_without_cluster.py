@@ -56,7 +56,7 @@ class Pods:
                 process.wait(15)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(5)
+                process.wait(60)
         shutil.rmtree(self.home, ignore_errors=True)
 
     def in_network(self, command: list[str]) -> list[str]:
@@ -75,7 +75,7 @@ class Pods:
         return self.background(self.command(kind, name, container), log)
 
     def run(
-        self, kind: str, name: str, container: str, timeout: float = 90
+        self, kind: str, name: str, container: str, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """A container that ends."""
         command = self.in_network(self.command(kind, name, container))

@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parents[2] / "charts" / "unio4"
+# Kinds of operators, whose schemas do not come with Kubernetes: written by hand from their published API.
+SCHEMAS = Path(__file__).parent / "schemas"
 NAMESPACE = "team"
 NOTES = "NOTES.txt"
 LONGEST_RELEASE = "a" * 26 + "-" + "b" * 26  # 53 characters, the most that Helm takes
@@ -17,26 +19,36 @@ Manifest = dict[str, Any]
 
 def render(values: dict[str, Any], release: str = "unio4") -> list[Manifest]:
     """All objects of a release, hooks and tests included."""
-    files = _files(json.dumps(values), release)
+    files = rendered_files(values, release)
     texts = [text for name, text in sorted(files.items()) if not name.endswith(NOTES)]
     return [manifest for text in texts for manifest in _parsed(text)]
 
 
+def rendered_files(values: dict[str, Any], release: str = "unio4") -> dict[str, str]:
+    """What Helm makes of each template, by its path."""
+    return _files(json.dumps(values), release)
+
+
 def notes(values: dict[str, Any]) -> str:
     """What ``helm install`` prints at its end."""
-    return next(text for name, text in _files(json.dumps(values), "unio4").items() if name.endswith(NOTES))
+    return next(text for name, text in rendered_files(values).items() if name.endswith(NOTES))
 
 
 def check_schema(manifest: Manifest, version: str) -> None:
-    """Kubernetes' own schema of the object; what stands in many releases is looked at once."""
+    """The object's schema, which must be known; what stands in many releases is looked at once."""
     _check_schema(json.dumps(manifest, sort_keys=True), version)
 
 
 @cache
 def _check_schema(manifest: str, version: str) -> None:
+    import jsonschema
     import kubernetes_validate
 
-    kubernetes_validate.validate(json.loads(manifest), version, strict=True)
+    parsed = json.loads(manifest)
+    if (own := SCHEMAS / f"{parsed['kind']}.json").exists():
+        jsonschema.validate(parsed, json.loads(own.read_text()))
+    else:
+        kubernetes_validate.validate(parsed, version, strict=True)
 
 
 @cache
@@ -47,10 +59,18 @@ def _files(values: str, release: str) -> dict[str, str]:
         return dict(chart.render(json.loads(values), name=release, namespace=NAMESPACE))
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which no key stands twice: tools disagree on which one counts."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key stands twice: {keys}"
+        return dict(super().construct_mapping(node, deep))
+
+
 @cache
 def _parsed(text: str) -> tuple[Manifest, ...]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tuple(found for found in yaml.load_all(text, loader) if found)
+    return tuple(found for found in yaml.load_all(text, _Loader) if found)
 
 
 def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
@@ -65,6 +85,12 @@ def pod_spec(manifest: Manifest) -> dict[str, Any] | None:
         return dict(manifest["spec"])
     template = manifest.get("spec", {}).get("template")
     return dict(template["spec"]) if isinstance(template, dict) and "spec" in template else None
+
+
+def pod_labels(manifest: Manifest) -> dict[str, str]:
+    """Labels of the pods that an object is or makes."""
+    owner = manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"]
+    return dict(owner["metadata"]["labels"])
 
 
 def containers(manifests: list[Manifest]) -> Iterator[tuple[Manifest, str, dict[str, Any]]]:

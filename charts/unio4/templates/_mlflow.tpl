@@ -57,6 +57,10 @@ because clients leave out the standard ones. `$(POD_IP)` is what a scraper of me
   value: {{ $database.name }}
 - name: PGSSLMODE
   value: {{ ternary $database.external.sslMode "disable" $external }}
+{{- if and $external .Values.global.caBundle.existingConfigMap }}
+- name: PGSSLROOTCERT
+  value: /etc/unio4/ca/ca.crt
+{{- end }}
 - name: PGUSER
   {{- if and $external $database.external.userKey }}
   valueFrom:

@@ -26,25 +26,20 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* All labels of one component: (list $ "mlflow"). */}}
+{{/* All labels of one component: (list $ "mlflow"). The chart's own win over those of the values. */}}
 {{- define "unio4.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "unio4.selector" . }}
-app.kubernetes.io/part-of: unio4
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict
+      "app.kubernetes.io/part-of" "unio4"
+      "app.kubernetes.io/version" $root.Chart.AppVersion
+      "app.kubernetes.io/managed-by" $root.Release.Service
+      "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- merge (include "unio4.selector" . | fromYaml) $own $root.Values.commonLabels | toYaml -}}
 {{- end -}}
 
 {{/* Labels of a component's pods: (list $ "mlflow"). */}}
 {{- define "unio4.podLabels" -}}
-{{ include "unio4.labels" . }}
-{{- with (index . 0).Values.podLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- merge (include "unio4.labels" . | fromYaml) (index . 0).Values.podLabels | toYaml -}}
 {{- end -}}
 
 {{/* Address of a service of ours inside the cluster: (list $ "mlflow"). */}}

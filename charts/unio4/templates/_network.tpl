@@ -1,7 +1,10 @@
+{{/* Policies look at the port of the pod behind a service: OpenShift's DNS listens on 5353. */}}
 {{- define "unio4.egressDns" -}}
 - ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range $port := list 53 5353 }}
+    - {port: {{ $port }}, protocol: UDP}
+    - {port: {{ $port }}, protocol: TCP}
+    {{- end }}
 {{- end -}}
 
 {{/* `to` of an egress rule; nothing, which is everywhere, for an empty list. */}}

@@ -10,7 +10,8 @@ imagePullSecrets:
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
-  {{- merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) (index . 1) | toYaml | nindent 2 }}
+  {{- $given := dict "fsGroupChangePolicy" "OnRootMismatch" | merge (dict) (index . 1) }}
+  {{- merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) $given | toYaml | nindent 2 }}
 {{- with $root.Values.scheduling }}
 {{- with .nodeSelector }}
 nodeSelector:

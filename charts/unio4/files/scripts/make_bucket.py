@@ -33,6 +33,8 @@ def make_bucket(client: Any, bucket: str, region: str) -> None:
     except ClientError as error:
         if error.response["Error"]["Code"] not in MINE_ALREADY:
             raise SystemExit(f"error: bucket {bucket!r} cannot be made: {error}") from error
+    except BotoCoreError as error:
+        raise NotReadyError(str(error)) from error
 
 
 def main() -> None:
@@ -42,7 +44,8 @@ def main() -> None:
     if wait_for("S3", lambda: bucket_exists(client, bucket)):
         log.info("bucket %s is there", bucket)
         return
-    make_bucket(client, bucket, setting("AWS_REGION", STANDARD_REGION))
+    region = setting("AWS_REGION", STANDARD_REGION)
+    wait_for("S3", lambda: make_bucket(client, bucket, region))
     if not wait_for("S3", lambda: bucket_exists(client, bucket)):
         raise SystemExit(f"error: bucket {bucket!r} was made, but cannot be seen")
     log.info("bucket %s made", bucket)
