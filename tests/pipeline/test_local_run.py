@@ -12,7 +12,7 @@ from tiny_runs import SETTINGS, call, run_arguments, set_arguments
 from unio4_lib.cli_kfp import parse_seeds
 from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
-from unio4_lib.pipeline.local_run import overrides
+from unio4_lib.pipeline.arguments import overrides
 from unio4_lib.pipeline.spec import compiled
 
 
