@@ -48,9 +48,7 @@ class Asked:
         # Collecting a dataset trains a policy: it runs where PyTorch and everything else is.
         if any(dataset.startswith("collect:") for dataset in datasets):
             given["prepare_image"] = self.spec.image("finetune-online")
-        self.spec.arguments(
-            given
-        )  # a pipeline that was compiled elsewhere may take others: said before it runs
+        self.spec.arguments(given)  # a pipeline that was compiled elsewhere may take others
         return given
 
 
