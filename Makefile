@@ -97,8 +97,9 @@ images: install ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG, D
 	images/wheels.sh $(BIN)/pip $(CONTEXT) $(BASE_PYTHON) "$(TORCH_INDEX)"
 	for image in $(IMAGES); do \
 		$(DOCKER) $(BUILD) --quiet --file images/Dockerfile --target $$image --tag $(REGISTRY)/$$image:$(TAG) \
-			--build-arg BASE=$(BASE) --build-arg VERSION=$(TAG) \
-			--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(CONTEXT) || exit 1; \
+			--build-arg BASE=$(BASE) --label org.opencontainers.image.version=$(TAG) \
+			--label org.opencontainers.image.revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+			$(CONTEXT) || exit 1; \
 	done
 
 base-image: ## Make a small Debian base image from packages (root, mmdebstrap): make images BASE=unio4/base
