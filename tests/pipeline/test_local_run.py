@@ -117,6 +117,7 @@ def test_a_sweep_of_two_datasets_and_two_seeds_names_the_one_member_that_failed(
     for behavior, offline, _ in members.values():
         assert re.fullmatch(r"[\d.]+ ± [\d.]+", behavior)
         assert re.fullmatch(r"[\d.]+ ± [\d.]+", offline)
+    assert "Of 3 runs, by last return over the clones' return: " in text
     assert (tmp_path / "runs" / "both" / "leaderboard.html").exists()
 
 
