@@ -84,6 +84,7 @@ def submit(
     wait: WaitOption = False,
 ) -> None:
     """Run the pipeline on a Kubeflow cluster; prints the address of the run."""
+    _check_shared(artifact_root)
     settings = load_config(preset, config, overridden or (), dataset, seed)
     path, name = pipeline or compiled("unio4"), run_name or _stamped("unio4")
     spec = PipelineSpec.load(path)
@@ -142,11 +143,17 @@ def _members(datasets: list[str], seeds: str, runner: str, artifact_root: str | 
     """All runs of a sweep, if they can be run there."""
     if runner not in (*get_args(Runner), CLUSTER):
         raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), CLUSTER))}")
-    if runner == CLUSTER and (artifact_root is None or "://" not in artifact_root):
+    if runner == CLUSTER:
+        _check_shared(artifact_root)
+    sources = dict.fromkeys(datasets)
+    return [{"dataset": dataset, "seed": seed} for dataset in sources for seed in parse_seeds(seeds)]
+
+
+def _check_shared(artifact_root: str | None) -> None:
+    if artifact_root is None or "://" not in artifact_root:
         raise InputError(
             "--artifact-root: a cluster needs a place that all its nodes see; expected s3://bucket/prefix"
         )
-    return [{"dataset": dataset, "seed": seed} for dataset in datasets for seed in parse_seeds(seeds)]
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -220,6 +220,7 @@ def test_a_server_that_stays_away_is_not_waited_for_forever(
         ([], {"login_page": "<html>Sign in</html>"}, "not as Kubeflow Pipelines does (with a login page?)"),
         (["--pipeline", str(compiled("sweep"))], {}, "pipeline unio4-sweep: no parameter dataset; expected"),
         (["--pipeline", "none.yaml"], {}, "none.yaml: cannot be read"),
+        (["--artifact-root", "here"], {}, "--artifact-root: a cluster needs a place that all its nodes see"),
         (["--seed", "x"], {}, "Invalid value for '--seed'"),
     ],
 )
