@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# What `make run` runs; e.g. make run DATASET=minari:mujoco/hopper/medium-v0 SET="improve.steps=100 seed=3"
+# What `make run` runs, with RUNNER=process, docker or inline; e.g. make run DATASET=minari:mujoco/hopper/medium-v0 SET="improve.steps=100 seed=3"
 SEED ?= 0
 DATASET ?= collect:Hopper-v5?level=medium-replay&steps=100000&seed=$(SEED)
 PRESET ?= quick
 SET ?=
 RUNNER ?= process
+# Where artifacts and numbers go; empty: below runs/. E.g. make run ARTIFACT_ROOT=s3://bucket/unio4 TRACKING=http://...
+ARTIFACT_ROOT ?=
+TRACKING ?=
 
 # Whose report `make readme-picture` draws.
 RUN ?= runs/latest
@@ -54,10 +57,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
-run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...", RUNNER=process|docker|inline)
-	$(BIN)/unio4 run --runner $(RUNNER) --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) $(foreach setting,$(SET),--set '$(setting)')
+run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...", RUNNER, ARTIFACT_ROOT, TRACKING)
+	$(BIN)/unio4 run --runner $(RUNNER) --preset $(PRESET) --dataset '$(DATASET)' --seed $(SEED) \
+		$(if $(ARTIFACT_ROOT),--artifact-root '$(ARTIFACT_ROOT)') $(if $(TRACKING),--tracking '$(TRACKING)') \
+		$(foreach setting,$(SET),--set '$(setting)')
 
-test: lint ## Check style, types and import arrows, then run all tests but those of images and clusters
+test: lint ## Lint, then run all tests but those of images and clusters
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) \
 		--dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -67,10 +72,11 @@ test-images: install ## Try the images that `make images` built, in containers (
 test-cluster: install ## Try the chart on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--namespace ...")
 	$(BIN)/python tests/cluster/try_chart.py $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(CLUSTER_ARGS)
 
-lint: install ## Check style, types and import arrows
+lint: install ## Check style, types, import arrows and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint --no-color images/Dockerfile
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 
 format: install ## Rewrite the code in the project's style
@@ -91,8 +97,9 @@ images: install ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG, D
 	images/wheels.sh $(BIN)/pip $(CONTEXT) $(BASE_PYTHON) "$(TORCH_INDEX)"
 	for image in $(IMAGES); do \
 		$(DOCKER) $(BUILD) --quiet --file images/Dockerfile --target $$image --tag $(REGISTRY)/$$image:$(TAG) \
-			--build-arg BASE=$(BASE) --build-arg VERSION=$(TAG) \
-			--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(CONTEXT) || exit 1; \
+			--build-arg BASE=$(BASE) --label org.opencontainers.image.version=$(TAG) \
+			--label org.opencontainers.image.revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+			$(CONTEXT) || exit 1; \
 	done
 
 base-image: ## Make a small Debian base image from packages (root, mmdebstrap): make images BASE=unio4/base

@@ -12,7 +12,8 @@ mkdir -p "$third"
 cp "$root/constraints.txt" "$here/install.sh" "$context"
 cp "$here"/requirements/*.txt "$third"
 target=(--only-binary :all: --implementation cp --python-version "$version")
-for glibc in 2_28 2_27 2_17; do target+=(--platform "manylinux_${glibc}_x86_64"); done
+# One tag for each glibc: pip takes none that is not named, and CUDA's wheels come with many.
+for glibc in {28..17}; do target+=(--platform "manylinux_2_${glibc}_x86_64"); done
 target+=(--platform manylinux2014_x86_64)
 fetch() { "$pip" download --quiet -c "$root/constraints.txt" "${target[@]}" --dest "$third" --find-links "$third" "$@"; }
 

@@ -1,7 +1,9 @@
 """``unio4 submit`` and ``unio4 sweep``: the compiled pipelines on a Kubeflow cluster, a sweep also here."""
 
+import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -30,15 +32,16 @@ from unio4_lib.cli_options import (
 )
 from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
-from unio4_lib.pipeline.cluster import Cluster, TaskState
-from unio4_lib.pipeline.local_run import Runner, collecting_image, overrides
+from unio4_lib.pipeline.arguments import Asked
+from unio4_lib.pipeline.cluster import Cluster, ClusterAway, TaskState
+from unio4_lib.pipeline.local_run import Runner, artifact_place
 from unio4_lib.pipeline.local_sweep import LocalSweep, run_sweep
 from unio4_lib.pipeline.spec import PipelineSpec, compiled
 from unio4_lib.stages.context import default_cache
-from unio4_lib.tracking.tracker import NO_TRACKING
 
 CLUSTER = "kfp"
 FOLLOW_SECONDS = 5.0
+PATIENCE_SECONDS = 300.0  # with a server that does not answer for a while; the run goes on without us
 
 submit_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -51,6 +54,9 @@ TokenOption = Annotated[
     typer.Option("--token", envvar="KF_PIPELINES_TOKEN", help="Token for it; better in the variable."),
 ]
 NamespaceOption = Annotated[str | None, typer.Option("--namespace", help="Namespace of the runs.")]
+AccountOption = Annotated[
+    str | None, typer.Option("--service-account", help="Kubernetes service account of the run's pods.")
+]
 PipelineOption = Annotated[
     Path | None, typer.Option("--pipeline", help="A pipeline compiled with other settings.")
 ]
@@ -69,6 +75,7 @@ def submit(
     endpoint: EndpointOption = None,
     token: TokenOption = None,
     namespace: NamespaceOption = None,
+    service_account: AccountOption = None,
     pipeline: PipelineOption = None,
     tracking: TrackingOption = None,
     experiment: ExperimentOption = "unio4",
@@ -77,23 +84,13 @@ def submit(
     wait: WaitOption = False,
 ) -> None:
     """Run the pipeline on a Kubeflow cluster; prints the address of the run."""
+    _check_shared(artifact_root)
     settings = load_config(preset, config, overridden or (), dataset, seed)
-    path = pipeline or compiled("unio4")
-    name = run_name or _stamped("unio4")
-    arguments = {
-        "dataset": settings.dataset,
-        "preset": preset,
-        "seed": settings.seed,
-        "overrides": overrides(settings, preset),
-        "artifact_root": artifact_root,
-        "mlflow_tracking_uri": tracking or NO_TRACKING,
-        "experiment": experiment,
-        "run_name": name,
-        "finetune": finetune,
-        "reuse": not no_reuse,
-        **collecting_image(PipelineSpec.load(path), settings.dataset),
-    }
-    _submit(Cluster(endpoint, token, namespace), path, arguments, name, experiment, wait)
+    path, name = pipeline or compiled("unio4"), run_name or _stamped("unio4")
+    spec = PipelineSpec.load(path)
+    asked = Asked(spec, settings, preset, artifact_root, tracking, experiment, finetune, not no_reuse)
+    cluster = Cluster(endpoint, token, namespace, service_account)
+    _submit(cluster, path, spec, asked.of_run(name), name, experiment, wait)
 
 
 @sweep_app.command()
@@ -113,6 +110,7 @@ def sweep(
     endpoint: EndpointOption = None,
     token: TokenOption = None,
     namespace: NamespaceOption = None,
+    service_account: AccountOption = None,
     pipeline: PipelineOption = None,
     tracking: TrackingOption = None,
     experiment: ExperimentOption = "unio4",
@@ -127,31 +125,15 @@ def sweep(
     settings = load_config(preset, config, overridden or (), datasets[0], members[0]["seed"])
     name, path = name or _stamped("sweep"), pipeline or compiled("sweep")
     spec = PipelineSpec.load(path)
-    arguments: dict[str, Any] = {
-        "members": members,
-        "sweep": name,
-        "artifact_root": artifact_root,
-        "preset": preset,
-        "overrides": overrides(settings, preset),
-        "mlflow_tracking_uri": tracking or NO_TRACKING,
-        "experiment": experiment,
-        "finetune": finetune,
-        "reuse": not no_reuse,
-    }
-    for dataset in datasets:
-        arguments |= collecting_image(spec, dataset)
+    root = artifact_place(artifact_root, output)
+    asked = Asked(spec, settings, preset, root, tracking, experiment, finetune, not no_reuse)
+    arguments = asked.of_sweep(name, members)
     if runner == CLUSTER:
-        _submit(Cluster(endpoint, token, namespace), path, arguments, name, experiment, wait)
+        cluster = Cluster(endpoint, token, namespace, service_account)
+        _submit(cluster, path, spec, arguments, name, experiment, wait)
         return
     here: Runner = "docker" if runner == "docker" else "process"
-    told = LocalSweep(
-        spec,
-        arguments,
-        output,
-        here,
-        artifact_root,
-        (cache or default_cache()).absolute(),
-    )
+    told = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute())
     with on_termination() as preemption:
         page = run_sweep(told, None if quiet else progress_console(), preemption)
     print(page)
@@ -161,11 +143,17 @@ def _members(datasets: list[str], seeds: str, runner: str, artifact_root: str | 
     """All runs of a sweep, if they can be run there."""
     if runner not in (*get_args(Runner), CLUSTER):
         raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), CLUSTER))}")
-    if runner == CLUSTER and (artifact_root is None or "://" not in artifact_root):
+    if runner == CLUSTER:
+        _check_shared(artifact_root)
+    sources = dict.fromkeys(datasets)
+    return [{"dataset": dataset, "seed": seed} for dataset in sources for seed in parse_seeds(seeds)]
+
+
+def _check_shared(artifact_root: str | None) -> None:
+    if artifact_root is None or "://" not in artifact_root:
         raise InputError(
             "--artifact-root: a cluster needs a place that all its nodes see; expected s3://bucket/prefix"
         )
-    return [{"dataset": dataset, "seed": seed} for dataset in datasets for seed in parse_seeds(seeds)]
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -188,35 +176,64 @@ def _stamped(name: str) -> str:
 
 
 def _submit(
-    cluster: Cluster, path: Path, arguments: dict[str, Any], name: str, experiment: str, wait: bool
+    cluster: Cluster,
+    path: Path,
+    spec: PipelineSpec,
+    arguments: dict[str, Any],
+    name: str,
+    experiment: str,
+    wait: bool,
 ) -> None:
-    run_id, url = cluster.submit(path, arguments, name, experiment)
-    print(url)
-    if wait and not _follow(cluster, run_id):
+    """Start a run there and say where it is; follow it if that is wanted."""
+    run_id = cluster.submit(path, arguments, name, experiment)
+    print(cluster.page(run_id), flush=True)
+    if not wait:
+        return
+    state, tasks = _follow(cluster, run_id, spec.stages())
+    if state != "SUCCEEDED":
+        failed = dict.fromkeys(task.stage for task in tasks if task.state == "FAILED")
+        where = f" at {', '.join(failed)}" if failed else ""
+        print(f"error: run {name} has {state.lower()}{where}; see {cluster.page(run_id)}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED)
 
 
-def _follow(cluster: Cluster, run_id: str) -> bool:
-    """A table of the stages that fills as they come to pass; whether the run ended well."""
+def _follow(cluster: Cluster, run_id: str, stages: Mapping[str, str]) -> tuple[str, list[TaskState]]:
+    """A table of the stages that fills as they come to pass; what became of the run and of them."""
     console = Console(stderr=True)
     shown: dict[str, str] = {}
+    answered = time.monotonic()
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            state, tasks = cluster.look(run_id)
-            if console.is_terminal:
-                live.update(_table(state, tasks), refresh=True)
+            try:
+                state, tasks = cluster.look(run_id, stages)
+                answered = time.monotonic()
+            except ClusterAway:
+                if time.monotonic() - answered > PATIENCE_SECONDS:
+                    raise
             else:
-                for task in tasks:
-                    if shown.get(task.name) != task.state:
-                        shown[task.name] = task.state
-                        console.print(f"{task.name}: {task.state.lower()}", highlight=False)
-            if state in Cluster.ENDED:
-                return state == "SUCCEEDED"
+                if console.is_terminal:
+                    live.update(_table(state, tasks), refresh=True)
+                else:
+                    for stage, stood, _ in _rows(tasks):
+                        if shown.get(stage) != stood:
+                            shown[stage] = stood
+                            console.print(f"{stage}: {stood}", highlight=False, soft_wrap=True)
+                if state in Cluster.ENDED:
+                    return state, tasks
             time.sleep(FOLLOW_SECONDS)
 
 
 def _table(state: str, tasks: Sequence[TaskState]) -> Table:
     table = Table("stage", "state", "seconds", title=f"run {state.lower()}")
-    for task in tasks:
-        table.add_row(task.name, task.state.lower(), "" if task.seconds is None else f"{task.seconds:.0f}")
+    for stage, stood, seconds in _rows(tasks):
+        table.add_row(stage, stood, "" if seconds is None else f"{seconds:.0f}")
     return table
+
+
+def _rows(tasks: Sequence[TaskState]) -> Iterator[tuple[str, str, float | None]]:
+    """Each stage, how it stands and how long it took; of a sweep, how many members stand how."""
+    for stage in dict.fromkeys(task.stage for task in tasks):
+        group = [task for task in tasks if task.stage == stage]
+        counts = Counter(task.state.lower() for task in group)
+        stood = ", ".join(state if len(group) == 1 else f"{count} {state}" for state, count in counts.items())
+        yield stage, stood, max((task.seconds for task in group if task.seconds is not None), default=None)

@@ -41,18 +41,17 @@ def run_method(
             tracking=tracking,
             preemption=preemption,
         )
-    from unio4_lib.pipeline.local_run import ARTIFACT_ROOT, LocalRun, Runner, run_pipeline
+    from unio4_lib.pipeline.local_run import LocalRun, Runner, artifact_place, run_pipeline
     from unio4_lib.stages.context import default_cache
 
     if runner not in get_args(Runner):
         raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), INLINE))}")
-    root = artifact_root or str((output / ARTIFACT_ROOT).absolute())
     told = LocalRun(
         config,
         preset,
         output,
         runner,  # type: ignore[arg-type]  # checked above
-        root if "://" in root else str(Path(root).absolute()),
+        artifact_place(artifact_root, output),
         reuse,
         (cache or default_cache()).absolute(),
         tracking,

@@ -1,7 +1,7 @@
 """KFP's API as recorded from its published interface (kfp-server-api 2.17): no KFP runs here.
 
-It keeps pipelines, versions, experiments and recurring runs in memory and answers in the real one's shapes,
-pages included. What it proves is which requests are made, not that KFP itself would take them.
+It keeps pipelines, versions, experiments, runs and recurring runs in memory and answers in the real one's
+shapes, pages and filters included. What it proves is which requests are made, not that KFP would take them.
 Also a program: ``python kfp_api.py PORT JOURNAL`` writes each change as a line of JSON.
 """
 
@@ -40,6 +40,9 @@ class RecordedKfp:
         self.journal, self.busy, self.token = journal, busy, token
         self.made = 0
         self.end_of_runs = "SUCCEEDED"
+        # What comes of a run, one step for each time that it is asked for; None: the server is away.
+        self.course: list[dict[str, Any] | None] = []
+        self.login_page = ""  # answered to everything, as by a proxy that wants a browser
 
     def note(self, method: str, path: str, body: Any) -> None:
         self.changes.append((method, path, body))
@@ -51,7 +54,7 @@ class RecordedKfp:
         self.made += 1
         entry = values | {field: f"{kind}-{self.made}"}
         if kind == "runs":
-            entry["state"] = self.end_of_runs
+            entry["state"] = "PENDING" if self.course else self.end_of_runs
         self.stored[kind].append(entry)
         return 200, entry
 
@@ -69,7 +72,9 @@ class RecordedKfp:
             self.busy -= 1
             return 503, {"error": "no healthy upstream"}
         if self.token is not None and token != f"Bearer {self.token}":
-            return 401, {"code": 16, "message": "Unauthenticated"}
+            return 401, {"error": "no", "code": 16, "message": "Unauthenticated: the token is\nnot known"}
+        if self.login_page:
+            return 200, self.login_page
         if path == f"{API}/healthz":
             return 200, {"multi_user": self.token is not None}
         if method != "GET":
@@ -89,15 +94,30 @@ class RecordedKfp:
             if kind in LISTS and identity is None:
                 if method == "POST":
                     return self.keep(kind, IDS[kind], body)
-                return self.page(self.stored[kind], LISTS[kind], query)
+                return self.page(matching(self.stored[kind], query), LISTS[kind], query)
             if kind in LISTS:
                 entries = [one for one in self.stored[kind] if one[IDS[kind]] == identity]
                 if entries and method == "GET":
+                    if kind == "runs" and self.course:
+                        step = self.course.pop(0)
+                        if step is None:
+                            return 503, {"error": "no healthy upstream"}
+                        entries[0] |= step
                     return 200, entries[0]
                 if entries and method == "DELETE":
                     self.stored[kind].remove(entries[0])
                     return 200, {}
         return 404, {"code": 5, "message": f"not found: {method} {path}"}
+
+
+def matching(entries: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
+    """Entries of a namespace that a filter of KFP lets through; equality (1) is all that is asked for."""
+    predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
+    assert all(predicate["operation"] == 1 for predicate in predicates)
+    wanted = {predicate["key"]: predicate["stringValue"] for predicate in predicates}
+    if predicates and query.get("namespace"):
+        wanted["namespace"] = query["namespace"]
+    return [one for one in entries if all(one.get(key) == value for key, value in wanted.items())]
 
 
 def uploaded(headers: Any, content: bytes) -> Any:
@@ -124,9 +144,10 @@ def make_server(kfp: RecordedKfp, port: int = 0) -> ThreadingHTTPServer:
                 body = uploaded(self.headers, content)
                 token = self.headers.get("Authorization", "")
                 status, answer = kfp.answer(self.command, address.path, query, body, token)
-            sent = json.dumps(answer).encode()
+            page = isinstance(answer, str)
+            sent = (answer if page else json.dumps(answer)).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "text/html" if page else "application/json")
             self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
             self.wfile.write(sent)

@@ -2,18 +2,23 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from tiny_runs import SETTINGS, call, run_arguments, set_arguments
+from tiny_runs import SETTINGS, call, run_arguments, saved_recording, set_arguments
 
 from unio4_lib.cli_kfp import parse_seeds
 from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
-from unio4_lib.pipeline.local_run import overrides
+from unio4_lib.pipeline import local_sweep
+from unio4_lib.pipeline.arguments import overrides
+from unio4_lib.pipeline.launch import Launch, ProcessLauncher
 from unio4_lib.pipeline.spec import compiled
+from unio4_lib.stages.context import CACHE_VARIABLE
 
 
 def through_the_pipeline(arguments: list[str]) -> list[str]:
@@ -64,22 +69,55 @@ def test_bad_data_ends_the_run_with_the_line_of_the_stage(
     assert "no/such-v0" in errors[0]
 
 
+class OneBrokenDisk(ProcessLauncher):
+    """Injects a fault: critics of one dataset and seed are fitted where the cache cannot be written."""
+
+    def __init__(self, dataset: str, seed: int, place: Path) -> None:
+        self.broken, self.place, self.count = (dataset, seed), place, 0
+
+    def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Launch:
+        if "fit_critics" in command:
+            told = json.loads(command[command.index("--executor_input") + 1])
+            config = json.loads(told["inputs"]["parameterValues"]["run"])["config"]
+            if (config["dataset"], config["seed"]) == self.broken:
+                self.count += 1
+                environment = {**environment, CACHE_VARIABLE: str(self.place)}
+        return super().command(image, command, environment)
+
+
 @pytest.mark.slow
-def test_a_sweep_names_the_member_that_failed(
-    capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
+def test_a_sweep_of_two_datasets_and_two_seeds_names_the_one_member_that_failed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dataset: str, tmp_path: Path
 ) -> None:
+    other = saved_recording(tmp_path / "other", steps=500)
+    no_folder = tmp_path / "no-folder"
+    no_folder.touch()
+    fault = OneBrokenDisk(other, 2, no_folder)
+    monkeypatch.setattr(local_sweep, "make_launcher", lambda *_: fault)
     sets = set_arguments()
     place = sets.index("seed=1")  # each member has its own
     del sets[place - 1 : place + 1]
     code, out, err = call(
         capsys,
-        *("sweep", "--dataset", dataset, "--dataset", "minari:no/such-v0", "--seeds", "1-2"),
+        *("sweep", "--dataset", dataset, "--dataset", other, "--seeds", "1-2", "--finetune", "never"),
         *("--output", str(tmp_path / "runs"), "--name", "both", *sets),
     )
     assert code == 0, err
-    table = Path(out.strip()).read_text()
-    assert table.count("failed: prepare-dataset: ") == 2
-    assert f"| {dataset} | 2 |" in table
+    assert fault.count == 1
+    text = Path(out.strip()).read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    counts = {row[0]: (row[1], row[5]) for row in rows if len(row) == 6}
+    assert counts[dataset] == ("2", "0")
+    assert counts[other] == ("1", "1")
+    members = {(row[0], row[1]): row[2:] for row in rows if len(row) == 5 and row[1] in ("1", "2")}
+    assert len(members) == 4
+    failed = members.pop((other, "2"))
+    assert failed[0].startswith("failed: fit-critics: ")
+    assert str(no_folder) in failed[0]
+    for behavior, offline, _ in members.values():
+        assert re.fullmatch(r"[\d.]+ ± [\d.]+", behavior)
+        assert re.fullmatch(r"[\d.]+ ± [\d.]+", offline)
+    assert "Of 3 runs, by last return over the clones' return: " in text
     assert (tmp_path / "runs" / "both" / "leaderboard.html").exists()
 
 

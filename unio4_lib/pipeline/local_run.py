@@ -1,6 +1,5 @@
 """``unio4 run``: the compiled pipeline on this machine, and the folder that it leaves behind."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,12 +12,11 @@ from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig
-from unio4_lib.config_io import load_config
-from unio4_lib.config_keys import known_keys
 from unio4_lib.errors import InputError, Preempted
+from unio4_lib.pipeline.arguments import Asked
 from unio4_lib.pipeline.executor import FAILED, LocalPipeline, TaskReport
 from unio4_lib.pipeline.launch import ContainerLauncher, Launcher, ProcessLauncher
-from unio4_lib.pipeline.spec import PipelineSpec, compiled
+from unio4_lib.pipeline.spec import PipelineSpec, Values, compiled
 from unio4_lib.progress import Reporter
 from unio4_lib.run_folder import RunFolder, circumstances
 from unio4_lib.stages.catalog import STAGE_OF_KIND, STAGES
@@ -59,43 +57,25 @@ class LocalRun:
         server = uri is not None and urlsplit(uri).scheme in ("http", "https")
         return self.runner == "docker" and server and self.tracking.register is None
 
-    def arguments(self, spec: PipelineSpec) -> dict[str, Any]:
+    def arguments(self, spec: PipelineSpec) -> Values:
         """The parameters of the pipeline."""
-        given: dict[str, Any] = {
-            "dataset": self.config.dataset,
-            "preset": self.preset,
-            "seed": self.config.seed,
-            "overrides": overrides(self.config, self.preset),
-            "artifact_root": self.artifact_root,
-            "mlflow_tracking_uri": self.tracking.uri or NO_TRACKING,
-            "experiment": self.tracking.experiment,
-            "run_name": self.tracking.run_name or "",
-            "finetune": self.finetune,
-            "reuse": self.reuse,
-        }
-        return given | collecting_image(spec, self.config.dataset)
+        asked = Asked(
+            spec,
+            self.config,
+            self.preset,
+            self.artifact_root,
+            self.tracking.uri,
+            self.tracking.experiment,
+            self.finetune,
+            self.reuse,
+        )
+        return asked.of_run(self.tracking.run_name or "")
 
 
-def collecting_image(spec: PipelineSpec, dataset: str) -> dict[str, str]:
-    """Collecting a dataset trains a policy: it runs where PyTorch and everything else is."""
-    collects = dataset.startswith("collect:")
-    return {"prepare_image": spec.image("finetune-online")} if collects else {}
-
-
-def overrides(config: RunConfig, preset: str) -> list[str]:
-    """What a configuration says beyond its preset, as the pipeline takes it."""
-    base = _flat(load_config(preset, dataset=config.dataset, seed=config.seed))
-    values = _flat(config)
-    return [f"{name}={json.dumps(values[name])}" for name in known_keys() if values[name] != base[name]]
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    tree = config.model_dump(mode="json")
-    values = {}
-    for name in known_keys():
-        section, _, key = name.rpartition(".")
-        values[name] = tree[section][key] if section else tree[key]
-    return values
+def artifact_place(chosen: str | None, output: Path) -> str:
+    """Where the bytes go, beside the runs where nobody says; folders are absolute, as tasks run elsewhere."""
+    place = chosen or str(output / ARTIFACT_ROOT)
+    return place if "://" in place else str(Path(place).absolute())
 
 
 def run_pipeline(told: LocalRun, console: Console | None, preemption: Preemption) -> dict[str, Any]:

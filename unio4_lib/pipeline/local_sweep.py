@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from unio4_lib.pipeline.executor import LocalPipeline, TaskReport
-from unio4_lib.pipeline.local_run import ARTIFACT_ROOT, Runner, failure, make_launcher
+from unio4_lib.pipeline.local_run import Runner, failure, make_launcher
 from unio4_lib.pipeline.spec import PipelineSpec
 from unio4_lib.progress import Reporter
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE
@@ -25,14 +25,7 @@ class LocalSweep:
     arguments: dict[str, Any]
     output: Path
     runner: Runner
-    artifact_root: str | None
     cache: Path
-
-    @property
-    def root(self) -> str:
-        """Where the bytes go; beside the runs where nobody says."""
-        chosen = self.artifact_root or str(self.output / ARTIFACT_ROOT)
-        return chosen if "://" in chosen else str(Path(chosen).absolute())
 
 
 def run_sweep(told: LocalSweep, console: Console | None, preemption: Preemption) -> Path:
@@ -43,13 +36,13 @@ def run_sweep(told: LocalSweep, console: Console | None, preemption: Preemption)
         sources = [member["dataset"] for member in told.arguments["members"]]
         pipeline = LocalPipeline(
             told.spec,
-            make_launcher(told.runner, [folder, told.cache], told.root, sources),
+            make_launcher(told.runner, [folder, told.cache], told.arguments["artifact_root"], sources),
             folder,
             environment={RUN_KEY_VARIABLE: name, CACHE_VARIABLE: str(told.cache)},
             say=reporter.say,
             ended=lambda: preemption.requested,
         )
-        pipeline.run({**told.arguments, "artifact_root": told.root})
+        pipeline.run(told.arguments)
         board = next((report for report in pipeline.reports if report.name == "leaderboard"), None)
         if board is None or board.state != "succeeded":
             raise failure(pipeline.reports)

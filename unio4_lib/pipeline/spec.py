@@ -76,6 +76,16 @@ class PipelineSpec:
         found: str = self.executors[f"exec-{component}"]["container"]["image"]
         return found
 
+    def stages(self) -> dict[str, str]:
+        """All tasks that are no graphs: the name in the pipeline, and the name for people."""
+        graphs = [one["dag"]["tasks"] for one in (self.root, *self.components.values()) if "dag" in one]
+        return {
+            name: task["taskInfo"]["name"]
+            for tasks in graphs
+            for name, task in tasks.items()
+            if "dag" not in self.components[task["componentRef"]["name"]]
+        }
+
     def arguments(self, given: Values) -> Values:
         """All parameters of the pipeline, checked."""
         known = self.root.get("inputDefinitions", {}).get("parameters", {})

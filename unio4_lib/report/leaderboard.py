@@ -63,10 +63,15 @@ def markdown(entries: Sequence[Entry]) -> str:
             figures = f"{np.mean(scores):.1f} | {interquartile_mean(scores):.1f} | {low:.1f} to {high:.1f}"
         lines.append(f"| {_cell(dataset)} | {len(scores or [])} | {figures} | {failed} |")
     lines += ["", "| Dataset | Seed | Behavior | Offline | Online |", "|---|---|---|---|---|"]
-    for entry in sorted(entries, key=lambda entry: -(entry.final() or -np.inf)):
+    for entry in sorted(entries, key=_rank):
         lines.append(f"| {_cell(entry.dataset)} | {entry.seed} | {_scores(entry)} |")
     lines += _profile(entries)
     return "\n".join(lines) + "\n"
+
+
+def _rank(entry: Entry) -> float:
+    final = entry.final()
+    return np.inf if final is None else -final
 
 
 def _by_dataset(entries: Sequence[Entry]) -> dict[str, list[float]]:
@@ -82,7 +87,7 @@ def _scores(entry: Entry) -> str:
     if entry.record is None:
         return f"failed: {_cell(entry.failure)} | – | –"
     found = phases(entry.record)
-    shown = (found.get(name) for name in ("behavior", "offline", "online"))
+    shown = (found.get(name) for name in ("clones", "offline", "online"))
     return " | ".join("–" if phase is None else f"{phase.mean:.1f} ± {phase.stderr:.1f}" for phase in shown)
 
 
@@ -91,7 +96,7 @@ def _profile(entries: Sequence[Entry]) -> list[str]:
     ratios = []
     for entry in entries:
         final = entry.final()
-        clones = phases(entry.record).get("behavior") if entry.record is not None else None
+        clones = phases(entry.record).get("clones") if entry.record is not None else None
         if final is not None and clones is not None and clones.mean > 0:
             ratios.append(final / clones.mean)
     if not ratios:
