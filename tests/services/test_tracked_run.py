@@ -70,7 +70,7 @@ def test_a_run_and_its_repetition(
     for name in STAGE_NAMES[1:]:
         curves = [curves_of(mlflow_server, stages[name]) for _, stages in (first, second)]
         assert curves[1].items() <= curves[0].items()
-        assert set(curves[0]) - set(curves[1]) == {f"{name}/seconds", f"{name}/peak_memory_bytes"}
+        assert set(curves[0]) - set(curves[1]) == {"costs/seconds", "costs/peak_memory_bytes"}
 
 
 def curves_of(server: MlflowServer, run: Run) -> dict[str, list[tuple[int, float]]]:

@@ -22,6 +22,7 @@ from unio4_lib.run_folder import RunFolder, circumstances
 from unio4_lib.stages.catalog import STAGE_OF_KIND, STAGES
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE, SPOOL_VARIABLE, StageContext
 from unio4_lib.stages.runner import StageOutcome
+from unio4_lib.stages.tracked import tell_settings
 from unio4_lib.tracking.tracker import NO_TRACKING, Tracking
 from unio4_lib.training.journal import Preemption
 
@@ -101,13 +102,14 @@ def _execute(
     """All tasks; ``outcomes`` has what the finished ones made, whatever happens to the others."""
     spool = (folder.path / SPOOL).absolute()
     environment = {RUN_KEY_VARIABLE: folder.run_id, CACHE_VARIABLE: str(told.cache)}
+    environment |= reporter.child_environment
     with ExitStack() as stack:
         if not told.own_sender:
             # One process carries the numbers of all stages: starting one for each costs seconds every time.
             tracker = stack.enter_context(
                 told.tracking.tracker(folder.run_id, spool, told.output, reporter.say)
             )
-            stack.enter_context(tracker.run())
+            tell_settings(stack.enter_context(tracker.run()), told.config)
             environment[SPOOL_VARIABLE] = str(spool) if tracker.active else NO_TRACKING
         places = [folder.path.absolute(), told.cache]
         launcher = make_launcher(told.runner, places, told.artifact_root, [told.config.dataset])
@@ -117,7 +119,7 @@ def _execute(
             launcher,
             (folder.path / PIPELINE).absolute(),
             environment=environment,
-            say=reporter.say,
+            say=reporter.relay,
             ended=lambda: preemption.requested,
         )
         try:

@@ -80,11 +80,12 @@ def reproduce_section(record: RunRecord) -> Markup:
     ]
     if "policy_digest" in summary:
         facts.append(["final policy", el("code", summary["policy_digest"])])
-    settings = [[name, value] for name, value in flat_settings(record.config).items()]
+    # As text: a list would be shown without its commas.
+    settings = [[name, str(value)] for name, value in flat_settings(record.config).items()]
     return section(
         "reproduce",
         "Do it again",
-        el("p", "The same settings and seed give the same numbers, to the bit, on the same kind of CPU."),
+        el("p", "On the same kind of CPU, the same settings and seed give the same numbers, bit for bit."),
         el(
             "div",
             el("pre", command, id="command"),

@@ -79,7 +79,7 @@ def _lengths_figure(facts: dict[str, Any]) -> Markup:
 def _actions_figure(rows: list[dict[str, Any]]) -> Markup:
     shown = rows[:MOST_DIMENSIONS]
     bounded = sum(row["share_at_low"] + row["share_at_high"] for row in rows) / len(rows)
-    title = f"Actions fill their bounds like this; {words.percent(bounded)} stand at a bound"
+    title = f"Where actions lie within their bounds; {words.percent(bounded)} are at a bound"
     note = "Darker: more often. Percentages: share of rows at that bound."
     if len(rows) > len(shown):
         note += f" The first {len(shown)} of {len(rows)} dimensions."

@@ -184,7 +184,7 @@ def _calibration_figure(bins: list[dict[str, Any]], correlation: float, bias: fl
         f"correlation {words.ratio(correlation)}"
     )
     note = (
-        "Each dot: as many states as any other, by their value; bars: one standard deviation of the returns. "
+        "Each dot: an equal number of states, by value; bars: one standard deviation of the returns. "
         "On the dotted line values are exact. Returns cut by a time limit count less than they are worth."
     )
     numbers = [row["value"] for row in bins]
@@ -280,7 +280,7 @@ def _confidence_figure(calibration: list[list[float]]) -> Markup:
         if abs(gap) < 0.05
         else f"The models are {side} errors than promised lie within their intervals"
     )
-    note = "On the dotted line a predicted interval holds exactly as many errors as it says."
+    note = "On the dotted line a predicted interval holds exactly as many errors as it claims."
 
     def draw(width: float) -> Markup:
         chart = Chart((width, SIZE), (0.0, 1.0), (0.0, 1.0))

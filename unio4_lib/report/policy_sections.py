@@ -14,6 +14,7 @@ from unio4_lib.report.words import INTERVAL_FACTOR
 
 PANELS = 4  # members side by side
 SWITCH_SHARE = 0.25  # of the online steps that the close look at the switch shows
+TIMES_WIDTH = 44.0  # pixels of a label such as 1.05×, with air
 RULES = {
     "mean": "A candidate passes when its estimate is higher.",
     "lower-bound": "A candidate passes when the lower bound of its gain is above zero.",
@@ -32,9 +33,8 @@ def improvement_section(record: RunRecord) -> Markup:
         f"The gate looked at {words.count(len(decisions))} candidates and let {words.count(accepted)} pass."
     )
     if chosen is not None:
-        intro += (
-            f" Of the accepted policies, that of member {chosen} was chosen, without a look at the simulator."
-        )
+        which = "accepted policy" if accepted else "clone"
+        intro += f" The {which} of member {chosen} was chosen by its estimate, without the simulator."
     figures = [_gate_figure(decisions, str(gate.get("rule", "")), chosen)]
     if estimates := stage.series("improve/estimate"):
         title = "Estimated return of each member's accepted policy"
@@ -227,11 +227,13 @@ def _switch_figure(record: RunRecord) -> Markup:
                 "end",
             )
         chart.line([(row[0], row[1]) for row in points], "c-online")
+        free = chart.x.start  # where the next label would touch none before it
         for row in points:
             chart.interval(row[0], *interval_of(row), "c-online thin")
             text = f"{words.count(row[0])} steps: {words.with_error(row[1], row[2])}"
             chart.dot(row[0], row[1], "c-online", text, 4.5)
-            if curve[0][1] > 0 and row[0] > (warm or 0):
+            if curve[0][1] > 0 and row[0] > (warm or 0) and chart.x(row[0]) >= free:
+                free = chart.x(row[0]) + TIMES_WIDTH
                 times = f"{words.ratio(row[1] / curve[0][1])}×"
                 chart.text(chart.x(row[0]), chart.y(interval_of(row)[0]) + 15, times, "strong halo", "middle")
         return chart.svg("Return in the first environment steps after the switch, against the offline score")

@@ -150,7 +150,7 @@ def data_check(record: RunRecord) -> Check | None:
     share = sum(row["share_at_low"] + row["share_at_high"] for row in actions) / len(actions)
     bounds = level_below(share, AT_BOUNDS)
     worst = max((level, bounds), key=("good", "watch", "bad").index)
-    return Check(worst, "Enough data", f"{text}; {words.percent(share)} of the actions stand at a bound.")
+    return Check(worst, "Enough data", f"{text}; {words.percent(share)} of the actions are at a bound.")
 
 
 def clones_check(record: RunRecord) -> Check | None:
@@ -167,7 +167,7 @@ def critics_check(record: RunRecord) -> Check | None:
     found = stage.facts.get("correlation", stage.last("critics/value_return_correlation"))
     if found is None:
         return None
-    text = f"Values correlate {words.ratio(found)} with the returns that the data went on to have."
+    text = f"Values and the returns that followed in the data have a correlation of {words.ratio(found)}."
     return Check(level_above(found, CORRELATION), "Critics follow returns", text)
 
 

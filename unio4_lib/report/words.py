@@ -37,6 +37,8 @@ def error(stderr: float, mean: float) -> str:
     """The error of a mean, with no more digits than the mean shows: 88 · 0.5."""
     if not math.isfinite(stderr):
         return UNKNOWN
+    if stderr == 0:
+        return "0"
     digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 2
     return f"{stderr:.1g}" if 0 < stderr < 10**-digits else f"{stderr:,.{digits}f}"
 
@@ -71,7 +73,7 @@ def axis_format(largest: float) -> Callable[[float], str]:
 
     def text(value: float) -> str:
         size = abs(value) / unit
-        plain = f"{size:,.0f}" if size >= KILO else f"{size:.4g}"
+        plain = f"{size:,.0f}" if size >= KILO else f"{size:.4g}".replace("e-0", "e-")
         return (MINUS if value < 0 else "") + plain + (letter if value else "")
 
     return text

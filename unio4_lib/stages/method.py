@@ -89,7 +89,7 @@ def _train(
             }
         )
 
-    with reporter.stage(name, steps) as update:
+    with reporter.stage(name, steps, start) as update:
         for entry in run_loop(trainer, steps, name=name, evaluate_every=every, start=start, checkpoint=keep):
             entries.append(entry)
             journal.entry(entry.step, entry.values)
@@ -258,7 +258,7 @@ def _follow(
             }
         )
 
-    with reporter.stage("finetune-online", settings.env_steps) as update:
+    with reporter.stage("finetune-online", settings.env_steps, training.ppo.env_steps) as update:
 
         def show(steps: int, metrics: Metrics) -> None:
             last = f"return {points[-1][1]:.0f} ± {points[-1][2]:.0f}" if points else ""
@@ -272,7 +272,7 @@ def _follow(
 
         for point in training.run(measure, show):
             points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
-            journal.entry(point.env_steps, {"return": points[-1][1], "stderr": points[-1][2]})
+            journal.entry(point.env_steps, {"return": points[-1][1], "return_stderr": points[-1][2]})
             keep()
     return Curve(points, log, training.delivered_at)
 

@@ -15,6 +15,7 @@ from typing import Any
 from unio4_lib import __version__
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig, config_digest
+from unio4_lib.report import words
 from unio4_lib.stages.catalog import (
     CURVE_FILE,
     DECISIONS_FILE,
@@ -31,8 +32,23 @@ from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.tracking.tracker import StageTracker
 
 LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
-SCORES, GATE = "scores", "gate"
+# Groups of metrics, each of which MLflow shows as a section of charts.
+SCORES, NORMALIZED, ERRORS, GATE = "scores", "scores_normalized", "scores_stderr", "gate"
+SECONDS, COSTS = "seconds", "costs"
+DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as text
 SHOWN_FILES = ("*.html", "*.svg", "*.png", SUMMARY_FILE, DECISIONS_FILE, FACTS_FILE)
+
+DESCRIPTIONS = {
+    "prepare-dataset": "Checks the dataset and stores the rows that every other stage reads.",
+    "clone-behavior": "Several policies imitate the data. `holdout_log_likelihood` should rise, then settle.",
+    "fit-critics": "Learns values from the data. `value_mean` should come close to `return_mean`.",
+    "fit-dynamics": "Learns models of the environment. `holdout_squared_error` should fall far below 1.",
+    "improve-policy": "Improves each clone offline. `gate/` has every check of a candidate: it replaces the "
+    "current policy only where `accepted` is 1.",
+    "finetune-online": "Fine-tunes the policy in the environment. `return` is its learning curve over "
+    "environment steps.",
+    "report": "Scores all policies in the environment and writes the report (see Artifacts).",
+}
 
 
 def named(stage: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -57,6 +73,7 @@ def begin(tracker: StageTracker, stage: Stage, config: RunConfig, refs: Mapping[
         versions()
         | {"unio4.config_digest": config_digest(config), "unio4.dataset": config.dataset}
         | {f"unio4.input.{kind}": ref.digest for kind, ref in refs.items()}
+        | {DESCRIPTION: DESCRIPTIONS[stage.name]}
     )
     if (dataset := refs.get("dataset")) is not None:
         _log_dataset(tracker, config, dataset, {})
@@ -79,8 +96,8 @@ def finish(
         }
     )
     if not outcome.reused:
-        costs = {"seconds": outcome.seconds, "peak_memory_bytes": outcome.peak_memory_bytes}
-        tracker.log_metrics(named(stage.name, costs), 0)
+        costs = {"seconds": round(outcome.seconds, 2), "peak_memory_bytes": outcome.peak_memory_bytes}
+        tracker.log_metrics({f"{COSTS}/{name}": value for name, value in costs.items()}, 0)
     if stage.kind == "dataset":
         _log_dataset(tracker, config, outcome.ref, outcome.metrics)
         tracker.log_metrics(named(stage.name, outcome.metrics), 0)
@@ -93,7 +110,8 @@ def finish(
     if stage.kind == "report":
         with context.tracker.run() as run:
             tell_settings(run, config)
-            _tell_of_the_run(run, context.hold(outcome.ref))
+            _log_dataset(run, config, refs["dataset"], {})
+            _tell_of_the_run(run, config, context.hold(outcome.ref))
             run.log_model(context.hold(refs[final_policy(refs)]) / POLICY)
 
 
@@ -101,15 +119,41 @@ def tell_settings(tracker: StageTracker, config: RunConfig) -> None:
     """What the run above the stages says of itself from the start."""
     tracker.log_params(config.model_dump(mode="json"))
     tracker.set_tags(
-        versions() | {"unio4.config_digest": config_digest(config), "unio4.dataset": config.dataset}
+        versions()
+        | {"unio4.config_digest": config_digest(config), "unio4.dataset": config.dataset}
+        | {DESCRIPTION: _title(config)}
     )
 
 
-def _tell_of_the_run(run: StageTracker, report: Path) -> None:
+def _title(config: RunConfig) -> str:
+    return (
+        f"**Uni-O4** on `{config.dataset}`, seed {config.seed}. The nested runs are the stages; "
+        "each has its training curves under *Model metrics*."
+    )
+
+
+def _tell_of_the_run(run: StageTracker, config: RunConfig, report: Path) -> None:
     """Scores and costs where runs are compared with each other."""
-    run.log_metrics(_headline(json.loads((report / SUMMARY_FILE).read_bytes())), 0)
+    summary = json.loads((report / SUMMARY_FILE).read_bytes())
+    run.log_metrics(_headline(summary), 0)
+    run.set_tags({DESCRIPTION: _description(config, summary)})
     for path in sorted([*report.glob("*.html"), report / SUMMARY_FILE]):
         run.log_artifact(path)
+
+
+def _description(config: RunConfig, summary: Mapping[str, Any]) -> str:
+    """The result as Markdown; the same figures as in the report."""
+    rows = [("data", summary["dataset"]["mean_return"], None, summary["dataset"]["normalized"])]
+    for name, score in summary["scores"].items():
+        rows.append((name, score["mean_return"], score["stderr"], score["normalized"]))
+    table = ["| policy | return | normalized |", "|---|---|---|"]
+    table += [
+        f"| {name} | {words.with_error(mean, stderr)} | {words.number(normalized)} |"
+        for name, mean, stderr, normalized in rows
+    ]
+    gate = f"The gate accepted {summary[GATE]['accepted']} of {summary[GATE]['checks']} candidates."
+    where = "The report is `report.html` under *Artifacts*; the delivered policy is the logged model."
+    return "\n\n".join([_title(config), "\n".join(table), f"{gate} {where}"])
 
 
 def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -117,15 +161,15 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name, score in summary["scores"].items():
         figures[f"{SCORES}/{name}"] = score["mean_return"]
-        figures[f"{SCORES}/{name}_stderr"] = score["stderr"]
+        figures[f"{ERRORS}/{name}"] = score["stderr"]
         if score["normalized"] is not None:
-            figures[f"{SCORES}/{name}_normalized"] = score["normalized"]
+            figures[f"{NORMALIZED}/{name}"] = score["normalized"]
     if summary["dip"] is not None:
         figures[f"{SCORES}/dip"] = summary["dip"]
     for name in ("checks", "accepted"):
         figures[f"{GATE}/{name}"] = summary[GATE][name]
     for stage, costs in summary["stages"].items():
-        figures[f"seconds/{stage}"] = costs["seconds"]
+        figures[f"{SECONDS}/{stage}"] = costs["seconds"]
     return figures
 
 
@@ -147,7 +191,7 @@ def _log_curves(tracker: StageTracker, stage: str, folder: Path) -> None:
             tracker.log_metrics({f"{stage}/{GATE}/{name}/{member}": entry[name] for name in figures}, step)
     if (folder / CURVE_FILE).exists():
         for steps, mean, stderr in json.loads((folder / CURVE_FILE).read_bytes()):
-            tracker.log_metrics(named(stage, {"return": mean, "stderr": stderr}), steps)
+            tracker.log_metrics(named(stage, {"return": mean, "return_stderr": stderr}), steps)
     if stage == "report":
         scores = json.loads((folder / SUMMARY_FILE).read_bytes())["scores"]
         tracker.log_metrics({f"{SCORES}/{name}": score["mean_return"] for name, score in scores.items()}, 0)

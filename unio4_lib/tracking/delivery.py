@@ -4,9 +4,11 @@ Everything here may be done twice: runs are found again by their tags, numbers o
 run already has are left out, and MLflow itself drops a number sent twice with one time stamp.
 """
 
+import getpass
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,12 @@ from unio4_lib.tracking.spool import Event, Target
 from unio4_lib.tracking.tracker import sqlite_file
 
 RUN_KEY, STAGE, FINGERPRINT = "unio4.run_key", "unio4.stage", "unio4.fingerprint"
-PARENT = "mlflow.parentRunId"
+PARENT, DESCRIPTION = "mlflow.parentRunId", "mlflow.note.content"
+# Without it MLflow opens an experiment on its pages about traces of language models.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs.",
+}
 ARTIFACTS = "mlartifacts"  # beside a local database
 BATCH_METRICS, BATCH_OTHERS = 1000, 100  # MLflow's limits for one request
 EVENTS_AT_ONCE = 2000
@@ -166,7 +173,8 @@ class Delivery:
         """The one run with these tags, and whether it was there; of two made at once the older counts."""
         if runs := self._runs_with(tags):
             return runs[0], True
-        made = self.client.create_run(self.experiment_id(), tags={**tags, **more}, run_name=name)
+        tags_of_run = {**tags, **more, **_origin()}
+        made = self.client.create_run(self.experiment_id(), tags=tags_of_run, run_name=name)
         first = self._runs_with(tags)[0]
         if first.info.run_id != made.info.run_id:
             self.client.delete_run(made.info.run_id)
@@ -196,7 +204,7 @@ class Delivery:
             if self.uri.startswith("sqlite"):
                 place = (sqlite_file(self.uri).parent / ARTIFACTS).as_uri()
             try:
-                return str(self.client.create_experiment(name, artifact_location=place))
+                return str(self.client.create_experiment(name, place, EXPERIMENT_TAGS))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
@@ -216,6 +224,8 @@ class Delivery:
                 metrics += fresh
             else:
                 others[event["kind"]].update(event["values"])
+        if self._is_outer(run.run_id):
+            others["tags"].pop(DESCRIPTION, None)  # someone else's run keeps its own
         params = [Param(name, value[:LONGEST_PARAM]) for name, value in others["params"].items()]
         tags = [RunTag(name, value[:LONGEST_TAG]) for name, value in others["tags"].items()]
         try:
@@ -239,6 +249,14 @@ class Delivery:
         )
         used_for = InputTag("mlflow.data.context", event["context"])
         self.client.log_inputs(run_id, [DatasetInput(dataset, [used_for])])
+
+
+def _origin() -> dict[str, str]:
+    """What MLflow's lists show as user and source of a run."""
+    tags = {"mlflow.source.name": "unio4", "mlflow.source.type": "LOCAL"}
+    with suppress(KeyError, OSError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
 
 
 def _groups(events: list[tuple[Event, int]]) -> Iterator[list[tuple[Event, int]]]:

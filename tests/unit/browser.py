@@ -11,7 +11,8 @@ from typing import Any
 
 import websocket
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0  # on a machine that is busy with other tests
+SHOWN = "document.body.innerText.slice(0, 1500)"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -45,25 +46,39 @@ class Browser:
             case "Runtime.consoleAPICalled" if facts["type"] in ("error", "warning", "assert"):
                 self.complaints.append(json.dumps(facts["args"])[:500])
             case "Log.entryAdded" if facts["entry"]["level"] in ("error", "warning"):
-                self.complaints.append(facts["entry"]["text"])
+                self.complaints.append(f"{facts['entry']['text']} {facts['entry'].get('url', '')}".strip())
 
-    def open(self, path: Path, *, width: int, scheme: str = "light", media: str = "screen") -> None:
-        """Show a file at a width, with everything that it logged and requested noted."""
+    def open(
+        self,
+        page: Path | str,
+        *,
+        width: int,
+        height: int = 900,
+        scheme: str = "light",
+        media: str = "screen",
+    ) -> None:
+        """Show a file or an address at a width, with everything that it logged and requested noted."""
         self.complaints.clear()
         self.requests.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
-            height=900,
+            height=height,
             deviceScaleFactor=1,
             mobile=width < 600,
         )
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
+        self.wait_for("document.readyState === 'complete'", f"{page} to load")
+
+    def wait_for(self, expression: str, what: str) -> Any:
+        """The value of an expression once there is one; pages that are programs fill themselves later."""
         ends = time.monotonic() + START_SECONDS
-        while self.evaluate("document.readyState") != "complete":
-            assert time.monotonic() < ends, f"{path} did not load"
+        while not (found := self.evaluate(expression)):
+            assert time.monotonic() < ends, f"waited in vain for {what}: {self.evaluate(SHOWN)}"
+            time.sleep(0.1)
+        return found
 
     def evaluate(self, expression: str) -> Any:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
