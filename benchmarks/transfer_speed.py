@@ -105,28 +105,26 @@ def main() -> None:
 
 
 def measure(work: Path, manifest: Manifest, rclone: str, port: int, rounds: int) -> None:
-    store, made, back = open_store(f"s3://{BUCKET}/ours"), work / "made", work / "back"
+    """All four transfers in turn, round by round: a busy moment meets each of them."""
+    made, back = work / "made", work / "back"
 
-    def up_rclone() -> None:
-        rclone_copy(rclone, port, str(made), f"s3://{BUCKET}/theirs")
+    def transfers(number: int) -> dict[str, Callable[[], object]]:
+        # A place of its own in every round: nothing is there already, and the server remembers nothing.
+        theirs, store = f"s3://{BUCKET}/theirs-{number}", open_store(f"s3://{BUCKET}/ours-{number}")
+        return {
+            "rclone up": lambda: rclone_copy(rclone, port, str(made), theirs),
+            "unio4 up": lambda: store.publish(made, manifest),
+            "rclone down": lambda: rclone_copy(rclone, port, theirs, str(back)),
+            "unio4 down": lambda: store.fetch(manifest.digest, back),
+        }
 
-    def down_rclone() -> None:
-        rclone_copy(rclone, port, f"s3://{BUCKET}/theirs", str(back))
-
-    steps: dict[str, Callable[[], object]] = {
-        "rclone up": up_rclone,
-        "unio4 up": lambda: store.publish(made, manifest),
-        "rclone down": down_rclone,
-        "unio4 down": lambda: store.fetch(manifest.digest, back),
-    }
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    for name, action in steps.items():
-        results = []
-        for _ in range(rounds):
-            if name.endswith("up"):  # nothing may be there already
-                shutil.rmtree(work / "served" / BUCKET / ("ours" if "unio4" in name else "theirs"), True)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number in range(rounds):
+        for name, action in transfers(number).items():
             shutil.rmtree(back, ignore_errors=True)
-            results.append(timed(action))
+            found.setdefault(name, []).append(timed(action))
+    for name, results in found.items():
         seconds, memory = min(results)[0], max(memory for _, memory in results)
         rate = manifest.total_bytes / 1e6 / seconds
         print(
