@@ -101,7 +101,9 @@ def test_a_killed_container_goes_on_from_its_checkpoint(dataset: str, bucket: Pa
     while not container or not list(bucket.glob("root/checkpoints/*/*.ckpt")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        listed = ["docker", "ps", "--filter", f"ancestor={image}", "--format", "{{.Names}}"]
+        # Of this run, by what is mounted: other runs on this machine have containers of that image too.
+        ours = ["--filter", f"ancestor={image}", "--filter", f"volume={tmp_path / 'cache'}"]
+        listed = ["docker", "ps", *ours, "--format", "{{.Names}}"]
         container = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
         time.sleep(0.2)
     subprocess.run(["docker", "kill", container], check=True, capture_output=True)

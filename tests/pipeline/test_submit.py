@@ -100,6 +100,9 @@ def test_a_run_arrives_as_it_was_told(
     assert len(kfp.stored["runs"]) == 2
     assert len(kfp.stored["experiments"]) == 1
 
+    call(capsys, *SUBMIT, "--namespace", "kubeflow")  # KFP's client takes this name for none
+    assert kfp.stored["experiments"][1]["namespace"] == "kubeflow"
+
 
 def test_collecting_runs_where_pytorch_is(
     capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str
