@@ -134,6 +134,7 @@ def test_the_report_shows_the_numbers_of_the_summary(summary: dict[str, Any], fo
         error = words.error(sampled["stderr"], sampled["mean_return"])
         assert f"sampled actions {words.number(sampled['mean_return'])} ± {error}" in page
     assert summary["policy_digest"] in page
+    assert "What the learner earned, by sampled actions" in page
     assert "recorded no" not in page  # every stage of today writes its facts
     assert "did not compare" not in page
     facts = json.loads((folder / "facts.json").read_text())
