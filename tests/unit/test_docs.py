@@ -217,7 +217,7 @@ def test_command_of_make(words: list[str], desk: Path, capsys: Capture) -> None:
         ["make", "-n", "-C", str(ROOT), *words[1:]], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    for line in ended.stdout.splitlines():
+    for line in ended.stdout.replace("\\\n", " ").splitlines():
         if "/unio4 run " in line:
             settings_resolve(shlex.split(line)[2:], capsys)
 
