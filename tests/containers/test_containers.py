@@ -14,6 +14,8 @@ from unio4_lib.pipeline.spec import PipelineSpec, compiled
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.usefixtures("images")]
 
+PATIENCE_SECONDS = 1200  # a minute on a quiet machine
+
 PROBE = """
 import importlib.util, os, pathlib, shutil
 try:
@@ -97,17 +99,20 @@ def test_a_killed_container_goes_on_from_its_checkpoint(dataset: str, bucket: Pa
         text=True,
     )
     image = PipelineSpec.load(compiled("unio4")).image("finetune-online")
-    container, deadline = "", time.monotonic() + 400
-    while not container or not list(bucket.glob("root/checkpoints/*/*.ckpt")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        # Of this run, by what is mounted: other runs on this machine have containers of that image too.
-        ours = ["--filter", f"ancestor={image}", "--filter", f"volume={tmp_path / 'cache'}"]
-        listed = ["docker", "ps", *ours, "--format", "{{.Names}}"]
-        container = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
-        time.sleep(0.2)
-    subprocess.run(["docker", "kill", container], check=True, capture_output=True)
-    out, err = process.communicate(timeout=400)
+    container, deadline = "", time.monotonic() + PATIENCE_SECONDS
+    try:
+        while not container or not list(bucket.glob("root/checkpoints/*/*.ckpt")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            # Of this run, by what is mounted: other runs on this machine have containers of that image too.
+            ours = ["--filter", f"ancestor={image}", "--filter", f"volume={tmp_path / 'cache'}"]
+            listed = ["docker", "ps", *ours, "--format", "{{.Names}}"]
+            container = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
+            time.sleep(0.2)
+        subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.terminate()  # a run that nobody waits for any more
     assert process.returncode == 0, err
     assert "finetune-online: was killed; attempt 2" in err
     assert "finetune-online: resumed from its last checkpoint" in err
