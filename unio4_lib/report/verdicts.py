@@ -52,6 +52,11 @@ def offline_sentence(record: RunRecord) -> str:
     if "clones" not in found or "offline" not in found:
         return ""
     clones, offline = found["clones"], found["offline"]
+    if record.summary["gate"]["accepted"] == 0:
+        return (
+            f"The gate let no change pass, so the offline policy is one of the clones: {_score(offline)}, "
+            f"where their mean is {_score(clones)}."
+        )
     moved = change(clones, offline)
     if moved.direction == 0:
         return (
@@ -63,7 +68,7 @@ def offline_sentence(record: RunRecord) -> str:
     text = f"Offline improvement {verb} the return by {amount}, from {_score(clones)} to {_score(offline)}"
     best = max(clones.members, default=clones.mean)
     if moved.direction < 0:
-        return f"{text}: the gate let a worse policy pass."
+        return f"{text}: the gate let a worse policy pass, or the chosen clone was below the others."
     if best > offline.interval[1]:
         return f"{text}, but one clone alone does better ({words.number(best)})."
     return f"{text}."

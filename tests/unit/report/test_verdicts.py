@@ -40,6 +40,17 @@ def test_a_difference_within_its_error_is_none() -> None:
     assert level("Gate kept its word", offline=103.0) == "watch"
 
 
+@pytest.mark.parametrize(("offline", "score"), [(60.0, "60 ± 5.0"), (200.0, "200 ± 5")])
+def test_a_gate_that_let_nothing_pass_has_improved_nothing(offline: float, score: str) -> None:
+    record = make_run(offline=offline)
+    record.summary["gate"]["accepted"] = 0
+    text = headline(record).replace("\N{NO-BREAK SPACE}", " ")
+    assert "The gate let no change pass, so the offline policy is one of the clones" in text
+    assert f"{score}, where their mean is 100 ± 5." in text
+    assert "raised" not in text
+    assert "lowered" not in text
+
+
 def test_one_better_clone_is_said() -> None:
     record = make_run(offline=150.0)
     record.summary["scores"]["behavior"]["members"] = [10.0, 190.0]
