@@ -84,7 +84,8 @@ def test_a_failed_stage_is_said_and_the_mlflow_run_has_failed(
     arguments = in_containers(wrong, tmp_path / "runs", bucket, mlflow_server[0])
     code, _, err = call(capsys, *arguments, "--run-name", "the-bad-one")
     assert code == 2
-    assert [line for line in err.splitlines() if line.startswith("error: prepare-dataset: ")]
+    [line] = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: prepare-dataset: dataset {wrong}: not in ")
     assert statuses(mlflow_server[1])["the-bad-one"] == "FAILED"
 
 
