@@ -35,6 +35,7 @@ LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
 # Groups of metrics, each of which MLflow shows as a section of charts.
 SCORES, NORMALIZED, ERRORS, GATE = "scores", "scores_normalized", "scores_stderr", "gate"
 SECONDS, COSTS = "seconds", "costs"
+DATASET_FIGURES = ("transitions", "episodes", "mean_return")
 DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as text
 SHOWN_FILES = ("*.html", "*.svg", "*.png", SUMMARY_FILE, DECISIONS_FILE, FACTS_FILE)
 
@@ -110,8 +111,7 @@ def finish(
     if stage.kind == "report":
         with context.tracker.run() as run:
             tell_settings(run, config)
-            _log_dataset(run, config, refs["dataset"], {})
-            _tell_of_the_run(run, config, context.hold(outcome.ref))
+            _tell_of_the_run(run, config, refs["dataset"], context.hold(outcome.ref))
             run.log_model(context.hold(refs[final_policy(refs)]) / POLICY)
 
 
@@ -132,9 +132,11 @@ def _title(config: RunConfig) -> str:
     )
 
 
-def _tell_of_the_run(run: StageTracker, config: RunConfig, report: Path) -> None:
+def _tell_of_the_run(run: StageTracker, config: RunConfig, dataset: ArtifactRef, report: Path) -> None:
     """Scores and costs where runs are compared with each other."""
     summary = json.loads((report / SUMMARY_FILE).read_bytes())
+    # MLflow keeps the first profile of a dataset, and this one may arrive before the stage's.
+    _log_dataset(run, config, dataset, {name: summary["dataset"][name] for name in DATASET_FIGURES})
     run.log_metrics(_headline(summary), 0)
     run.set_tags({DESCRIPTION: _description(config, summary)})
     for path in sorted([*report.glob("*.html"), report / SUMMARY_FILE]):
