@@ -98,7 +98,7 @@ def value_loss(value: ValueFunction, observations: Tensor, targets: Tensor) -> t
     reward units, which all but freezes the value function where rewards are large.
     """
     loss = 0.5 * (value.standardized(observations) - targets).square().mean()
-    return loss, {"value/loss": loss.detach()}
+    return loss, {"value/value_loss": loss.detach()}
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def online_section(record: RunRecord) -> Markup:
     figures = [_switch_figure(record)]
     stage = record.stage("finetune-online")
     for metric, label, title in (
-        ("acting/return", "return", "What the learner earned, by sampled actions"),
+        ("acting/sampled_return", "return", "What the learner earned, by sampled actions"),
         ("policy/kl", "KL divergence", "How far each update moved the policy"),
         ("value/explained_variance", "explained variance", "How much of the returns V explains"),
     ):
