@@ -8,25 +8,12 @@ them, do. Both are of the fastest round.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from unio4_lib.tracking.tracker import NO_TRACKING
+from timed_run import timed_run
 
-# Runs a command of unio4 in this process and says at the end what the process itself has used.
-CHILD = """
-import resource, sys
-from unio4_lib.cli import main
-try:
-    main(sys.argv[1:])
-finally:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(f"processor {used.ru_utime + used.ru_stime}", file=sys.stderr)
-"""
+from unio4_lib.tracking.tracker import NO_TRACKING
 
 
 def arguments() -> argparse.Namespace:
@@ -40,18 +27,13 @@ def arguments() -> argparse.Namespace:
 
 def one_run(args: argparse.Namespace, folder: Path, tracking: str) -> tuple[float, float]:
     """Processor seconds of the process, and the sum of its stages' seconds."""
-    command = [sys.executable, "-c", CHILD, "run", "--runner", "inline", "--quiet", "--json"]
-    command += ["--dataset", args.dataset, "--preset", args.preset, "--tracking", tracking]
-    command += ["--output", str(folder), "--cache", str(folder / "cache")]
-    for setting in args.set:
-        command += ["--set", setting]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    summary = json.loads(done.stdout)
-    stages = sum(stage["seconds"] for stage in summary["stages"].values())
-    return float(done.stderr.split("processor ")[-1].split()[0]), stages
+    settings = [word for setting in args.set for word in ("--set", setting)]
+    summary, processor = timed_run(
+        *("--dataset", args.dataset, "--preset", args.preset, "--tracking", tracking),
+        *("--output", str(folder), "--cache", str(folder / "cache")),
+        *settings,
+    )
+    return processor, sum(stage["seconds"] for stage in summary["stages"].values())
 
 
 def main() -> None:

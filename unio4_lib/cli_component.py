@@ -24,13 +24,13 @@ from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.errors import InputError
 from unio4_lib.stages import sweep as sweeps
 from unio4_lib.stages.context import RUN_KEY_VARIABLE, SPOOL_VARIABLE
+from unio4_lib.stages.switch import checked_choice, goes_online, verdict
 from unio4_lib.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from unio4_lib.report.leaderboard import Entry
     from unio4_lib.stages.context import StageContext
 
-FINETUNE_CHOICES = ("always", "improved", "never")
 GO_ONLINE, STAY_OFFLINE = "finetune", "report"  # what the condition in the pipeline compares with
 PAGE = "report.html"
 
@@ -151,14 +151,11 @@ def decide(run: str, finetune: str, offline: KfpArtifact) -> str:
     """Whether the improved policy goes online."""
     settings = Run.from_json(run)
     with _one_line("decide-finetuning", settings.artifact_root, settings.member):
-        if finetune not in FINETUNE_CHOICES:
-            raise InputError(f"finetune is {finetune!r}; expected one of {', '.join(FINETUNE_CHOICES)}")
+        checked_choice(finetune)
         ref = ArtifactRef.load(Path(offline.path))
         accepted = open_store(ref.root).manifest(ref).metrics["accepted"]
-        online = finetune == "always" or (finetune == "improved" and accepted > 0)
-        verdict = "goes online" if online else "stays offline"
-        print(f"gate: {accepted:.0f} policies accepted, finetune={finetune}: {verdict}", file=sys.stderr)
-        return GO_ONLINE if online else STAY_OFFLINE
+        print(verdict(finetune, accepted), file=sys.stderr)
+        return GO_ONLINE if goes_online(finetune, accepted) else STAY_OFFLINE
 
 
 def write_leaderboard(

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from unio4_lib.stages.switch import checked_choice
+
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="minari:ID, d4rl:FILE, transitions:FOLDER or collect:ENV?...")
 ]
@@ -43,5 +45,8 @@ RunnerOption = Annotated[
     str, typer.Option("--runner", help="Stages as processes (process), containers (docker) or inline.")
 ]
 FinetuneOption = Annotated[
-    str, typer.Option("--finetune", help="Go online always, only if improved offline, or never.")
+    str,
+    typer.Option(
+        "--finetune", callback=checked_choice, help="Go online always, only if improved offline, or never."
+    ),
 ]

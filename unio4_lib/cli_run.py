@@ -35,6 +35,7 @@ def run_method(
             config,
             output,
             console,
+            finetune=finetune,
             artifact_root=artifact_root,
             reuse=reuse,
             cache=cache,

@@ -16,6 +16,7 @@ from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND, find_stage
 from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.method import choose_device
 from unio4_lib.stages.runner import StageOutcome, run_stage
+from unio4_lib.stages.switch import goes_online, verdict
 from unio4_lib.stages.tracked import tell_settings
 from unio4_lib.tracking.tracker import Tracking
 from unio4_lib.training.journal import Preemption
@@ -29,6 +30,7 @@ def run(
     output: Path,
     console: Console | None = None,
     *,
+    finetune: str = "always",
     artifact_root: str | os.PathLike[str] | None = None,
     reuse: bool = True,
     cache: Path | None = None,
@@ -47,16 +49,22 @@ def run(
             preemption=preemption,
         ) as context,
     ):
-        return _Run(config, output, context, tracking).all_stages()
+        return _Run(config, output, context, tracking, finetune).all_stages()
 
 
 class _Run:
     """The stages of one run in their order, with what they hand on."""
 
     def __init__(
-        self, config: RunConfig, output: Path, context: StageContext, tracking: Tracking | None
+        self,
+        config: RunConfig,
+        output: Path,
+        context: StageContext,
+        tracking: Tracking | None,
+        finetune: str,
     ) -> None:
         self.config, self.output, self.context = config, output, context
+        self.finetune = finetune
         self.tracking = tracking if tracking is not None else Tracking(uri=None)
         self.refs: dict[str, ArtifactRef] = {}
         self.outcomes: dict[str, StageOutcome] = {}
@@ -86,7 +94,11 @@ class _Run:
         self._stage("prepare-dataset")
         self._learn_from_data()
         self._stage("improve-policy")
-        self._stage("finetune-online")
+        accepted = self.outcomes["improve-policy"].metrics["accepted"]
+        if self.finetune != "always":
+            self.context.reporter.say(verdict(self.finetune, accepted))
+        if goes_online(self.finetune, accepted):
+            self._stage("finetune-online")
         self._stage("report")
 
     def _learn_from_data(self) -> None:
@@ -122,10 +134,10 @@ class _Run:
 
     def _run(self, name: str) -> None:
         stage = find_stage(name)
-        inputs = {kind: self.refs[kind] for kind in stage.inputs}
+        inputs = {kind: self.refs[kind] for kind in stage.inputs if kind in self.refs}
         outcome = run_stage(name, self.config, inputs, self.context)
         self.outcomes[name], self.refs[stage.kind] = outcome, outcome.ref
         self.folder.keep(stage.kind, outcome.ref, self.context)
 
     def _in_order(self) -> dict[str, StageOutcome]:
-        return {name: self.outcomes[name] for name in STAGE_NAMES}
+        return {name: self.outcomes[name] for name in STAGE_NAMES if name in self.outcomes}

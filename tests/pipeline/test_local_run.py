@@ -29,7 +29,7 @@ def through_the_pipeline(arguments: list[str]) -> list[str]:
 def test_processes_give_the_bits_of_one_process(
     capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
 ) -> None:
-    """Also: a second run computes nothing, and ``--finetune never`` stays offline."""
+    """Also: a second run computes nothing, and ``--finetune never`` stays offline, either way."""
     inline = run_arguments(dataset, tmp_path / "one")
     code, out, _ = call(capsys, *inline, "--json")
     assert code == 0
@@ -45,13 +45,14 @@ def test_processes_give_the_bits_of_one_process(
     folder = tmp_path / "several" / "latest"
     assert {"summary.json", "report.html", "config.yaml"} <= {path.name for path in folder.iterdir()}
 
-    code, out, _ = call(capsys, *several, "--finetune", "never", "--json")
-    assert code == 0
-    offline = json.loads(out)
-    assert "finetune-online" not in offline["stages"]
-    assert set(offline["scores"]) == {"behavior", "offline"}
-    reused = [facts["reused"] for name, facts in offline["stages"].items() if name != "report"]
-    assert reused == [True] * 5
+    for command in (inline, several):
+        code, out, _ = call(capsys, *command, "--finetune", "never", "--json")
+        assert code == 0
+        offline = json.loads(out)
+        assert "finetune-online" not in offline["stages"]
+        assert set(offline["scores"]) == {"behavior", "offline"}
+        reused = [facts["reused"] for name, facts in offline["stages"].items() if name != "report"]
+        assert reused == [True] * 5
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from unio4_lib.tracking.tracker import sqlite_file
 
 RUN_KEY, STAGE, FINGERPRINT = "unio4.run_key", "unio4.stage", "unio4.fingerprint"
 PARENT, DESCRIPTION = "mlflow.parentRunId", "mlflow.note.content"
-# Without it MLflow opens an experiment on its pages about traces of language models.
+# The kind keeps MLflow's UI from asking, or guessing, whether these are traces of a language model.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs.",
