@@ -4,8 +4,9 @@
 
 ``--d3rlpy`` is a Python that has d3rlpy, ``--corl`` a checkout of its repository; either may be left out.
 A run of unio4 goes first, without tracking: once never online, once to the end. The processor seconds of
-its two parts, each with its reports and scores, are what the others get: offline the first part and then
-five times as much, online the second. Every policy is scored by our evaluation, in the same episodes.
+its two parts, each with its reports and scores, are what the others get: d3rlpy offline the first part,
+and then the whole; CORL the first part offline and the second online. Every policy is scored by our
+evaluation, in the same episodes.
 """
 
 import argparse
@@ -28,7 +29,6 @@ from unio4_lib.evaluation import evaluate
 from unio4_lib.stages.task import Task
 
 HERE = Path(__file__).parent
-LONGER = 5
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def one_seed(args: argparse.Namespace, seed: int, folder: Path) -> list[Row]:
     if args.d3rlpy:
         script = [str(args.d3rlpy), str(HERE / "peer_d3rlpy.py")]
         commands += [
-            (f"d3rlpy {name}", [*script, name, *budget, f"{LONGER * offline:.1f}"])
+            (f"d3rlpy {name}", [*script, name, *budget, f"{offline + online:.1f}"])
             for name in ("TD3PlusBC", "IQL")
         ]
     if args.corl:

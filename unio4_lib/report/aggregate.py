@@ -32,14 +32,16 @@ def interquartile_mean(scores: ArrayLike, axis: int = -1) -> NDArray[np.float64]
 
 def bootstrap_interval(
     scores: Sequence[ArrayLike], *, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the interquartile mean over all tasks' scores.
+) -> tuple[float, float] | None:
+    """Percentile interval of the interquartile mean over all tasks' scores; None where a task has one run.
 
     ``scores`` has one list of runs for each task; runs are resampled within their task, because a run of
-    one task says nothing about how another task's runs spread.
+    one task says nothing about how another task's runs spread. A single run says nothing about it at all.
     """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level is {level}, expected a number between 0 and 1")
+    if any(np.size(task) < 2 for task in scores):
+        return None
     generator = np.random.default_rng(seed)
     draws = []
     for task in scores:

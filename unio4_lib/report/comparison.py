@@ -21,7 +21,7 @@ from unio4_lib.report.reproduce import flat_settings
 
 COMPARISON = "comparison.html"
 THRESHOLDS = 121
-CURVE_POINTS = 61
+LETTER = 7.8  # width of one in a label
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,18 @@ class Runs:
 
     def label(self, record: RunRecord) -> str:
         """The shortest name that tells a run from the others."""
-        seeds = [other.summary.get("seed") for other in self.records]
         tasks = {other.env_id for other in self.records}
-        if None not in seeds and len(set(seeds)) == len(seeds):
-            name = f"seed {record.summary['seed']}"
-            return name if len(tasks) == 1 else f"{record.env_id} {name}"
-        return record.name
+        if len(tasks) == len(self.records):
+            return record.env_id
+        if len({(other.env_id, other.summary.get("seed")) for other in self.records}) < len(self.records):
+            return record.name
+        seed = f"seed {record.summary.get('seed')}"
+        return seed if len(tasks) == 1 else f"{record.env_id} {seed}"
+
+    @property
+    def spread_known(self) -> bool:
+        """Whether every task has several runs, so that intervals say something."""
+        return all(len(scores) > 1 for key in PHASES for scores in self.by_task(key))
 
 
 def write_comparison(records: Sequence[RunRecord], path: Path) -> None:
@@ -100,9 +106,15 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
         el("h1", title),
         el("p", _headline(runs), class_="verdict"),
         el("div", [_cell(runs, key) for key in PHASES if runs.by_task(key)], class_="scores"),
-        el("p", "Interquartile means over runs, with their 95% bootstrap intervals.", class_="how"),
+        el("p", _how(runs), class_="how"),
     )
     return page(title, head, sections)
+
+
+def _how(runs: Runs) -> str:
+    if runs.spread_known:
+        return "Interquartile means over runs, with their 95% bootstrap intervals."
+    return "Interquartile means over runs. No intervals: some task has a single run."
 
 
 def _headline(runs: Runs) -> str:
@@ -121,7 +133,7 @@ def _headline(runs: Runs) -> str:
     dips = [fall.ratio for fall in map(dip, runs.records) if fall is not None and fall.ratio is not None]
     if dips:
         sentences.append(
-            f"Soon after the switch the score fell to {words.ratio(min(dips))} at worst and "
+            f"Soon after the switch the score was {words.ratio(min(dips))} times the offline one at worst, "
             f"{words.ratio(float(interquartile_mean(dips)))} in the middle."
         )
     return " ".join(sentences)
@@ -130,12 +142,13 @@ def _headline(runs: Runs) -> str:
 def _cell(runs: Runs, key: str) -> Markup:
     scores = runs.by_task(key)
     middle = float(interquartile_mean(np.concatenate([np.asarray(task) for task in scores])))
-    low, high = bootstrap_interval(scores)
+    interval = bootstrap_interval(scores)
+    between = [] if interval is None else [" to ".join(map(words.number, interval)), el("br")]
     return el(
         "div",
         el("div", PHASES[key], class_="phase"),
         el("div", words.number(middle), class_="value"),
-        el("div", f"{words.number(low)} to {words.number(high)}", el("br"), runs.unit, class_="under"),
+        el("div", between, runs.unit, class_="under"),
         class_=f"score c-{key}",
     )
 
@@ -148,7 +161,9 @@ def _curves_section(runs: Runs, tasks: list[str]) -> Markup:
             figure(
                 task if len(tasks) > 1 else "Every run from its data to its fine-tuned policy",
                 partial(_curves, runs, records),
-                "Thin: single runs; thick: interquartile mean over runs of the online curve.",
+                "Thin: single runs; thick: interquartile mean over runs of the online curve."
+                if len(records) > 1
+                else "One run.",
                 full=True,
             )
         )
@@ -157,7 +172,10 @@ def _curves_section(runs: Runs, tasks: list[str]) -> Markup:
 
 def _curves(runs: Runs, records: Sequence[RunRecord], width: float) -> Markup:
     wide = width == FULL
-    left, gutter, right = 48.0, (230.0 if wide else 150.0), (70.0 if wide else 50.0)
+    left, gutter = 48.0, (230.0 if wide else 150.0)
+    # One run needs no name at its end.
+    names = [runs.label(record) for record in records] if len(records) > 1 else []
+    right = max([(LETTER if wide else 0.8 * LETTER) * len(name) + 12 for name in names], default=50.0)
     keys = [key for key in ("data", "clones", "offline") if all(key in phases(record) for record in records)]
     curves = {
         runs.label(record): [(row[0], runs.scale(record, row[1])) for row in record.curve]
@@ -191,7 +209,7 @@ def _curves(runs: Runs, records: Sequence[RunRecord], width: float) -> Markup:
                 step, value, "c-online", f"{name}, {words.count(step)} steps: {words.number(value)}", 2.5
             )
     chart.line(middle_curve(list(curves.values())), "c-online")
-    chart.end_labels([(points[-1][1], name, "c-soft") for name, points in curves.items() if points])
+    chart.end_labels([(curves[name][-1][1], name, "c-soft") for name in names if curves[name]])
     return chart.svg(f"{runs.unit} of {len(records)} runs from their data to the end of fine-tuning")
 
 
@@ -200,19 +218,18 @@ def middle_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[
     known = [curve for curve in curves if len(curve) > 1]
     if not known:
         return []
-    steps = np.linspace(max(c[0][0] for c in known), min(c[-1][0] for c in known), CURVE_POINTS)
+    first, last = max(c[0][0] for c in known), min(c[-1][0] for c in known)
+    steps = np.array(sorted({x for curve in known for x, _ in curve if first <= x <= last}))
     rows = [np.interp(steps, [x for x, _ in curve], [y for _, y in curve]) for curve in known]
     return list(zip(steps.tolist(), interquartile_mean(rows, axis=0).tolist(), strict=True))
 
 
 def _spread_section(runs: Runs) -> Markup:
     keys = [key for key in PHASES if runs.by_task(key)]
-    note = (
-        "Dots: interquartile mean over runs, the mean of the middle half; bars: 95% bootstrap intervals, "
-        "resampled within each task; small dots: single runs."
-    )
+    bars = "bars: 95% bootstrap intervals, resampled within each task; " if runs.spread_known else ""
+    note = f"Dots: interquartile mean over runs, the mean of the middle half; {bars}small dots: single runs."
     few = None
-    if len(runs.records) < 5:
+    if runs.spread_known and len(runs.records) < 5:
         few = quiet(f"{len(runs.records)} runs say little about spread: these intervals are a lower bound.")
     return section(
         "spread",
@@ -238,14 +255,17 @@ def _intervals(runs: Runs, keys: list[str], width: float) -> Markup:
     chart.x_axis(runs.unit)
     for index, key in enumerate(keys):
         height = len(keys) - index - 0.5
-        low, high = bootstrap_interval(runs.by_task(key))
         middle = float(interquartile_mean(singles[key]))
+        text = f"{PHASES[key]}: {words.number(middle)}"
         chart.text(0, chart.y(height) + 4, PHASES[key], f"label c-{key}")
-        place = {"x1": chart.x(low), "x2": chart.x(high), "y1": chart.y(height), "y2": chart.y(height)}
-        chart.add("line", class_=f"interval c-{key}", **place)
+        if (interval := bootstrap_interval(runs.by_task(key))) is not None:
+            x1, x2 = map(chart.x, interval)
+            chart.add(
+                "line", class_=f"interval c-{key}", x1=x1, x2=x2, y1=chart.y(height), y2=chart.y(height)
+            )
+            text += f", {' to '.join(map(words.number, interval))}"
         for score in singles[key]:
             chart.dot(score, height - 0.22, f"c-{key} pale", words.number(score), 3)
-        text = f"{PHASES[key]}: {words.number(middle)}, {words.number(low)} to {words.number(high)}"
         chart.dot(middle, height, f"c-{key}", text, 6)
         chart.text(chart.x(middle), chart.y(height) - 10, words.number(middle), "strong halo", "middle")
     return chart.svg("Interquartile mean and interval of each phase")
@@ -286,7 +306,7 @@ def _table_section(runs: Runs) -> Markup:
     head = [
         *(("Run", "Task") if several else ("Run",)),
         *PHASES.values(),
-        *("Offline / clones", "Online / offline", "Dip", "Sum of stages"),
+        *("Offline / clones", "Online / offline", "Dip", "Time"),
     ]
     return section("runs", "Run by run", table(head, rows, words_first=1 + several))
 

@@ -31,19 +31,19 @@ class Entry:
 
 
 def metrics(entries: Sequence[Entry]) -> dict[str, float]:
-    """Mean, interquartile mean and interval of each dataset, and how many members failed."""
+    """Mean, interquartile mean and, of several runs, its interval for each dataset; how many failed."""
     values: dict[str, float] = {
         "members": len(entries),
         "failed": sum(bool(entry.failure) for entry in entries),
     }
     for dataset, scores in _by_dataset(entries).items():
-        low, high = bootstrap_interval([scores])
         values |= {
             f"{dataset}/mean": float(np.mean(scores)),
             f"{dataset}/interquartile_mean": float(interquartile_mean(scores)),
-            f"{dataset}/interval_low": low,
-            f"{dataset}/interval_high": high,
         }
+        interval = bootstrap_interval([scores])
+        if interval is not None:
+            values |= {f"{dataset}/interval_low": interval[0], f"{dataset}/interval_high": interval[1]}
     return values
 
 
@@ -59,8 +59,9 @@ def markdown(entries: Sequence[Entry]) -> str:
         scores = by_dataset.get(dataset)
         figures = "– | – | –"
         if scores:
-            low, high = bootstrap_interval([scores])
-            figures = f"{np.mean(scores):.1f} | {interquartile_mean(scores):.1f} | {low:.1f} to {high:.1f}"
+            interval = bootstrap_interval([scores])
+            shown = "–" if interval is None else "{:.1f} to {:.1f}".format(*interval)
+            figures = f"{np.mean(scores):.1f} | {interquartile_mean(scores):.1f} | {shown}"
         lines.append(f"| {_cell(dataset)} | {len(scores or [])} | {figures} | {failed} |")
     lines += ["", "| Dataset | Seed | Behavior | Offline | Online |", "|---|---|---|---|---|"]
     for entry in sorted(entries, key=_rank):

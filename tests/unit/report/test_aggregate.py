@@ -57,8 +57,12 @@ def test_bootstrap_interval_against_all_resamples() -> None:
 
 def test_bootstrap_resamples_within_tasks_only() -> None:
     # Each task's runs agree: whatever is drawn, the mean over tasks stays; pooling would spread.
-    low, high = bootstrap_interval([[0.0] * 4, [100.0] * 4])
-    assert (low, high) == (50.0, 50.0)
+    assert bootstrap_interval([[0.0] * 4, [100.0] * 4]) == (50.0, 50.0)
+
+
+def test_a_single_run_of_a_task_has_no_interval() -> None:
+    assert bootstrap_interval([[1.0]]) is None
+    assert bootstrap_interval([[1.0, 2.0], [3.0]]) is None
 
 
 def test_bootstrap_is_seeded() -> None:

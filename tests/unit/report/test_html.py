@@ -154,6 +154,17 @@ def test_a_comparison_of_tasks_without_references_uses_returns() -> None:
     assert "T0-v0 and T1-v0" in text
 
 
+def test_a_comparison_of_one_run_a_task_claims_no_interval() -> None:
+    runs = [make_run(seed=1, env_id=f"T{task}-v0") for task in range(2)]
+    text = Page(render_comparison(runs)).text
+    assert "No intervals: some task has a single run." in text
+    assert "bootstrap" not in text
+    several = [make_run(seed=seed, env_id=f"T{task}-v0") for task in range(2) for seed in range(2)]
+    text = Page(render_comparison(several)).text
+    assert "95% bootstrap intervals" in text
+    assert "T1-v0 seed 1" in text
+
+
 def test_the_middle_curve_ends_where_the_first_run_ends() -> None:
     curves = [[(0.0, 1.0), (10.0, 2.0)], [(0.0, 3.0), (20.0, 5.0)], []]
     found = middle_curve(curves)
