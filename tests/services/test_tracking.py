@@ -120,6 +120,21 @@ def test_a_retry_goes_on_in_the_same_run(mlflow_server: MlflowServer, key: str, 
     assert history(mlflow_server, runs[STAGE], f"{STAGE}/loss") == [(step, float(step)) for step in range(80)]
 
 
+def test_waiting_at_the_end_is_explained(
+    mlflow_server: MlflowServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    for patience, explained in ((0.0, True), (60.0, False)):
+        monkeypatch.setattr("unio4_lib.tracking.tracker.UNEXPLAINED_SECONDS", patience)
+        folder = tmp_path / str(patience)
+        with tracker_of(mlflow_server, key, folder, say=said.append) as tracker, tracker.run() as run:
+            run.log_metrics({"run/seconds": 1.0}, step=0)
+        assert [line.startswith("tracking: the last numbers are on their way") for line in said] == (
+            [True] if explained else []
+        )
+        said.clear()
+
+
 def test_delivering_again_changes_nothing(mlflow_server: MlflowServer, key: str, tmp_path: Path) -> None:
     fill(tmp_path, mlflow_server, key, range(50))
     assert deliver_spool(tmp_path)["trouble"] is None

@@ -21,6 +21,7 @@ from unio4_lib.tracking.spool import Outbox, Target
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 NO_TRACKING = "none"
 DATABASE = "mlflow.db"  # below the folder of the runs
+UNEXPLAINED_SECONDS = 3.0  # of waiting at the end, before the user is told what for
 LAST_WORD_SECONDS = 60.0  # a sender that is still busy then is stopped; the rest waits on disk
 # A server that is away is asked again by us, and must not hold up what else is to be sent.
 SENDER_SETTINGS = {
@@ -171,12 +172,23 @@ class SpoolTracker:
         assert self._sender is not None
         assert self._sender.stdin is not None
         self._sender.stdin.close()
-        try:
-            self._sender.wait(LAST_WORD_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._sender.terminate()
-            self._sender.wait()
+        if not self._ends_within(UNEXPLAINED_SECONDS):
+            self.say(
+                f"tracking: the last numbers are on their way to {self.target.uri}; waiting up to "
+                f"{LAST_WORD_SECONDS:.0f} s"
+            )
+            if not self._ends_within(LAST_WORD_SECONDS):
+                self._sender.terminate()
+                self._sender.wait()
         self._say_what_is_left()
+
+    def _ends_within(self, seconds: float) -> bool:
+        assert self._sender is not None
+        try:
+            self._sender.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def _say_what_is_left(self) -> None:
         state = read_state(self.folder)
