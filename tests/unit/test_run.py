@@ -324,7 +324,9 @@ def test_progress_on_a_terminal_has_rate_and_time(dataset: str, tmp_path: Path) 
     run.run(config, tmp_path, Console(file=terminal, force_terminal=True, width=120))
     last = [line for line in terminal.getvalue().splitlines() if "finetune-online" in line][-1]
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", last)
-    assert re.search(r"finetune-online +━+ +600/600 +[\d,]+/s +in \d\d:\d\d +return \d+ ± \d+", plain)
+    assert re.search(
+        r"finetune-online +━+ +600/600 +[\d,]+/s +in \d\d:\d\d +return [\d.,]+\s±\s[\d.]+", plain
+    )
 
 
 def settings_of(arguments: list[str]) -> list[str]:

@@ -262,8 +262,8 @@ def _train(spec: CollectSpec, sim: BatchSim, report: Progress, journal: Journal)
     reached = goal is None or recent >= goal
     if spec.level == "target" and not reached:
         raise InputError(
-            f"collect: {spec.env_id} reached a return of {recent:.0f} in {ppo.env_steps} training steps, "
-            f"expected target={goal:.0f}: ask for less, or for more train_steps"
+            f"collect: {spec.env_id} reached a return of {recent:.1f} in {ppo.env_steps} training steps, "
+            f"expected target={goal:g}: ask for less, or for more train_steps"
         )
     return Behavior(checkpoints, experience, reached)
 

@@ -23,6 +23,7 @@ from unio4_lib.offline.ope import Calibration, PolicyEvaluator
 from unio4_lib.online.finetune import FineTuning
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.progress import Reporter
+from unio4_lib.report import words
 from unio4_lib.sim.terminations import known_termination
 from unio4_lib.stages.task import Task
 from unio4_lib.training.journal import Journal
@@ -101,12 +102,12 @@ def _train(
 def _figures(entry: LogEntry, shown: dict[str, str]) -> str:
     """The metrics that tell how a stage is doing, each averaged over the members."""
     parts = []
-    for metric, words in shown.items():
+    for metric, label in shown.items():
         values = [
             value for key, value in entry.values.items() if key == metric or key.startswith(f"{metric}/")
         ]
         if values:
-            parts.append(f"{words} {sum(values) / len(values):.4g}")
+            parts.append(f"{label} {sum(values) / len(values):.4g}")
     return "  ".join(parts)
 
 
@@ -261,7 +262,7 @@ def _follow(
     with reporter.stage("finetune-online", settings.env_steps, training.ppo.env_steps) as update:
 
         def show(steps: int, metrics: Metrics) -> None:
-            last = f"return {points[-1][1]:.0f} ± {points[-1][2]:.0f}" if points else ""
+            last = f"return {words.with_error(*points[-1][1:])}" if points else ""
             log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
             journal.entry(steps, log[-1].values)
             update(min(steps, settings.env_steps), last)

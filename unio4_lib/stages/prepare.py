@@ -6,6 +6,7 @@ from typing import Any
 
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.progress import Reporter, Update
+from unio4_lib.report import words
 from unio4_lib.report.data_facts import dataset_facts
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.task import check_dataset
@@ -48,7 +49,9 @@ def _load(work: StageWork) -> Transitions:
         if phase not in updates:
             updates[phase] = stack.enter_context(reporter.stage(f"collect: {phase}", total))
         # Before the first episodes end there is no return yet.
-        updates[phase](min(done, total), f"return {mean_return:.0f}" if math.isfinite(mean_return) else "")
+        updates[phase](
+            min(done, total), f"return {words.number(mean_return)}" if math.isfinite(mean_return) else ""
+        )
 
     updates: dict[str, Update] = {}
     config = work.config

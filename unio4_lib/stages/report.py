@@ -13,6 +13,7 @@ from unio4_lib.nets.files import load_policy
 from unio4_lib.nets.policy import GaussianPolicy, stack_policies
 from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.online.threads import torch_threads
+from unio4_lib.report import words
 from unio4_lib.report.facts import ope_facts
 from unio4_lib.report.html import REPORT, write_report
 from unio4_lib.report.phases import find_dip
@@ -124,7 +125,7 @@ def _scores(work: StageWork, task: Task) -> tuple[Scores, Scores]:
             stats = score(task, policy, episodes, seed, member=member, sampled=sampled)
             scores[sampled].setdefault(name, []).append(stats)
             how = ", sampled actions" if sampled else ""
-            update(episodes * count, f"{name}{how} {stats.mean:.0f} ± {stats.stderr:.0f}")
+            update(episodes * count, f"{name}{how} {words.with_error(stats.mean, stats.stderr)}")
     return scores[False], scores[True]
 
 
