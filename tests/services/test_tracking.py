@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,24 @@ def test_waiting_at_the_end_is_explained(
             [True] if explained else []
         )
         said.clear()
+
+
+def test_two_runs_that_begin_together_make_one_database(key: str, tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    names = ("one", "two", "three")
+    with ExitStack() as stack:
+        for name in names:
+            tracker = make_tracker(
+                f"sqlite:///{database}", experiment=key, run_name=name, run_key=name, spool=tmp_path / name
+            )
+            stack.enter_context(stack.enter_context(tracker).run()).log_metrics({"run/seconds": 1.0}, step=0)
+    assert [spool.count_waiting(tmp_path / name) for name in names] == [0, 0, 0]
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name(key)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.run_name for run in found) == sorted(names)
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "mlflow.db"}
 
 
 def test_delivering_again_changes_nothing(mlflow_server: MlflowServer, key: str, tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ run already has are left out, and MLflow itself drops a number sent twice with o
 
 import getpass
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking import MlflowClient
 
 from unio4_lib.tracking import spool
@@ -44,6 +47,22 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError | ValueError)  # a spool from which files were removed
 
 
+def make_database(path: Path) -> None:
+    """A new database of MLflow, which is there whole or not at all.
+
+    MLflow builds its tables in some forty steps, in place. Two runs that begin together, or one that is
+    killed meanwhile, would leave a database that nobody can ever open again.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        made = Path(folder) / path.name
+        SqlAlchemyStore(f"sqlite:///{made}", str(path.parent / ARTIFACTS)).engine.dispose()
+        with suppress(FileExistsError):  # someone was faster
+            os.link(made, path)
+
+
 @dataclass
 class OpenRun:
     """An MLflow run and the numbers that it has."""
@@ -67,6 +86,8 @@ class Delivery:
 
     def __init__(self, uri: str, target: Target, folder: Path) -> None:
         self.uri, self.target, self.folder = uri, target, folder
+        if uri.startswith("sqlite:"):
+            make_database(sqlite_file(uri))
         self.client = MlflowClient(uri, registry_uri=uri)
         self.refused = 0
         self._experiment_id: str | None = None
