@@ -154,6 +154,19 @@ def test_two_runs_that_begin_together_make_one_database(key: str, tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {*names, "mlflow.db"}
 
 
+def test_a_run_that_is_sent_late_began_when_it_began(
+    mlflow_server: MlflowServer, key: str, tmp_path: Path
+) -> None:
+    began = time.time_ns() // 1_000_000
+    fill(tmp_path, mlflow_server, key, range(5))
+    ended = time.time_ns() // 1_000_000
+    time.sleep(0.05)
+    assert deliver_spool(tmp_path)["trouble"] is None
+    runs = runs_of(mlflow_server, key)
+    assert began <= runs["run"].info.start_time <= ended
+    assert began <= runs[STAGE].info.start_time <= runs[STAGE].info.end_time <= ended
+
+
 def test_delivering_again_changes_nothing(mlflow_server: MlflowServer, key: str, tmp_path: Path) -> None:
     fill(tmp_path, mlflow_server, key, range(50))
     assert deliver_spool(tmp_path)["trouble"] is None
@@ -338,9 +351,10 @@ def test_two_parents_made_at_once_become_one(
 
     def create_beside_another(client: MlflowClient, *arguments: Any, **named: Any) -> Run:
         monkeypatch.setattr(MlflowClient, "create_run", create)
-        first.parent_id()
+        first.parent_id(began=2000)
         return create(client, *arguments, **named)
 
     monkeypatch.setattr(MlflowClient, "create_run", create_beside_another)
-    assert second.parent_id() == first.parent_id()
+    # Made second: that it began earlier does not count, the first may have looked before it was there.
+    assert second.parent_id(began=1000) == first.parent_id(began=2000)
     assert set(runs_of(mlflow_server, key)) == {"run"}

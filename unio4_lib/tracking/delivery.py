@@ -7,6 +7,7 @@ run already has are left out, and MLflow itself drops a number sent twice with o
 import getpass
 import json
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from unio4_lib.tracking.spool import Event, Target
 from unio4_lib.tracking.tracker import sqlite_file
 
 RUN_KEY, STAGE, FINGERPRINT = "unio4.run_key", "unio4.stage", "unio4.fingerprint"
+MADE = "unio4.made"  # nanoseconds when the run was there in MLflow, which may be long after it began
 PARENT, DESCRIPTION = "mlflow.parentRunId", "mlflow.note.content"
 # The kind keeps MLflow's UI from asking, or guessing, whether these are traces of a language model.
 EXPERIMENT_TAGS = {
@@ -72,9 +74,9 @@ class OpenRun:
 
     def new(self, event: Event) -> list[Metric]:
         """The metrics of an event that the run does not have yet."""
-        step, time = event["step"], event["time"]
+        step, when = event["step"], event["time"]
         fresh = {key: value for key, value in event["values"].items() if step not in self.steps[key]}
-        return [Metric(key, value, time, step) for key, value in fresh.items()]
+        return [Metric(key, value, when, step) for key, value in fresh.items()]
 
     def remember(self, metrics: list[Metric]) -> None:
         for metric in metrics:
@@ -174,28 +176,31 @@ class Delivery:
 
     def _find_or_create(self, event: Event) -> tuple[Run, bool]:
         if event["stage"] is None:
-            run = self.client.get_run(self.parent_id())
+            run = self.client.get_run(self.parent_id(event["time"]))
             return run, True
         tags = {RUN_KEY: self.target.run_key, STAGE: event["stage"], FINGERPRINT: event["fingerprint"]}
-        return self._run_with(tags, event["stage"], {PARENT: self.parent_id()})
+        return self._run_with(tags, event["stage"], {PARENT: self.parent_id(event["time"])}, event["time"])
 
-    def parent_id(self) -> str:
+    def parent_id(self, began: int) -> str:
         """The run above the stages: someone else's if one was given, else ours, one for each run key."""
         if self._parent_id is None:
             if self.target.parent_run_id is not None:
                 self._parent_id = self.target.parent_run_id
             else:
                 tags = {RUN_KEY: self.target.run_key, STAGE: "run"}
-                run, _ = self._run_with(tags, self.target.run_name, {})
+                run, _ = self._run_with(tags, self.target.run_name, {}, began)
                 self._parent_id = run.info.run_id
         return self._parent_id
 
-    def _run_with(self, tags: dict[str, str], name: str, more: dict[str, str]) -> tuple[Run, bool]:
+    def _run_with(
+        self, tags: dict[str, str], name: str, more: dict[str, str], began: int
+    ) -> tuple[Run, bool]:
         """The one run with these tags, and whether it was there; of two made at once the older counts."""
         if runs := self._runs_with(tags):
             return runs[0], True
-        tags_of_run = {**tags, **more, **_origin()}
-        made = self.client.create_run(self.experiment_id(), tags=tags_of_run, run_name=name)
+        made = self.client.create_run(self.experiment_id(), began, {**tags, **more, **_origin()}, name)
+        # Told afterwards: who was alone when it looked is then older than all who were made later.
+        self.client.set_tag(made.info.run_id, MADE, str(time.time_ns()))
         first = self._runs_with(tags)[0]
         if first.info.run_id != made.info.run_id:
             self.client.delete_run(made.info.run_id)
@@ -205,7 +210,7 @@ class Delivery:
     def _runs_with(self, tags: dict[str, str]) -> list[Run]:
         conditions = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         runs = self.client.search_runs([self.experiment_id()], conditions)
-        return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        return sorted(runs, key=lambda run: (float(run.data.tags.get(MADE, "inf")), run.info.run_id))
 
     def experiment_id(self) -> str:
         """The experiment of that name, made if need be; under someone else's run, the experiment of that."""
