@@ -1,4 +1,4 @@
-"""The process that sends: it must not take the processor from the training."""
+"""The process that sends: it must not take the processor from the training, and runs in small images."""
 
 import subprocess
 import sys
@@ -23,3 +23,10 @@ def test_the_sender_steps_back_in_its_session_and_among_sessions() -> None:
     if not AUTOGROUP.exists() or Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() != "1":
         pytest.skip("this kernel does not share processor time between sessions")
     assert said.strip().endswith("nice 19")
+
+
+def test_sending_to_a_server_needs_no_databases() -> None:
+    """Images of stages have mlflow-skinny, which comes without SQLAlchemy."""
+    code = "import sys; sys.modules['sqlalchemy'] = None; import unio4_lib.tracking.delivery"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
