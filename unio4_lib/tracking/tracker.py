@@ -21,7 +21,7 @@ from unio4_lib.tracking.spool import Outbox, Target
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 NO_TRACKING = "none"
 DATABASE = "mlflow.db"  # below the folder of the runs
-UNEXPLAINED_SECONDS = 3.0  # of waiting at the end, before the user is told what for
+UNEXPLAINED_SECONDS = 10.0  # of waiting at the end, before the user is told what for
 LAST_WORD_SECONDS = 60.0  # a sender that is still busy then is stopped; the rest waits on disk
 # A server that is away is asked again by us, and must not hold up what else is to be sent.
 SENDER_SETTINGS = {
