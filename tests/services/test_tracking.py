@@ -21,7 +21,7 @@ pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from unio4_lib.tracking.delivery import Delivery
+from unio4_lib.tracking.delivery import Delivery, make_database
 from unio4_lib.tracking.sender import deliver_spool
 
 STAGE, PRINT = "clone-behavior", "f" * 64
@@ -165,6 +165,18 @@ def test_a_run_that_is_sent_late_began_when_it_began(
     runs = runs_of(mlflow_server, key)
     assert began <= runs["run"].info.start_time <= ended
     assert began <= runs[STAGE].info.start_time <= runs[STAGE].info.end_time <= ended
+
+
+def test_a_database_is_made_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("hard links are not supported")
+
+    monkeypatch.setattr("os.link", refused)
+    make_database(tmp_path / "mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+    assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
 
 
 def test_delivering_again_changes_nothing(mlflow_server: MlflowServer, key: str, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from unio4_lib.report.reproduce import flat_settings
 
 COMPARISON = "comparison.html"
 THRESHOLDS = 121
-LETTER = 7.8  # width of one in a label
+LETTER, NARROW_LETTER = 7.8, 6.2  # width of one in a label
+INTERVALS = "95% bootstrap intervals where every task has several"
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,6 @@ class Runs:
         seed = f"seed {record.summary.get('seed')}"
         return seed if len(tasks) == 1 else f"{record.env_id} {seed}"
 
-    @property
-    def spread_known(self) -> bool:
-        """Whether every task has several runs, so that intervals say something."""
-        return all(len(scores) > 1 for key in PHASES for scores in self.by_task(key))
-
 
 def write_comparison(records: Sequence[RunRecord], path: Path) -> None:
     """Write the comparison of at least two runs; it appears whole or not at all."""
@@ -106,15 +102,9 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
         el("h1", title),
         el("p", _headline(runs), class_="verdict"),
         el("div", [_cell(runs, key) for key in PHASES if runs.by_task(key)], class_="scores"),
-        el("p", _how(runs), class_="how"),
+        el("p", f"Interquartile means over runs; {INTERVALS}.", class_="how"),
     )
     return page(title, head, sections)
-
-
-def _how(runs: Runs) -> str:
-    if runs.spread_known:
-        return "Interquartile means over runs, with their 95% bootstrap intervals."
-    return "Interquartile means over runs. No intervals: some task has a single run."
 
 
 def _headline(runs: Runs) -> str:
@@ -173,9 +163,10 @@ def _curves_section(runs: Runs, tasks: list[str]) -> Markup:
 def _curves(runs: Runs, records: Sequence[RunRecord], width: float) -> Markup:
     wide = width == FULL
     left, gutter = 48.0, (230.0 if wide else 150.0)
-    # One run needs no name at its end.
-    names = [runs.label(record) for record in records] if len(records) > 1 else []
-    right = max([(LETTER if wide else 0.8 * LETTER) * len(name) + 12 for name in names], default=50.0)
+    names = [runs.label(record) for record in records]
+    right = (LETTER if wide else NARROW_LETTER) * max(map(len, names)) + 12
+    if len(names) == 1 or right > width / 4:  # needed by nobody, or no room beside the curves: dots have it
+        names, right = [], 50.0
     keys = [key for key in ("data", "clones", "offline") if all(key in phases(record) for record in records)]
     curves = {
         runs.label(record): [(row[0], runs.scale(record, row[1])) for row in record.curve]
@@ -226,11 +217,13 @@ def middle_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[
 
 def _spread_section(runs: Runs) -> Markup:
     keys = [key for key in PHASES if runs.by_task(key)]
-    bars = "bars: 95% bootstrap intervals, resampled within each task; " if runs.spread_known else ""
-    note = f"Dots: interquartile mean over runs, the mean of the middle half; {bars}small dots: single runs."
+    note = (
+        "Dots: interquartile mean over runs, the mean of the middle half; small dots: single runs; bars: "
+        f"{INTERVALS}, resampled within each task."
+    )
     few = None
-    if runs.spread_known and len(runs.records) < 5:
-        few = quiet(f"{len(runs.records)} runs say little about spread: these intervals are a lower bound.")
+    if len(runs.records) < 5:
+        few = quiet(f"{len(runs.records)} runs say little about spread: intervals are lower bounds of it.")
     return section(
         "spread",
         "How much runs spread",

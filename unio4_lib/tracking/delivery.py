@@ -63,8 +63,13 @@ def make_database(path: Path) -> None:
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         made = Path(folder) / path.name
         SqlAlchemyStore(f"sqlite:///{made}", str(path.parent / ARTIFACTS)).engine.dispose()
-        with suppress(FileExistsError):  # someone was faster
+        try:
             os.link(made, path)
+        except FileExistsError:
+            pass  # someone was faster
+        except OSError:  # a file system without hard links
+            if not path.exists():
+                made.rename(path)
 
 
 @dataclass

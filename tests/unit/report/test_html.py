@@ -157,12 +157,26 @@ def test_a_comparison_of_tasks_without_references_uses_returns() -> None:
 def test_a_comparison_of_one_run_a_task_claims_no_interval() -> None:
     runs = [make_run(seed=1, env_id=f"T{task}-v0") for task in range(2)]
     text = Page(render_comparison(runs)).text
-    assert "No intervals: some task has a single run." in text
-    assert "bootstrap" not in text
+    assert not re.search(r"\d to \d", text)
     several = [make_run(seed=seed, env_id=f"T{task}-v0") for task in range(2) for seed in range(2)]
     text = Page(render_comparison(several)).text
-    assert "95% bootstrap intervals" in text
+    assert len(re.findall(r"[\d.]+ to [\d.]+normalized score", text)) >= 4
     assert "T1-v0 seed 1" in text
+
+
+def test_long_names_leave_room_for_the_curves() -> None:
+    runs = [make_run(seed=0) for _ in range(2)]  # the same seed: only their names tell them apart
+    for index, run in enumerate(runs):
+        run.summary["run_id"] = f"20260101-00000{index}-abcdef01"
+    charts = [
+        svg for svg in re.findall(r"<svg.*?</svg>", render_comparison(runs), re.DOTALL) if "switch" in svg
+    ]
+    drawn = {
+        svg.split('viewBox="0 0 ')[1].split()[0]: re.sub(r"<title>.*?</title>", "", svg) for svg in charts
+    }
+    assert "000001-abcdef01" in drawn["940"]
+    assert "000001-abcdef01" not in drawn["340"]
+    assert max(map(float, re.findall(r'cx="([\d.]+)"', drawn["340"]))) > 280
 
 
 def test_the_middle_curve_ends_where_the_first_run_ends() -> None:
