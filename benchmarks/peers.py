@@ -64,14 +64,14 @@ def unio4(config: RunConfig, preset: str, folder: Path) -> tuple[list[Row], floa
     """Our own rows, and the processor seconds of the parts before and after the switch."""
     rows, seconds = [], []
     for finetune in ("never", "always"):
-        summary, used = timed_run(
+        timed = timed_run(
             *("--dataset", config.dataset, "--preset", preset, "--seed", str(config.seed)),
             *("--tracking", "none", "--finetune", finetune),
             *("--output", str(folder), "--cache", str(folder / "cache")),
         )
-        seconds.append(used)
+        seconds.append(timed.processor)
         phase = "offline" if finetune == "never" else "online"
-        score = summary["scores"][phase]
+        score = timed.summary["scores"][phase]
         note = "" if phase == "offline" else f"{config.finetune.env_steps} environment steps"
         rows.append(
             Row("unio4", config.seed, phase, seconds[-1], note, score["mean_return"], score["stderr"])

@@ -2,13 +2,15 @@
 
     python benchmarks/tracking_cost.py --dataset minari:mujoco/hopper/medium-v0 --rounds 3
 
-Two figures for each. Processor seconds of the process that trains (the process that talks to MLflow is
-another one) hardly depend on what else the machine does; seconds of the stages, as the run's summary has
-them, do. Both are of the fastest round.
+Three figures for each, of the process that trains; the process that talks to MLflow is another one.
+Processor seconds, and seconds that its threads waited for a processor, hardly depend on what the host of a
+virtual machine does; seconds of the stages, as the run's summary has them, do. Each is the least of all
+rounds. (The waiting is what Linux says of each thread.)
 """
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from timed_run import timed_run
@@ -25,28 +27,38 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def one_run(args: argparse.Namespace, folder: Path, tracking: str) -> tuple[float, float]:
-    """Processor seconds of the process, and the sum of its stages' seconds."""
+def one_run(args: argparse.Namespace, folder: Path, tracking: str) -> tuple[float, float, float]:
+    """Seconds on processors, of waiting for one, and of all stages."""
     settings = [word for setting in args.set for word in ("--set", setting)]
-    summary, processor = timed_run(
+    timed = timed_run(
         *("--dataset", args.dataset, "--preset", args.preset, "--tracking", tracking),
         *("--output", str(folder), "--cache", str(folder / "cache")),
         *settings,
     )
-    return processor, sum(stage["seconds"] for stage in summary["stages"].values())
+    stages = sum(stage["seconds"] for stage in timed.summary["stages"].values())
+    return timed.processor, timed.waited, stages
+
+
+def show(name: str, seconds: Sequence[float]) -> None:
+    processor, waited, stages = seconds
+    print(
+        f"{name:<8} processor {processor:7.2f} s   waited {waited:5.2f} s   stages {stages:7.2f} s",
+        flush=True,
+    )
 
 
 def main() -> None:
     args = arguments()
-    found: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
-    for _ in range(args.rounds):
-        for name, results in found.items():
+    found: dict[str, list[tuple[float, float, float]]] = {"without": [], "with": []}
+    for number in range(args.rounds):
+        for name in sorted(found, reverse=number % 2 == 0):  # neither always has the warmer machine
             with tempfile.TemporaryDirectory() as folder:
                 uri = NO_TRACKING if name == "without" else f"sqlite:///{folder}/mlflow.db"
-                results.append(one_run(args, Path(folder), uri))
-    for name, results in found.items():
-        processor, stages = (min(column) for column in zip(*results, strict=True))
-        print(f"{name:<8} processor {processor:7.2f} s   stages {stages:7.2f} s")
+                found[name].append(one_run(args, Path(folder), uri))
+                show(name, found[name][-1])
+    print("least of each:")
+    for name, rows in found.items():
+        show(name, [min(column) for column in zip(*rows, strict=True)])
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def act_elsewhere(uri: str, observations: np.ndarray, **variables: str) -> np.nd
     environment = {**os.environ, **variables}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     return np.array(json.loads(done.stdout))
 
 

@@ -1,5 +1,6 @@
 """Numbers on a real MLflow server: all of them, once, in the right run, whatever dies on the way."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def test_waiting_at_the_end_is_explained(
 ) -> None:
     said: list[str] = []
     for patience, explained in ((0.0, True), (60.0, False)):
-        monkeypatch.setattr("unio4_lib.tracking.tracker.UNEXPLAINED_SECONDS", patience)
+        monkeypatch.setattr("unio4_lib.tracking.tracker.PATIENCE_SECONDS", patience)
         folder = tmp_path / str(patience)
         with tracker_of(mlflow_server, key, folder, say=said.append) as tracker, tracker.run() as run:
             run.log_metrics({"run/seconds": 1.0}, step=0)
@@ -134,6 +135,19 @@ def test_waiting_at_the_end_is_explained(
             [True] if explained else []
         )
         said.clear()
+
+
+def test_a_sender_that_never_gets_the_processor_is_replaced_at_the_end(
+    mlflow_server: MlflowServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unio4_lib.tracking.tracker.PATIENCE_SECONDS", 0.5)
+    said: list[str] = []
+    with tracker_of(mlflow_server, key, tmp_path, say=said.append) as tracker, tracker.run() as run:
+        assert tracker._sender is not None
+        os.kill(tracker._sender.pid, signal.SIGSTOP)
+        run.log_metrics({"run/seconds": 1.0}, step=0)
+    assert len(said) == 1
+    assert spool.count_waiting(tmp_path) == 0
 
 
 def test_two_runs_that_begin_together_make_one_database(key: str, tmp_path: Path) -> None:

@@ -122,14 +122,14 @@ def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> 
     """Run to the end; what it reports goes to ``say``, all it says to ``log``. Returns the exit code."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        # A session of its own: an interrupt at the terminal is ours to pass on, as a request to end.
+        # A group of its own: an interrupt at the terminal is ours to pass on, as a request to end.
         process = subprocess.Popen(
             launch.command,
             env=launch.environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,
         )
 
         def listen() -> None:

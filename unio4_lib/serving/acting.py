@@ -5,7 +5,9 @@ nothing of unio4: it repeats the forward pass of ``nets/policy.py``, and a test 
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlflow.models import set_model
@@ -21,7 +23,7 @@ def silu(values: np.ndarray) -> np.ndarray:
     return values / (1.0 + np.exp(-values))
 
 
-ACTIVATIONS = {"relu": relu, "tanh": np.tanh, "silu": silu}
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": relu, "tanh": np.tanh, "silu": silu}
 
 
 class ActingPolicy(PythonModel):
@@ -34,8 +36,10 @@ class ActingPolicy(PythonModel):
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
         self.activation = ACTIVATIONS[self.spec["activation"]]
 
-    # MLflow reads annotations of this function as promises of its own kind, so it has none.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # MLflow reads the annotation of the input, and warns whoever loads the model if there is none.
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
         # Policies see observations as float32, as in training.
         values = np.asarray(model_input, np.float32).astype(np.float64)
         values = (values - self.tensors["observation_mean"]) / self.tensors["observation_std"]

@@ -6,10 +6,8 @@ because a process can still deliver how the training ended when the training was
 """
 
 import json
-import os
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,8 @@ from unio4_lib.files import write_atomically
 from unio4_lib.tracking import spool
 from unio4_lib.tracking.spool import Target
 
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 3.0
 LONGEST_PAUSE_SECONDS = 30.0
-NICENESS = 19  # training comes first
-AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def deliver_spool(folder: Path, uri: str | None = None) -> dict[str, Any]:
@@ -107,20 +103,8 @@ def deliver_leftovers(below: Path, own: Path, uri: str) -> None:
             deliver_spool(folder, uri)
 
 
-def step_back() -> None:
-    """Take processor time only where nobody else wants it.
-
-    Linux shares it out between sessions first, and the sender has one of its own: niceness alone only
-    counts within a session.
-    """
-    os.nice(NICENESS)
-    with suppress(OSError):  # not everywhere
-        AUTOGROUP.write_text(str(NICENESS))
-
-
 def main() -> None:
     """``python -m unio4_lib.tracking.sender SPOOL [LEFTOVERS]``; the address is the first line of input."""
-    step_back()
     folder = Path(sys.argv[1])
     leftovers = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     uri = sys.stdin.readline().strip()

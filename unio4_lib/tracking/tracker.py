@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +21,9 @@ from unio4_lib.tracking.spool import Outbox, Target
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 NO_TRACKING = "none"
 DATABASE = "mlflow.db"  # below the folder of the runs
-UNEXPLAINED_SECONDS = 10.0  # of waiting at the end, before the user is told what for
-LAST_WORD_SECONDS = 60.0  # a sender that is still busy then is stopped; the rest waits on disk
+NICENESS = 19  # of the sender, where there is nothing better
+PATIENCE_SECONDS = 10.0  # of waiting at the end, before the user is told what for
+LAST_WORD_SECONDS = 60.0  # of waiting for one with our priority; the rest is kept on disk
 # A server that is away is asked again by us, and must not hold up what else is to be sent.
 SENDER_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -138,6 +139,7 @@ class SpoolTracker:
         self.target.save(self.folder)
         (self.folder / spool.STATE).unlink(missing_ok=True)
         self._sender = start_sender(self.uri, self.folder, self.leftovers)
+        step_back(self._sender.pid)
         return self
 
     def stage(self, name: str, fingerprint: str) -> AbstractContextManager[StageTracker]:
@@ -171,18 +173,30 @@ class SpoolTracker:
 
     def __exit__(self, *_: object) -> None:
         self._locks.close()  # first: the sender then knows that nothing more will come
-        assert self._sender is not None
-        assert self._sender.stdin is not None
-        self._sender.stdin.close()
-        if not self._ends_within(UNEXPLAINED_SECONDS):
+        self._end_input()
+        if not self._ends_within(PATIENCE_SECONDS):
             self.say(
                 f"tracking: the last numbers are on their way to {self.target.uri}; waiting up to "
                 f"{LAST_WORD_SECONDS:.0f} s"
             )
+            # It has what others leave of the processor, and they may leave nothing.
+            self._end_sender()
+            self._sender = start_sender(self.uri, self.folder, None)
+            self._end_input()
             if not self._ends_within(LAST_WORD_SECONDS):
-                self._sender.terminate()
-                self._sender.wait()
+                self._end_sender()
         self._say_what_is_left()
+
+    def _end_input(self) -> None:
+        """Tell the sender that nothing more will come."""
+        assert self._sender is not None
+        assert self._sender.stdin is not None
+        self._sender.stdin.close()
+
+    def _end_sender(self) -> None:
+        assert self._sender is not None
+        self._sender.kill()
+        self._sender.wait()
 
     def _ends_within(self, seconds: float) -> bool:
         assert self._sender is not None
@@ -238,12 +252,24 @@ def start_sender(uri: str, folder: Path, leftovers: Path | None) -> subprocess.P
             stderr=log,
             env=environment,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the training; the sender still delivers how it ended
+            process_group=0,  # Ctrl-C is for the training; the sender still delivers how it ended
         )
     assert process.stdin is not None
     process.stdin.write(uri + "\n")  # not an argument: other users of the machine can read those
     process.stdin.flush()
     return process
+
+
+def step_back(pid: int) -> None:
+    """Let a process take only the processor time that nobody else wants.
+
+    It stays in our session, because Linux shares time out between sessions first, whatever they do.
+    """
+    with suppress(PermissionError):  # some sandboxes leave priorities alone
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        else:  # not Linux
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -1,28 +1,38 @@
 """The process that sends: it must not take the processor from the training, and runs in small images."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from unio4_lib.tracking.sender import AUTOGROUP
-
-STEP_BACK = """
-import os
-from unio4_lib.tracking.sender import AUTOGROUP, step_back
-step_back()
-print(os.nice(0), AUTOGROUP.read_text() if AUTOGROUP.exists() else "")
-"""
+from unio4_lib.tracking.tracker import NICENESS, SpoolTracker, make_tracker, step_back
 
 
-def test_the_sender_steps_back_in_its_session_and_among_sessions() -> None:
-    command = [sys.executable, "-c", STEP_BACK]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True).stdout
-    assert said.startswith("19 ")
-    if not AUTOGROUP.exists() or Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() != "1":
-        pytest.skip("this kernel does not share processor time between sessions")
-    assert said.strip().endswith("nice 19")
+def test_the_sender_takes_only_what_nobody_wants(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with make_tracker(uri, experiment="e", run_name="n", run_key="k", spool=tmp_path / "spool") as tracker:
+        assert isinstance(tracker, SpoolTracker)
+        assert tracker._sender is not None
+        sender = tracker._sender.pid
+        assert os.sched_getscheduler(sender) == os.SCHED_IDLE
+        # Linux shares time out between sessions first: in one of its own it would have as much as we.
+        assert os.getsid(sender) == os.getsid(0)
+        assert os.getpgid(sender) == sender  # and Ctrl-C does not reach it
+
+
+def test_the_sender_is_as_nice_as_can_be_where_there_is_no_idle_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "SCHED_IDLE")
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        step_back(sleeper.pid)
+        assert os.getpriority(os.PRIO_PROCESS, sleeper.pid) == NICENESS
+    finally:
+        sleeper.kill()
+        sleeper.wait()
 
 
 def test_sending_to_a_server_needs_no_databases() -> None:
