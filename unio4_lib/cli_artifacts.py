@@ -13,7 +13,7 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
-from unio4_lib.stages.context import default_cache
+from unio4_lib.stages.context import WORK, default_cache
 from unio4_lib.stages.housekeeping import collect, find_artifact
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify and collect artifacts.")
@@ -102,7 +102,7 @@ def gc_command(
     remove: Annotated[bool, typer.Option("--remove", help="Remove; else only say what would go.")] = False,
 ) -> None:
     """Remove what no recent fingerprint and no run leads to."""
-    work = (cache if cache is not None else default_cache()) / "work"
+    work = (cache if cache is not None else default_cache()) / WORK
     found = collect(open_store(root), days * DAY, runs=runs or [Path("runs")], work=work, dry_run=not remove)
     for digest in found.artifacts:
         typer.echo(f"artifact   {digest[: SHORT * 4]}")

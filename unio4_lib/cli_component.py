@@ -240,10 +240,10 @@ def _tracker(settings: Run, stage: str, say: Say) -> Tracker:
 
 
 def _own_tracker(uri: str, experiment: str, run_name: str, key: str, stage: str, say: Say) -> Tracker:
-    from unio4_lib.stages.context import default_cache
+    from unio4_lib.stages.context import TRACKING, default_cache
     from unio4_lib.tracking.tracker import Tracking
 
-    place = default_cache() / "tracking"
+    place = default_cache() / TRACKING
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{key}-{stage}")
     return Tracking(uri, experiment, run_name or None).tracker(key, place / name, place, say)
 

@@ -90,7 +90,7 @@ def _inside(folder: Path) -> Path:
 @contextmanager
 def _artifact(uri: str) -> Iterator[Path]:
     root, _, digest = uri.rstrip("/").rpartition(f"/{ARTIFACTS}/")
-    with hold(open_store(root), digest, Cache(default_cache() / "artifacts")) as folder:
+    with hold(open_store(root), digest, Cache(default_cache() / ARTIFACTS)) as folder:
         if not (folder / POLICY).is_dir():
             kind = read_manifest(folder, digest).kind
             raise InputError(

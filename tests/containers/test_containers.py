@@ -1,11 +1,13 @@
 """The whole pipeline in containers: S3, MLflow, an ordinary user, a read-only root; killed and failed."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tiny_runs import call, run_arguments
@@ -71,6 +73,21 @@ def test_a_whole_run(
     code, out, _ = call(capsys, *run_arguments(dataset, tmp_path / "here"), "--json")
     assert code == 0
     assert json.loads(out)["policy_digest"] == found["policy_digest"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders to the user of the images")
+def test_root_runs_stages_as_itself_and_then_in_containers_all_in_its_home(
+    capsys: pytest.CaptureFixture[str], dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TemporaryDirectory(dir=Path.home()) as folder:
+        monkeypatch.setenv("UNIO4_CACHE", f"{folder}/cache")
+        arguments = run_arguments(dataset, Path(folder) / "runs")
+        assert call(capsys, *arguments)[0] == 0
+        arguments = run_arguments(dataset, Path(folder) / "runs", finetune__env_steps=1200)
+        arguments = ["docker" if argument == "inline" else argument for argument in arguments]
+        code, out, err = call(capsys, *arguments, "--json")
+        assert code == 0, err
+        assert json.loads(out)["stages"]["finetune-online"]["reused"] is False
 
 
 def test_a_failed_stage_is_said_and_the_mlflow_run_has_failed(

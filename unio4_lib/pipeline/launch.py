@@ -15,11 +15,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from unio4_lib.artifacts.folder_store import STAGING
+from unio4_lib.artifacts.ref import ARTIFACTS
 from unio4_lib.errors import InputError
+from unio4_lib.stages.context import TRACKING, WORK
+from unio4_lib.stages.fingerprint import CHECKPOINTS, FINGERPRINTS
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 30.0  # for a last checkpoint, as on a cluster
 IMAGE_USER = 65532
+# Folders in an artifact root or a cache; what else lies there is not ours to give away.
+MADE_BY_STAGES = (STAGING, ARTIFACTS, FINGERPRINTS, CHECKPOINTS, WORK, TRACKING)
 HANDED_ON = ("AWS_", "MLFLOW_", "MINARI_", "OMP_", "MKL_", "UNIO4_")  # variables that containers see
 
 # Runs inside a container: all processes of KFP's executor get the signal, and nothing else does.
@@ -96,6 +102,9 @@ class ContainerLauncher:
         line += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", _user()]
         # Endpoints on this machine are reached as from any of its processes.
         line += ["--network", "host", "--ipc", "private", "--shm-size", "1g"]
+        if any(folder.is_relative_to("/root") for folder in (*self.writable, *self.readable)):
+            # Only root may enter it in the image, and the mode given here would not change that.
+            line += ["--tmpfs", "/root:uid={},gid={}".format(*_user().split(":"))]
         for folder in self.writable:
             line += ["--volume", f"{folder}:{folder}"]
         for folder in self.readable:
@@ -107,10 +116,16 @@ class ContainerLauncher:
         return Launch([*line, image, *command], {**os.environ, **variables}, name)
 
     def make_folder(self, folder: Path) -> None:
-        """A folder that tasks write to: root gives it to the user of the containers."""
+        """A folder that tasks write to: root gives it to the user of the containers.
+
+        With it goes what stages have left in it that ran as processes of root.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         if os.getuid() == 0:
-            os.chown(folder, IMAGE_USER, IMAGE_USER)
+            left = (path for name in MADE_BY_STAGES for path in (folder / name, *(folder / name).rglob("*")))
+            for path in (folder, *left):
+                with suppress(FileNotFoundError):
+                    os.chown(path, IMAGE_USER, IMAGE_USER, follow_symlinks=False)
 
 
 def _user() -> str:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from unio4_lib.artifacts.cache import Cache
-from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import Store, hold, open_store
 from unio4_lib.errors import InputError
@@ -19,6 +19,7 @@ from unio4_lib.training.journal import Preemption
 
 CACHE_VARIABLE = "UNIO4_CACHE"
 SPOOL_VARIABLE = "UNIO4_SPOOL"  # set where one process delivers the numbers of all stages; none for nowhere
+WORK, TRACKING = "work", "tracking"  # in the cache, beside the copies of artifacts
 RUN_KEY_VARIABLE = "UNIO4_RUN_KEY"  # what identifies the pipeline run that a stage belongs to
 
 Value = TypeVar("Value")
@@ -62,7 +63,7 @@ class StageContext:
         self.tracker: Tracker = tracker if tracker is not None else NullTracker()
         self.reuse, self.preemption = reuse, preemption or Preemption()
         place = (cache if cache is not None else default_cache()).absolute()
-        self.cache, self.work = Cache(place / "artifacts"), place / "work"
+        self.cache, self.work = Cache(place / ARTIFACTS), place / WORK
         self._held: dict[str, Path] = {}
         self._made: dict[str, Any] = {}
         self._stack = ExitStack()
