@@ -17,7 +17,7 @@ from unio4_lib.config import RunConfig
 from unio4_lib.config_io import load_config
 from unio4_lib.data.sources import load_transitions
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy, stack_policies
-from unio4_lib.offline.behavior import BehaviorTrainer, overlap
+from unio4_lib.offline.behavior import CloningTrainer, overlap
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.progress import Reporter
@@ -67,7 +67,7 @@ def study_diversity(dataset: str, seed: int) -> None:
         overrides = [f"behavior.alpha={alpha}", f"behavior.bootstrap={str(bootstrap).lower()}"]
         config = load_config(preset="quick", overrides=overrides, dataset=dataset, seed=seed)
         data, _ = build(config)
-        trainer = BehaviorTrainer(data, config.behavior, seed=seed)
+        trainer = CloningTrainer(data, config.behavior, seed=seed)
         for step in range(1, config.behavior.steps + 1):
             trainer.step()
             if step % config.behavior.evaluate_every == 0:

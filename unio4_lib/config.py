@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from unio4_lib.weightings import Weighting, needs_critics
+
 Width = Annotated[int, Field(strict=True, ge=1)]
 # Lists are what YAML has; strict mode would ask for a Python tuple.
 Hidden = Annotated[tuple[Width, ...], Field(strict=False, min_length=1)]
@@ -41,27 +43,62 @@ class PrepareConfig(StageConfig):
     clip_actions: bool = Field(False, description="Clip actions into the bounds in place of refusing.")
 
 
-class BehaviorConfig(StageConfig):
-    """Ensemble behavior cloning."""
+class CloningConfig(StageConfig):
+    """An ensemble of policies cloned from weighted rows; member i has weighting i, round and round."""
 
-    members: int = Field(4, ge=1, description="Behavior policies (paper: 4).")
+    members: int = Field(6, ge=1, description="Policies (paper: 4).")
+    weightings: Annotated[tuple[Weighting, ...], Field(strict=False, min_length=1)] = Field(
+        ("uniform", "return:1", "return:0.5"),
+        description="How rows count, member by member and round and round: uniform (paper), return:T, "
+        "advantage:B (in extract only), several joined by *.",
+    )
     hidden: Hidden = Field((256, 256), description="Hidden layer widths (paper: 256 x 3).")
     activation: Literal["relu", "tanh", "silu"] = Field("relu", description="Hidden activation.")
     std: Literal["state", "shared"] = Field("state", description="Std from the state or one per dimension.")
-    steps: int = Field(10_000, ge=1, description="Most optimizer steps (paper: 400,000).")
+    steps: int = Field(4_000, ge=1, description="Most optimizer steps (paper: 400,000).")
     batch_size: int = Field(256, ge=1, description="Rows per member and step (paper: 512).")
     learning_rate: float = Field(
         1e-3, gt=0, description="Adam step size, falls linearly to zero (paper: 1e-4, constant)."
     )
     diversity: Literal["none", "paper", "repulsion"] = Field(
-        "repulsion",
+        "none",
         description="Diversity term: none, the paper's (its gradient only rescales cloning), or ours.",
     )
-    alpha: float = Field(1.0, ge=0, description="Weight of the diversity term (paper: 0.1 of its own).")
-    bootstrap: bool = Field(True, description="Each member draws minibatches of its own.")
+    alpha: float = Field(0.1, ge=0, description="Weight of the diversity term (paper: 0.1 of its own).")
     holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
     evaluate_every: int = Field(500, ge=1, description="Steps between hold-out evaluations.")
     patience: int = Field(8, ge=1, description="Hold-out evaluations without a gain before stopping.")
+
+    def member_weightings(self) -> list[str]:
+        """The weighting of every member."""
+        return [self.weightings[member % len(self.weightings)] for member in range(self.members)]
+
+
+class BehaviorConfig(CloningConfig):
+    """Ensemble behavior cloning."""
+
+    @model_validator(mode="after")
+    def _critics_are_not_there_yet(self) -> Self:
+        late = next((name for name in self.weightings if needs_critics(name)), None)
+        if late is not None:
+            raise ValueError(
+                f"behavior.weightings has {late}, which needs critics; expected it in extract.weightings"
+            )
+        return self
+
+
+class ExtractConfig(StageConfig):
+    """Policies extracted from the critics by weighted cloning, for the judge to choose from.
+
+    Everything else is as for the behavior policies.
+    """
+
+    members: int = Field(6, ge=0, description="Policies; 0 extracts none (paper).")
+    weightings: Annotated[tuple[Weighting, ...], Field(strict=False, min_length=1)] = Field(
+        ("advantage:1*return:1", "advantage:1", "advantage:3"),
+        description="As behavior.weightings, advantages included.",
+    )
+    steps: int = Field(4_000, ge=1, description="Most optimizer steps.")
 
 
 class CriticsConfig(StageConfig):
@@ -94,8 +131,12 @@ class CriticsConfig(StageConfig):
 class DynamicsConfig(StageConfig):
     """Probabilistic ensemble of transition models."""
 
-    members: int = Field(7, ge=1, description="Models (paper: 7).")
-    elites: int = Field(5, ge=1, description="Best models kept for rollouts (paper: 5).")
+    members: int = Field(8, ge=1, description="Models (paper: 7).")
+    elites: int = Field(
+        8,
+        ge=1,
+        description="Best models kept: every other one to learn in, the rest to judge (paper: 5, for both).",
+    )
     hidden: Hidden = Field((256, 256, 256), description="Widths (paper: 200 x 4, Adroit 400 x 4).")
     learning_rate: float = Field(
         2e-3, gt=0, description="Adam step size, falls linearly to zero (paper: 1e-3, Adroit 3e-4, constant)."
@@ -122,56 +163,76 @@ class DynamicsConfig(StageConfig):
 class ImproveConfig(StageConfig):
     """Multi-step offline policy improvement behind the OPE gate."""
 
-    steps: int = Field(1_000, ge=1, description="Policy gradient steps (paper: 10,000).")
-    batch_size: int = Field(512, ge=1, description="States per step (paper: 512).")
-    learning_rate: float = Field(5e-5, gt=0, description="Adam step size, decays to 0 (paper: 1e-4).")
-    clip: float = Field(0.25, gt=0, lt=1, description="Ratio clip (paper: 0.25).")
-    entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0).")
-    max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm per member (paper: 0.5).")
-    evaluate_every: int = Field(20, ge=1, description="Steps between gate checks (paper: 100).")
-    estimator: Literal["return", "amq-sum", "amq-mean"] = Field(
-        "return",
-        description="OPE: discounted model return with terminal value, the paper's AM-Q (sum of Q over "
-        "the horizon) or its code's (mean of Q over living states).",
+    members: int = Field(
+        2, ge=1, description="Policies that improvement starts from: the first by the judge (paper: all 4)."
     )
-    horizon: int = Field(500, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
-    starts: int = Field(64, ge=2, description="Start states per OPE estimate (paper: 512).")
-    start_states: Literal["initial", "dataset"] = Field(
-        "initial", description="OPE starts from first states of episodes, or from any row (paper)."
+    std_scale: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Std of actions in the offline phase, as a share of the clones' (paper: 1).",
     )
-    discount: float = Field(0.995, gt=0, le=1, description="Discount of estimator=return.")
-    model_noise: bool = Field(False, description="Models draw from their distribution; else follow its mean.")
-    rule: Literal["mean", "lower-bound", "margin"] = Field(
-        "lower-bound",
-        description="Accept on a higher mean, on a lower confidence bound above zero, or on a margin.",
+    advantages: Literal["model", "critic"] = Field(
+        "model",
+        description="PPO in the learned models, or steps along min Q - V on dataset states (the paper).",
     )
-    confidence: float = Field(0.97, gt=0.5, lt=1, description="One-sided confidence of rule=lower-bound.")
-    margin: float = Field(0.05, ge=0, description="Relative gain asked by rule=margin (RL-100: 0.05).")
-    calibrate: bool = Field(
-        True,
-        description="Ask that a policy has gained more, over its clone and over the data's own return, than "
-        "the models miss that return by (estimator=return; paper: no).",
+    steps: int = Field(
+        60, ge=1, description="Rounds of PPO, or gradient steps with advantages=critic (paper: 10,000)."
     )
+    evaluate_every: int = Field(5, ge=1, description="Steps between gate checks (paper: 100).")
     patience: int = Field(
         6, ge=1, description="Refusals in a row after which a candidate is put back (paper: never)."
     )
-    advantages: Literal["critic", "model"] = Field(
-        "critic",
-        description="Advantages of min Q - V on dataset states (the paper), or of rollouts in the models.",
+    batch_size: int = Field(512, ge=1, description="Rows per gradient step (paper: 512).")
+    learning_rate: float = Field(1e-4, gt=0, description="Adam step size, decays to 0 (paper: 1e-4).")
+    clip: float = Field(0.2, gt=0, lt=1, description="Ratio clip (paper: 0.25).")
+    entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0).")
+    max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm per member (paper: 0.5).")
+    rollouts: int = Field(64, ge=1, description="Environments made of models (advantages=model).")
+    rollout_steps: int = Field(64, ge=1, description="Steps of each in a round (advantages=model).")
+    episode_steps: int = Field(
+        200, ge=1, description="Steps after which an episode in the models is cut (advantages=model)."
     )
+    warmup_rounds: int = Field(2, ge=1, description="Rounds' worth of steps that only fit V at first.")
+    rollout_discount: float = Field(0.995, ge=0, lt=1, description="Discount of these rollouts.")
+    gae_lambda: float = Field(0.97, ge=0, le=1, description="Lambda of their advantages.")
+    epochs: int = Field(4, ge=1, description="Passes over each round (advantages=model).")
+    value_hidden: Hidden = Field((64, 64), description="Widths of V (advantages=model).")
+    value_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of that V.")
     anchor_every: int | None = Field(
         None,
         ge=1,
         description="Steps between renewals of the policy that ratios refer to; null: only the gate "
         "renews it (the paper). Concerns advantages=critic.",
     )
-    rollouts: int = Field(80, ge=1, description="Model rollouts per member and round (advantages=model).")
-    rollout_steps: int = Field(100, ge=1, description="Model steps per round (advantages=model).")
-    rollout_discount: float = Field(0.99, ge=0, lt=1, description="Discount of these rollouts.")
-    gae_lambda: float = Field(0.95, ge=0, le=1, description="Lambda of their advantages.")
-    epochs: int = Field(4, ge=1, description="Passes over each round (advantages=model).")
-    value_hidden: Hidden = Field((128, 128), description="Widths of the members' V (advantages=model).")
-    value_learning_rate: float = Field(1e-3, gt=0, description="Adam step size of that V.")
+    estimator: Literal["return", "amq-sum", "amq-mean"] = Field(
+        "return",
+        description="OPE: model return with terminal value, the paper's AM-Q (sum of Q over the horizon) or "
+        "its code's (mean of Q over living states).",
+    )
+    acting: Literal["both", "mean"] = Field(
+        "both", description="Judge mean and sampled actions, or mean actions alone (paper)."
+    )
+    horizon: int = Field(1000, ge=1, description="Most model steps per OPE rollout (paper: 1000).")
+    starts: int = Field(64, ge=2, description="Start states per OPE estimate (paper: 512).")
+    start_states: Literal["initial", "dataset"] = Field(
+        "initial", description="OPE starts from first states of episodes, or from any row (paper)."
+    )
+    discount: float = Field(1.0, gt=0, le=1, description="Discount of estimator=return.")
+    model_noise: bool = Field(True, description="Models draw from their distribution; else follow its mean.")
+    confidence: float = Field(
+        0.9, ge=0.5, lt=1, description="One-sided confidence of a gain; 0.5 asks for a higher mean (paper)."
+    )
+    margin: float = Field(
+        0.02, ge=0, description="Smallest gain, as a share of the current estimate (paper: 0, RL-100: 0.05)."
+    )
+    trust: float | None = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="Models may judge where clones return in them at least this share of what was recorded, and "
+        "at most as much more; null: always (paper).",
+    )
 
     @model_validator(mode="after")
     def _gate_looks_at_least_once(self) -> Self:
@@ -256,9 +317,15 @@ class RunConfig(StageConfig):
     behavior: BehaviorConfig = BehaviorConfig()
     critics: CriticsConfig = CriticsConfig()
     dynamics: DynamicsConfig = DynamicsConfig()
+    extract: ExtractConfig = ExtractConfig()
     improve: ImproveConfig = ImproveConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    def extraction(self) -> CloningConfig:
+        """How policies are extracted: as behavior policies are cloned, but for what ``extract`` says."""
+        shared = {name: getattr(self.behavior, name) for name in CloningConfig.model_fields}
+        return CloningConfig(**shared | self.extract.model_dump())
 
     @model_validator(mode="after")
     def _evaluation_has_its_own_seed(self) -> Self:

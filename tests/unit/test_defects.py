@@ -29,7 +29,7 @@ from unio4_lib.errors import InputError
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.offline import improve
 from unio4_lib.offline.advantages import CriticAdvantages
-from unio4_lib.offline.behavior import BehaviorTrainer, cloning_loss
+from unio4_lib.offline.behavior import CloningTrainer, cloning_loss
 from unio4_lib.offline.critics import Critics, CriticTrainer
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsTrainer, Step
@@ -324,7 +324,7 @@ def operations_of(stage: str, members: int) -> list[str]:
     """Operations of the second step of a trainer (the first allocates)."""
     trainer: Any
     if stage == "behavior":
-        trainer = BehaviorTrainer(make_data(), BehaviorConfig(members=members, hidden=(8,)), seed=0)
+        trainer = CloningTrainer(make_data(), BehaviorConfig(members=members, hidden=(8,)), seed=0)
     elif stage == "dynamics":
         config = DynamicsConfig(members=members, elites=1, hidden=(8,))
         trainer = DynamicsTrainer(make_data(), config, seed=0, termination=None)

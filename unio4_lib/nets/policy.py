@@ -60,6 +60,11 @@ class PolicySpec:
         return cls(**{**values, "hidden": tuple(values["hidden"])})
 
 
+def to_unit(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Actions [..., A] of the environment in units in which its bounds are -1 and 1."""
+    return 2.0 * (actions - low) / (high - low) - 1.0
+
+
 class GaussianPolicy(nn.Module):
     """E Gaussian policies that carry their own observation statistics and action bounds.
 

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unio4_lib.config import BehaviorConfig
+from unio4_lib.config import CloningConfig
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy, PolicySpec
 from unio4_lib.offline.data import OfflineData
+from unio4_lib.offline.row_weights import RowSampler, row_weights
 from unio4_lib.offline.snapshots import BestMembers
 from unio4_lib.training.loop import Metrics
 
@@ -48,7 +49,7 @@ def overlap(gaussian: Gaussian) -> Tensor:
     return (coefficients.sum(dim=1) - 1.0) / (members - 1)  # a member's overlap with itself is 1
 
 
-def cloning_loss(gaussian: Gaussian, actions: Tensor, config: BehaviorConfig) -> tuple[Tensor, Metrics]:
+def cloning_loss(gaussian: Gaussian, actions: Tensor, config: CloningConfig) -> tuple[Tensor, Metrics]:
     """Sum over members of -mean log pi_i(a|s) plus the diversity term; actions [B, A] or [E, B, A].
 
     Gradients reach every member; with "repulsion" also through the peers, which "paper" detaches.
@@ -62,10 +63,20 @@ def cloning_loss(gaussian: Gaussian, actions: Tensor, config: BehaviorConfig) ->
     return loss, {"behavior/log_likelihood": log_probs.detach().mean(dim=1)}
 
 
-class BehaviorTrainer:
-    """Clones the dataset with E policies; each member keeps its best weights on held-out episodes."""
+class CloningTrainer:
+    """Clones the dataset with E policies, member i by the i-th weighting of the config, round and round.
 
-    def __init__(self, data: OfflineData, config: BehaviorConfig, *, seed: int) -> None:
+    Each member keeps its best weights on held-out episodes, judged under its own weighting.
+    """
+
+    def __init__(
+        self,
+        data: OfflineData,
+        config: CloningConfig,
+        *,
+        seed: int,
+        advantages: Tensor | None = None,
+    ) -> None:
         self.data, self.config = data, config
         device = data.observations.device
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -80,18 +91,19 @@ class BehaviorTrainer:
         self.policy = GaussianPolicy(spec, generator=torch.Generator().manual_seed(seed)).to(device)
         self.policy.set_scales(data.observation_mean, data.observation_std, data.action_low, data.action_high)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)
-        self.train_rows, holdout = data.split_episodes(config.holdout_fraction, seed)
-        self.holdout = data.rows(holdout[:: max(1, len(holdout) // HOLDOUT_ROWS)])
+        by_name = {name: row_weights(data, name, advantages) for name in dict.fromkeys(config.weightings)}
+        weights = [by_name[name] for name in config.member_weightings()]
+        train_rows, holdout = data.split_episodes(config.holdout_fraction, seed)
+        self.sampler = RowSampler(train_rows, weights)
+        held = holdout[:: max(1, len(holdout) // HOLDOUT_ROWS)]
+        self.holdout = data.rows(held)
+        self.holdout_weights = torch.stack([part[held] for part in weights]).float()  # [E, H]
         self.best = BestMembers(self.policy, config.patience)
         self.steps = 0
 
     def step(self) -> Metrics:
         config = self.config
-        shape = (config.members, config.batch_size) if config.bootstrap else (config.batch_size,)
-        index = torch.randint(
-            len(self.train_rows), shape, generator=self.generator, device=self.train_rows.device
-        )
-        rows = self.train_rows[index]
+        rows = self.sampler.draw(config.batch_size, self.generator)
         gaussian = self.policy.distribution(self.data.observations[rows])
         loss, metrics = cloning_loss(gaussian, self.data.actions[rows], config)
         # The last iterate of a constant step size swings by a factor of three in return on Hopper.
@@ -105,7 +117,8 @@ class BehaviorTrainer:
     @torch.no_grad()
     def evaluate(self) -> Metrics:
         gaussian = self.policy.distribution(self.holdout.observations)
-        likelihood = gaussian.log_prob(self.holdout.actions).mean(dim=1)
+        weights = self.holdout_weights
+        likelihood = (weights * gaussian.log_prob(self.holdout.actions)).sum(dim=1) / weights.sum(dim=1)
         self.best.update(-likelihood)
         spread = gaussian.mean.std(dim=0, correction=0).mean()
         return {

@@ -93,6 +93,17 @@ class OfflineData:
         """What one scaled reward is in environment rewards (exact unless scaling is "dynamic")."""
         return float(self.environment_rewards.abs().mean() / self.rewards.abs().mean().clamp(min=1e-8))
 
+    def episode_of_rows(self) -> Tensor:
+        """Which episode each row belongs to [N]."""
+        rows = torch.arange(len(self), device=self.starts.device)
+        return torch.searchsorted(self.starts, rows, right=True) - 1
+
+    def episode_returns(self) -> tuple[Tensor, Tensor]:
+        """Undiscounted return of each episode [episodes], and the episode of each row [N]."""
+        episode = self.episode_of_rows()
+        gains = self.environment_rewards.double()
+        return gains.new_zeros(len(self.starts)).index_add_(0, episode, gains), episode
+
     def rows(self, index: Tensor) -> Batch:
         """The rows of an index of any shape."""
         return Batch(

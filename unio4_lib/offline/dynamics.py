@@ -84,8 +84,15 @@ class DynamicsModel(nn.Module):
         mean, log_variance, logit = out.split([targets, targets, 1], dim=-1)
         return mean, log_variance.clamp(LOG_VARIANCE_MIN, LOG_VARIANCE_MAX), logit[..., 0]
 
-    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None) -> Step:
-        """One step of each member for its rows [M, B, D], unit actions [M, B, A], noise [M, B, D + 1]."""
+    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None, turn: int = 0) -> Step:
+        """One step for rows [M, B, D], unit actions [M, B, A] and noise [M, B, D + 1].
+
+        Block m of the rows is answered by member (m + turn) mod M. Who takes another turn at every step
+        of a rollout does not let the errors of one member add up, which is what policies exploit.
+        """
+        if turn % self.members:
+            inputs = (x if x is None else x.roll(turn, 0) for x in (observations, actions, noise))
+            return Step(*(x.roll(-turn, 0) for x in self.step(*inputs)))  # type: ignore[arg-type]
         mean, log_variance, logit = self.heads(observations, actions.clamp(-1.0, 1.0))
         if noise is not None:
             mean = mean + torch.exp(0.5 * log_variance) * noise
@@ -117,6 +124,15 @@ class DynamicsModel(nn.Module):
         ).to(self.low.device)
         chosen.load_state_dict(select_members(self, members))
         return chosen.requires_grad_(False)
+
+    def halves(self) -> tuple["DynamicsModel", "DynamicsModel"]:
+        """Every other member to learn in and the rest to judge: none judges what was learned in it.
+
+        Members are in the order of their hold-out error, so that both halves are equally good. One member
+        alone has to do both.
+        """
+        members = list(range(self.members))
+        return self.elites(members[::2]), self.elites(members[1::2] or members)
 
 
 def dynamics_loss(

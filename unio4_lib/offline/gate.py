@@ -10,42 +10,56 @@ from unio4_lib.config import ImproveConfig
 
 
 class Decision(NamedTuple):
-    """One look at E candidates beside the E current policies; all fields [E]."""
+    """One look at E candidates beside the E current policies; W ways of acting (mean action, sampled)."""
 
-    candidate: Tensor
-    current: Tensor
-    difference: Tensor
-    stderr: Tensor
-    accepted: Tensor  # bool
+    candidate: Tensor  # [W, E]
+    current: Tensor  # [W, E]
+    difference: Tensor  # [E] mean over starts and ways
+    stderr: Tensor  # [E]
+    refusals: list[str | None]  # [E] the test that refused; None: accepted
+
+    @property
+    def accepted(self) -> Tensor:
+        """Bool [E]."""
+        return torch.tensor([refusal is None for refusal in self.refusals], device=self.difference.device)
 
 
-def decide(candidate: Tensor, current: Tensor, config: ImproveConfig, *, models: int = 1) -> Decision:
-    """Compare estimates [E, S] made under the same conditions: column s of both rows is one pair.
+def decide(candidate: Tensor, current: Tensor, config: ImproveConfig) -> Decision:
+    """Compare estimates [W, E, S] made under the same conditions: start s of both is one pair.
 
-    mean: the mean difference is positive (the paper). lower-bound: so is its one-sided lower confidence
-    bound. margin: the gain exceeds a share of the current estimate's size. The published gate compares
-    independent draws with the best of all earlier draws, which ratchets up by luck and then blocks gains.
-
-    The columns come in equal blocks, one for each of ``models``. Starts within a model share its errors,
-    so with two models or more the models are the sample: a gain that only some of them see is not sure,
-    however many starts they see it from.
+    Accepted is what passes three tests, in this order. Not sure: the one-sided lower confidence bound of
+    the gain is not above zero. Too small: the gain is below a share (``margin``) of the current estimate,
+    where models are not to be believed however many starts agree. Worse: the gain of the one way of acting
+    is paid for by the other, by more than that share. With confidence 0.5 and margin 0 a higher mean is
+    all that is asked for, which is the paper's rule; its code compares independent draws with the best of
+    all earlier draws, which ratchets up by luck and then blocks gains.
     """
     pairs = candidate - current
-    sample = pairs if models == 1 else pairs.unflatten(1, (models, -1)).mean(dim=2)
-    difference = pairs.mean(dim=1)
-    stderr = sample.std(dim=1) / math.sqrt(sample.shape[1])
-    if config.rule == "mean":
-        threshold = torch.zeros_like(difference)
-    elif config.rule == "margin":
-        threshold = config.margin * current.mean(dim=1).abs()
-    else:
-        threshold = student_quantile(config.confidence, sample.shape[1] - 1) * stderr
-    accepted = difference > threshold
-    return Decision(candidate.mean(dim=1), current.mean(dim=1), difference, stderr, accepted)
+    gains = pairs.mean(dim=0)  # [E, S]
+    difference = gains.mean(dim=1)
+    stderr = gains.std(dim=1) / math.sqrt(gains.shape[1])
+    sure = difference > student_quantile(config.confidence, gains.shape[1] - 1) * stderr
+    least = config.margin * current.mean(dim=2).abs()  # [W, E]
+    enough = difference >= least.mean(dim=0)
+    kept = (pairs.mean(dim=2) >= -least).all(dim=0)
+    refusals = [
+        _refusal(*tests) for tests in zip(sure.tolist(), enough.tolist(), kept.tolist(), strict=True)
+    ]
+    return Decision(candidate.mean(dim=2), current.mean(dim=2), difference, stderr, refusals)
+
+
+def _refusal(sure: bool, enough: bool, kept: bool) -> str | None:
+    if not sure:
+        return "not sure"
+    if not enough:
+        return "too small"
+    return None if kept else "worse in one way of acting"
 
 
 def student_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t: the value below which ``probability`` of the distribution lies."""
+    if probability <= 0.5:
+        return 0.0 if probability == 0.5 else -student_quantile(1.0 - probability, degrees)
     low, high = 0.0, 1.0
     while _student_cdf(high, degrees) < probability:
         high *= 2

@@ -51,7 +51,7 @@ STAGES = (
         "improve-policy",
         "offline",
         ("dataset", "behavior", "critics", "dynamics"),
-        ("seed", "device", *DATA_KEYS, "critics.discount", "improve"),
+        ("seed", "device", *DATA_KEYS, "critics.discount", "behavior", "extract", "improve"),
         "improve",
     ),
     Stage(
@@ -67,7 +67,7 @@ STAGES = (
         SCORED,
         (
             *("method", "dataset", "seed", "device"),
-            *("prepare", "behavior", "critics", "dynamics", "improve", "finetune", "evaluate"),
+            *("prepare", "behavior", "critics", "dynamics", "extract", "improve", "finetune", "evaluate"),
         ),
         "report",
         optional=("online",),

@@ -5,21 +5,20 @@ They know nothing of files; the modules beside this one bring them what they nee
 
 import copy
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from unio4_lib.config import RunConfig
+from unio4_lib.config import CloningConfig, RunConfig
 from unio4_lib.errors import InputError
 from unio4_lib.evaluation import EpisodeStats, evaluate
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
-from unio4_lib.offline.behavior import BehaviorTrainer
+from unio4_lib.offline.advantages import CriticAdvantages
+from unio4_lib.offline.behavior import CloningTrainer
 from unio4_lib.offline.critics import Critics, CriticTrainer
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel, DynamicsTrainer
-from unio4_lib.offline.improve import GateEntry, ImproveTrainer
-from unio4_lib.offline.ope import Calibration, PolicyEvaluator
 from unio4_lib.online.finetune import FineTuning
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.progress import Reporter
@@ -44,6 +43,7 @@ SHOWN = {
     "clone-behavior": {"behavior/holdout_log_likelihood": "hold-out likelihood"},
     "fit-critics": {"critics/value_mean": "value", "critics/return_mean": "return"},
     "fit-dynamics": {"dynamics/holdout_squared_error": "hold-out error"},
+    "extract-policies": {"behavior/holdout_log_likelihood": "hold-out likelihood"},
     "improve-policy": {"improve/estimate": "estimate"},
 }
 
@@ -69,24 +69,36 @@ def score(
     return evaluate(act, task.sim, episodes, seed)
 
 
-def _train(
-    trainer: Trainer, steps: int, every: int, name: str, reporter: Reporter, journal: Journal | None
+def train(
+    trainer: Trainer,
+    steps: int,
+    every: int,
+    name: str,
+    reporter: Reporter,
+    journal: Journal | None,
+    carried: Any = None,
 ) -> list[LogEntry]:
-    """Train to the end, from the beginning or from where the journal says."""
+    """Train to the end, from the beginning or from where the journal says.
+
+    A stage of several trainings has a ``name`` for each; ``carried`` is what earlier ones left behind.
+    """
     journal = journal or Journal()
     entries: list[LogEntry] = []
     start, figures = 0, ""
-    if journal.resumed is not None:
-        trainer.load_state_dict(journal.resumed["trainer"])
-        start = journal.resumed["step"]
-        entries = [LogEntry(**entry) for entry in journal.resumed["log"]]
+    resumed = journal.resumed
+    if resumed is not None and resumed["training"] == name:
+        trainer.load_state_dict(resumed["trainer"])
+        start = resumed["step"]
+        entries = [LogEntry(**entry) for entry in resumed["log"]]
 
     def keep(step: int) -> None:
         journal.offer(
             lambda: {
+                "training": name,
                 "trainer": trainer.state_dict(),
                 "step": step,
                 "log": [asdict(entry) for entry in entries],
+                "carried": carried,
             }
         )
 
@@ -116,8 +128,8 @@ def clone_behavior(
 ) -> tuple[GaussianPolicy, list[LogEntry]]:
     """E behavior policies."""
     settings = config.behavior
-    trainer = BehaviorTrainer(data, settings, seed=stage_seed(config, "clone-behavior"))
-    log = _train(
+    trainer = CloningTrainer(data, settings, seed=stage_seed(config, "clone-behavior"))
+    log = train(
         trainer, settings.steps, settings.evaluate_every, "clone-behavior", reporter, journal or Journal()
     )
     return trainer.result(), log
@@ -129,7 +141,7 @@ def fit_critics(
     """Q and V."""
     trainer = CriticTrainer(data, config.critics, seed=stage_seed(config, "fit-critics"))
     every = max(1, config.critics.steps // 20)
-    log = _train(trainer, config.critics.steps, every, "fit-critics", reporter, journal)
+    log = train(trainer, config.critics.steps, every, "fit-critics", reporter, journal)
     return trainer.result(), log
 
 
@@ -140,64 +152,10 @@ def fit_dynamics(
     settings = config.dynamics
     seed = stage_seed(config, "fit-dynamics")
     trainer = DynamicsTrainer(data, settings, seed=seed, termination=known_termination(task.env_id))
-    log = _train(
+    log = train(
         trainer, settings.steps, settings.evaluate_every, "fit-dynamics", reporter, journal or Journal()
     )
     return trainer.result(), log
-
-
-@dataclass(frozen=True)
-class Improvement:
-    """What improvement delivers: accepted policies, the member chosen by OPE, and how it came to that."""
-
-    policies: GaussianPolicy
-    chosen: int
-    estimates: list[float]  # of the accepted members, by the final choice
-    decisions: list[GateEntry]
-    calibration: Calibration | None  # of the models that judged
-    log: list[LogEntry]
-
-
-def improve_policy(
-    data: OfflineData,
-    behavior: GaussianPolicy,
-    critics: Critics,
-    model: DynamicsModel,
-    config: RunConfig,
-    reporter: Reporter,
-    *,
-    time_limit: int | None,
-    journal: Journal | None = None,
-) -> Improvement:
-    """Better policies, every replacement through the gate."""
-    trainer = improve_trainer(data, behavior, critics, model, config, time_limit=time_limit)
-    settings = config.improve
-    log = _train(
-        trainer, settings.steps, settings.evaluate_every, "improve-policy", reporter, journal or Journal()
-    )
-    chosen, estimates = trainer.choose()
-    return Improvement(trainer.accepted, chosen, estimates.tolist(), trainer.log, trainer.calibration, log)
-
-
-def improve_trainer(
-    data: OfflineData,
-    behavior: GaussianPolicy,
-    critics: Critics,
-    model: DynamicsModel,
-    config: RunConfig,
-    *,
-    time_limit: int | None,
-) -> ImproveTrainer:
-    """The trainer of ``improve_policy`` with the configured source of advantages."""
-    settings, seed = config.improve, stage_seed(config, "improve-policy")
-    critics.requires_grad_(False)
-    evaluator = PolicyEvaluator(data, model, critics, settings, time_limit=time_limit)
-    source: AdvantageSource
-    if settings.advantages == "critic":
-        source = CriticAdvantages(data, critics, behavior, settings, seed=seed)
-    else:
-        source = ModelAdvantages(data, model, behavior.spec.members, settings, seed=seed)
-    return ImproveTrainer(behavior, source, evaluator, settings, seed=seed)
 
 
 @dataclass(frozen=True)

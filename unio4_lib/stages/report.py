@@ -28,10 +28,12 @@ from unio4_lib.stages.catalog import (
     SUMMARY_FILE,
     final_policy,
 )
-from unio4_lib.stages.method import SEED_RANGE, score
+from unio4_lib.stages.method import SEED_RANGE, choose_device, score
 from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
 from unio4_lib.stages.stored import (
     CANDIDATES,
+    PORTFOLIO,
+    START,
     data_of,
     read_critics,
     read_dynamics,
@@ -39,11 +41,15 @@ from unio4_lib.stages.stored import (
     transitions_of,
 )
 from unio4_lib.stages.task import Task
+from unio4_lib.weightings import UNIFORM
 
 RANKING_EPISODES = 20  # of a policy that is scored for the ranking alone
 # What the summary says of the data and the gate; their facts say more.
 DATASET_KEYS = ("id", "env_id", "transitions", "episodes", "mean_return", "normalized")
-GATE_KEYS = ("checks", "accepted", "estimator", "rule", "chosen_member", "estimates")
+GATE_KEYS = (
+    *("checks", "accepted", "estimator", "confidence", "margin", "chosen_member", "estimates"),
+    *("acts", "started_from", "portfolio", "trust"),
+)
 Scores = dict[str, list[EpisodeStats]]  # of one policy, or of each member of the behavior
 VERSIONS = ("torch", "numpy", "gymnasium", "mujoco")
 
@@ -53,13 +59,18 @@ def compute(work: StageWork) -> None:
     transitions = transitions_of(work)
     task = Task.of(transitions)
     with torch_threads(1):
-        stats, sampled = _scores(work, task)
-        ranking = _ranking(work, task, stats)
-    scores = {
-        name: _score_facts(transitions.info, parts)
-        | {"sampled": _score_facts(transitions.info, sampled[name])}
-        for name, parts in stats.items()
-    }
+        by_mean, sampled = _scores(work, task)
+        ranking = _ranking(work, task)
+    acts = {"offline": work.read("offline", FACTS_FILE)["acts"]}
+    scores = {}
+    for name, parts in by_mean.items():
+        way = acts.get(name, "mean")  # what is delivered acts so, and its score is that
+        delivered = sampled[name] if way == "sampled" else parts
+        scores[name] = _score_facts(transitions.info, delivered) | {
+            "acts": way,
+            "mean_action": _score_facts(transitions.info, parts),
+            "sampled": _score_facts(transitions.info, sampled[name]),
+        }
     work.metrics.update({f"{name}/mean_return": values["mean_return"] for name, values in scores.items()})
     if (correlation := ranking["rank_correlation"]) is not None:
         work.metrics["ope/rank_correlation"] = correlation
@@ -84,39 +95,56 @@ def _record(work: StageWork, summary: dict[str, Any], facts: dict[str, Any]) -> 
     )
 
 
-def _ranking(work: StageWork, task: Task, scores: Scores) -> dict[str, Any]:
-    """How well the models' estimates rank clones and accepted policies; nothing is decided by it any more."""
-    behavior, config = read_policy(work, "behavior"), work.config
-    improved = load_policy(work.input("offline") / CANDIDATES)[0].to(behavior.observation_mean.device)
+def _ranking(work: StageWork, task: Task) -> dict[str, Any]:
+    """How well the models' estimates rank all that they judged; nothing is decided by it any more.
+
+    Estimates are made anew: neither the gate's draws nor those of the choice.
+    """
+    config, folder, gate = work.config, work.input("offline"), work.read("offline", FACTS_FILE)
+    device = choose_device(config)
+    portfolio, tracks = (load_policy(folder / name)[0].to(device) for name in (PORTFOLIO, CANDIDATES))
+    # Tracks that never passed the gate are where they began: the same policy twice would flatter.
     decisions = work.read("offline", DECISIONS_FILE)
-    # Members that never passed the gate are their clones still: the same policy twice would flatter.
     passed = sorted({entry["member"] for entry in decisions if entry["accepted"]})
-    policies = stack_policies([behavior, improved.members(passed)] if passed else [behavior])
-    labels = [f"clone {member}" for member in range(behavior.spec.members)]
-    labels += [f"improved {member}" for member in passed]
-    evaluator = PolicyEvaluator(
-        data_of(work), read_dynamics(work), read_critics(work), config.improve, time_limit=task.time_limit()
-    )
-    seed = config.evaluate.seed  # neither the gate's draws nor those of the choice
-    estimates = evaluator.estimate(policies, seed=seed % SEED_RANGE).mean(dim=1).tolist()
+    policies = stack_policies([portfolio, tracks.members(passed)] if passed else [portfolio])
+    labels = [member["name"] for member in gate["portfolio"]] + [f"improved {track}" for track in passed]
+    judging = read_dynamics(work).halves()[1]
+    limit = task.time_limit()
+    evaluator = PolicyEvaluator(data_of(work), judging, read_critics(work), config.improve, time_limit=limit)
+    seed = config.evaluate.seed
+    estimates = evaluator.estimate(policies, seed=seed % SEED_RANGE).mean(dim=(0, 2)).tolist()
     episodes = min(config.evaluate.episodes, RANKING_EPISODES)
 
     def truth(index: int) -> tuple[float, float]:
-        if index < behavior.spec.members:
-            stats = scores["behavior"][index]
-        else:
-            work.context.preemption.check()
-            stats = score(task, policies, episodes, seed, member=index)
-        return stats.mean, stats.stderr
+        """As estimates are: over all ways of acting."""
+        work.context.preemption.check()
+        stats = [
+            score(task, policies, episodes, seed, member=index, sampled=way == "sampled")
+            for way in evaluator.ways
+        ]
+        means, errors = [part.mean for part in stats], [part.stderr for part in stats]
+        return sum(means) / len(means), sum(error**2 for error in errors) ** 0.5 / len(errors)
 
     return ope_facts(labels, estimates, truth)
 
 
+def _scored_policies(work: StageWork) -> list[tuple[str, GaussianPolicy, int]]:
+    """Name, policy and member of everything that gets a score of its own.
+
+    "behavior" are the plain clones, or all where none is plain; "start" is the policy of the portfolio from
+    which the delivered one came, so that choosing and improving can be told apart.
+    """
+    behavior, offline = read_policy(work, "behavior"), work.input("offline")
+    names = work.config.behavior.member_weightings()
+    plain = [member for member, name in enumerate(names) if name == UNIFORM] or list(range(len(names)))
+    found = [("behavior", behavior, member) for member in plain]
+    found.append(("start", load_policy(offline / START)[0].to(behavior.observation_mean.device), 0))
+    return found + [(kind, read_policy(work, kind), 0) for kind in ("offline", "online") if kind in work.refs]
+
+
 def _scores(work: StageWork, task: Task) -> tuple[Scores, Scores]:
-    """Scores of mean actions, which are what is delivered, and of sampled ones, which act online."""
-    behavior = read_policy(work, "behavior")
-    policies = [("behavior", behavior, member) for member in range(behavior.spec.members)]
-    policies += [(kind, read_policy(work, kind), 0) for kind in ("offline", "online") if kind in work.refs]
+    """Scores of mean actions and of sampled ones."""
+    policies = _scored_policies(work)
     episodes, seed = work.config.evaluate.episodes, work.config.evaluate.seed
     scores: dict[bool, Scores] = {False: {}, True: {}}
     with work.context.reporter.stage("report", 2 * episodes * len(policies)) as update:

@@ -10,7 +10,7 @@ from offline_worlds import following, make_data, make_transitions, parameters_of
 
 from unio4_lib.config import BehaviorConfig
 from unio4_lib.nets.policy import Gaussian
-from unio4_lib.offline.behavior import BehaviorTrainer, cloning_loss, overlap, paper_disagreement
+from unio4_lib.offline.behavior import CloningTrainer, cloning_loss, overlap, paper_disagreement
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.snapshots import BestMembers
 
@@ -120,7 +120,7 @@ def two_mode_data() -> OfflineData:
     )
 
 
-def train(data: OfflineData, steps: int, **values: Any) -> BehaviorTrainer:
+def train(data: OfflineData, steps: int, **values: Any) -> CloningTrainer:
     settings: dict[str, Any] = {
         "hidden": (16,),
         "batch_size": 64,
@@ -130,7 +130,7 @@ def train(data: OfflineData, steps: int, **values: Any) -> BehaviorTrainer:
         "holdout_fraction": 0.2,
         "members": 3,
     }
-    trainer = BehaviorTrainer(data, BehaviorConfig(**{**settings, **values}), seed=0)
+    trainer = CloningTrainer(data, BehaviorConfig(**{**settings, **values}), seed=0)
     for _ in range(steps):
         trainer.step()
     return trainer

@@ -8,7 +8,7 @@ from offline_worlds import make_data, point_mass_transitions, true_returns
 
 from unio4_lib.config import BehaviorConfig, CriticsConfig, DynamicsConfig, ImproveConfig
 from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
-from unio4_lib.offline.behavior import BehaviorTrainer
+from unio4_lib.offline.behavior import CloningTrainer
 from unio4_lib.offline.critics import CriticTrainer
 from unio4_lib.offline.dynamics import DynamicsTrainer
 from unio4_lib.offline.improve import ImproveTrainer
@@ -22,7 +22,7 @@ def test_the_whole_of_the_method_improves_a_clone(
     """Cloning, critics, dynamics, gate: from a behavior that drives to the wrong place (return about 12
     of at most 20) toward the origin, without a look at the truth."""
     data = make_data(point_mass_transitions(episodes=60))
-    cloning = BehaviorTrainer(
+    cloning = CloningTrainer(
         data,
         BehaviorConfig(
             members=2, hidden=(32,), activation="tanh", batch_size=64, learning_rate=5e-3, alpha=0.1

@@ -10,7 +10,7 @@ from offline_worlds import PointMassModel, linear_policies, make_data, point_mas
 
 from unio4_lib.config import BehaviorConfig, CriticsConfig, DynamicsConfig, ImproveConfig
 from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
-from unio4_lib.offline.behavior import BehaviorTrainer
+from unio4_lib.offline.behavior import CloningTrainer
 from unio4_lib.offline.critics import CriticTrainer
 from unio4_lib.offline.dynamics import DynamicsTrainer
 from unio4_lib.offline.improve import ImproveTrainer
@@ -22,7 +22,7 @@ DATA = make_data(point_mass_transitions(episodes=12))
 
 
 def behavior(seed: int) -> Trainer:
-    return BehaviorTrainer(
+    return CloningTrainer(
         DATA, BehaviorConfig(members=2, hidden=(8,), batch_size=16, steps=STEPS), seed=seed
     )
 
