@@ -138,7 +138,12 @@ def evaluate_command(
     ],
     episodes: Annotated[int, typer.Option("--episodes", min=2, help="Number of episodes.")] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the episodes.")] = 1_000_003,
-    sampled: Annotated[bool, typer.Option("--sampled", help="Sample actions; else take the mean.")] = False,
+    sampled: Annotated[
+        bool | None,
+        typer.Option(
+            "--sampled/--mean", help="Sample actions or take the mean; default: as it was delivered."
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -36,19 +36,33 @@ def summary_table(summary: dict[str, Any]) -> Table:
 def _closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
     lines = []
     if summary["scores"]:
-        lines.append("returns: of the data, the clones (their mean), the offline and the online policy")
+        lines.append("returns: of the data, the plain clones (their mean), the offline and the online policy")
     if run_id := summary.get("run_id"):
         lines.append(f"report: {output / 'latest' / 'report.html'}")
     if gate := summary.get("gate"):
-        line = f"gate: {gate['accepted']} of {gate['checks']} candidates accepted ({gate['rule']})"
-        if (chosen := gate.get("chosen_member")) is not None:
-            line += f"; member {chosen} chosen by OPE ({gate['estimator']})"
-        lines.append(line)
+        lines += _gate_lines(gate)
     if (dip := summary.get("dip")) is not None:
         lines.append(f"dip:  {dip:.2f} (worst return in the first tenth of fine-tuning / return before it)")
     if run_id:
         lines.append(f"run:  {output / run_id} ({output / 'latest'})")
         lines.append(f"next: unio4 evaluate {output / 'latest'} --episodes 100")
+    return lines
+
+
+def _gate_lines(gate: dict[str, Any]) -> list[str]:
+    """What was begun with, what was let pass, how the delivered policy acts, and why nothing was, if so."""
+    lines = [f"gate: {gate['accepted']} of {gate['checks']} candidates accepted"]
+    if portfolio := gate.get("portfolio"):
+        first = portfolio[gate["started_from"][gate["chosen_member"]]]
+        acting = "its mean action" if gate["acts"] == "mean" else "sampled actions"
+        lines[0] += (
+            f"; begun as {first['name']}, the judge's choice of {len(portfolio)}; delivered with {acting}"
+        )
+    if (trust := gate.get("trust")) is not None and not trust["trusted"]:
+        lines.append(
+            f"      the models may not judge: in them clones ({trust['weighting']}) return "
+            f"{trust['modeled']:.5g}, the data recorded {trust['recorded']:.5g}"
+        )
     return lines
 
 

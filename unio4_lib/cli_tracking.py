@@ -105,7 +105,9 @@ def export(
     if form not in known:
         raise InputError(f"--format {form}: expected one of {', '.join(known)}")
     with policy_folder(place) as folder:
-        policy, _ = load_policy(folder)
+        policy, facts = load_policy(folder)
     difference = export_policy(policy, output, known[known.index(form)], member=member)
     size = output.stat().st_size
     print(f"{output}: {form}, {size:,} bytes, differs from the policy by at most {difference:.1e}")
+    if facts.get("acts") == "sampled":
+        print("note: this policy was delivered with sampled actions; the file gives its mean action")

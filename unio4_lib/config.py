@@ -193,6 +193,9 @@ class ImproveConfig(StageConfig):
     episode_steps: int = Field(
         200, ge=1, description="Steps after which an episode in the models is cut (advantages=model)."
     )
+    rollout_noise: float = Field(
+        1.0, ge=0, description="Noise of these rollouts, as a share of the models' own (advantages=model)."
+    )
     warmup_rounds: int = Field(2, ge=1, description="Rounds' worth of steps that only fit V at first.")
     rollout_discount: float = Field(0.995, ge=0, lt=1, description="Discount of these rollouts.")
     gae_lambda: float = Field(0.97, ge=0, le=1, description="Lambda of their advantages.")
@@ -219,7 +222,9 @@ class ImproveConfig(StageConfig):
         "initial", description="OPE starts from first states of episodes, or from any row (paper)."
     )
     discount: float = Field(1.0, gt=0, le=1, description="Discount of estimator=return.")
-    model_noise: bool = Field(True, description="Models draw from their distribution; else follow its mean.")
+    model_noise: bool = Field(
+        False, description="Models draw from their distribution; else follow its mean (estimates)."
+    )
     confidence: float = Field(
         0.9, ge=0.5, lt=1, description="One-sided confidence of a gain; 0.5 asks for a higher mean (paper)."
     )
@@ -230,8 +235,8 @@ class ImproveConfig(StageConfig):
         0.6,
         gt=0,
         le=1,
-        description="Models may judge where clones return in them at least this share of what was recorded, and "
-        "at most as much more; null: always (paper).",
+        description="Models may judge where clones return in them at least this share of what was "
+        "recorded, and at most as much more; null: always (paper).",
     )
 
     @model_validator(mode="after")

@@ -25,22 +25,29 @@ from unio4_lib.stages.task import Task, check_sizes
 
 
 def evaluate_policy(
-    place: str, *, episodes: int, seed: int, sampled: bool, console: Console | None = None
+    place: str, *, episodes: int, seed: int, sampled: bool | None = None, console: Console | None = None
 ) -> dict[str, Any]:
-    """Score the policy of a place; of a run's folder, the last policy that it made."""
+    """Score the policy of a place; of a run's folder, the last policy that it made.
+
+    Unless ``sampled`` says otherwise it acts as it was delivered: by its mean action or by sampled ones.
+    """
     with policy_folder(place) as folder:
         policy, facts = load_policy(folder)
     name = str(folder) if Path(place).is_dir() else place
     if "env_id" not in facts:
         raise InputError(f"{name}: the policy does not say its environment; expected env_id in policy.json")
     task = Task(facts["env_id"], facts.get("env_kwargs", {}))
+    if sampled is None:
+        sampled = facts.get("acts") == "sampled"
     try:
         sim = task.sim(1)
         check_sizes(sim, "the policy", policy.spec.observation_dim, policy.spec.action_dim)
         sim.close()
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    Reporter(console).say(f"{name}: {episodes} episodes of {task.env_id}")
+    Reporter(console).say(
+        f"{name}: {episodes} episodes of {task.env_id}, {'sampled actions' if sampled else 'mean action'}"
+    )
     with torch_threads(1):  # as in the run: equal seeds give equal scores
         stats = score(task, policy, episodes, seed, sampled=sampled)
     references = reference_scores(task.env_id)

@@ -42,9 +42,7 @@ def decide(candidate: Tensor, current: Tensor, config: ImproveConfig) -> Decisio
     least = config.margin * current.mean(dim=2).abs()  # [W, E]
     enough = difference >= least.mean(dim=0)
     kept = (pairs.mean(dim=2) >= -least).all(dim=0)
-    refusals = [
-        _refusal(*tests) for tests in zip(sure.tolist(), enough.tolist(), kept.tolist(), strict=True)
-    ]
+    refusals = [_refusal(*tests) for tests in zip(sure.tolist(), enough.tolist(), kept.tolist(), strict=True)]
     return Decision(candidate.mean(dim=2), current.mean(dim=2), difference, stderr, refusals)
 
 

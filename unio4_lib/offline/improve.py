@@ -1,4 +1,4 @@
-"""Multi-step offline policy improvement: a learner makes candidates, a gate stands before every replacement."""
+"""Multi-step offline improvement: a learner makes candidates, a gate stands before every replacement."""
 
 import copy
 from dataclasses import asdict, dataclass

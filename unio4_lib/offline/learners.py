@@ -68,7 +68,13 @@ class ModelLearner:
     """The PPO that fine-tunes online, one for each candidate, acting in the learned models."""
 
     def __init__(
-        self, start: GaussianPolicy, data: OfflineData, model: DynamicsModel, config: ImproveConfig, *, seed: int
+        self,
+        start: GaussianPolicy,
+        data: OfflineData,
+        model: DynamicsModel,
+        config: ImproveConfig,
+        *,
+        seed: int,
     ) -> None:
         settings = ppo_in_models(config)
         self.config = config
@@ -77,7 +83,9 @@ class ModelLearner:
             own = seed + 101 * member
             generator = torch.Generator().manual_seed(own)
             value = ValueFunction.create(data.observation_dim, config.value_hidden, generator=generator)
-            sim = ModelSim(data, model, config.rollouts, length=config.episode_steps)
+            sim = ModelSim(
+                data, model, config.rollouts, length=config.episode_steps, noise=config.rollout_noise
+            )
             policy = start.members([member]).requires_grad_(True)
             device = policy.observation_mean.device
             self.tracks.append(PPO(policy, value.to(device), sim, settings, seed=own))
@@ -91,8 +99,8 @@ class ModelLearner:
         if not self.warm:
             self.warm = True
             for track in self.tracks:
-                rounds = self.config.warmup_rounds * self.config.rollout_steps
-                track.warm_up(track.collect(rounds), WARMUP_EPOCHS)
+                length = self.config.warmup_rounds * self.config.rollout_steps
+                track.warm_up(track.collect(length), WARMUP_EPOCHS)
         rounds = [track.train() for track in self.tracks]
         shown = ("policy/kl", "policy/clip_fraction", "value/explained_variance")
         return {

@@ -15,24 +15,25 @@ from unio4_lib.sim.base import Array, StepResult, check_actions
 class ModelSim:
     """N environments that are models; see ``sim.base.BatchSim`` for the contract.
 
-    An episode stays in one model from its first step to its last, so that its errors are those of one
-    possible world; environment i lives in model i mod M. Episodes begin at rows of the dataset and are
-    cut after ``length`` steps, which is a timeout: models are not asked to be right for longer. Where the
-    termination is learned, an episode ends with the probability that the model gives.
+    The models take turns: step t of environment i is answered by model (i + t) mod M. What one of them gets
+    wrong does not add up over an episode, and a policy learns nothing that pleases one alone. Episodes
+    begin at rows of the dataset and are cut after ``length`` steps, which is a timeout: models are not
+    asked to be right for longer. Where the termination is learned, an episode ends with the probability
+    that the model gives. ``noise`` scales the models' own std; ``num_envs`` is rounded up to a multiple of M.
     """
 
     def __init__(
-        self, data: OfflineData, model: DynamicsModel, num_envs: int, *, length: int, starts: Tensor | None = None
+        self, data: OfflineData, model: DynamicsModel, num_envs: int, *, length: int, noise: float = 1.0
     ) -> None:
         self.env_id = "learned models"
-        self.model, self.data = model, data
+        self.model, self.data, self.noise = model, data, noise
         self.per_model = -(-num_envs // model.members)
         self.num_envs = self.per_model * model.members
         self.observation_dim, self.action_dim = data.observation_dim, data.action_dim
         self.action_low: Array = data.action_low.double().cpu().numpy()
         self.action_high: Array = data.action_high.double().cpu().numpy()
         self.max_episode_steps: int | None = length
-        self.starts = torch.arange(len(data), device=data.starts.device) if starts is None else starts
+        self._time = 0
         self._elapsed = torch.zeros(self.num_envs, dtype=torch.int64, device=data.starts.device)
         self._states = torch.empty(0)
         self._generator = torch.Generator(data.observations.device)
@@ -40,6 +41,7 @@ class ModelSim:
     def reset(self, seed: int) -> Array:
         """Start all episodes anew. Returns observations [N, D]."""
         self._generator.manual_seed(seed)
+        self._time = 0
         self._states = self._begin()
         # Episodes of equal age would all end in the same step, and no batch would see the others' ages.
         length = self.max_episode_steps or 1
@@ -59,8 +61,9 @@ class ModelSim:
             self.data.action_high,
         ).clamp(-1.0, 1.0)
         shape = (self.model.members, self.per_model, self.observation_dim + 1)
-        noise = torch.randn(shape, generator=self._generator, device=device)
-        step = self.model.step(self._by_model(self._states), self._by_model(unit), noise)
+        noise = self.noise * torch.randn(shape, generator=self._generator, device=device)
+        step = self.model.step(self._by_model(self._states), self._by_model(unit), noise, turn=self._time)
+        self._time += 1
         chance = torch.rand(self.num_envs, generator=self._generator, device=device)
         terminals = chance >= self._flat(step.survival[..., None])[:, 0]
         self._elapsed += 1
@@ -80,8 +83,8 @@ class ModelSim:
     def _begin(self) -> Tensor:
         """Normalized states [N, D] to begin at."""
         device = self.data.observations.device
-        index = torch.randint(len(self.starts), (self.num_envs,), generator=self._generator, device=device)
-        return self.data.observations[self.starts[index]]
+        index = torch.randint(len(self.data), (self.num_envs,), generator=self._generator, device=device)
+        return self.data.observations[index]
 
     def _observations(self, states: Tensor) -> Array:
         raw = states * self.data.observation_std + self.data.observation_mean
@@ -89,7 +92,7 @@ class ModelSim:
         return found
 
     def _by_model(self, rows: Tensor) -> Tensor:
-        """[N, X] -> [M, N / M, X]: environment i belongs to model i mod M."""
+        """[N, X] -> [M, N / M, X]: environment i belongs to block i mod M."""
         return rows.view(self.per_model, self.model.members, -1).transpose(0, 1)
 
     def _flat(self, values: Tensor) -> Tensor:
@@ -100,6 +103,7 @@ class ModelSim:
         return {
             "states": self._states.cpu().numpy().copy(),
             "elapsed": self._elapsed.cpu().numpy().copy(),
+            "time": self._time,
             "generator": self._generator.get_state(),
         }
 
@@ -107,6 +111,7 @@ class ModelSim:
         device = self.data.observations.device
         self._states = torch.as_tensor(np.array(state["states"]), device=device)
         self._elapsed = torch.as_tensor(np.array(state["elapsed"]), device=device)
+        self._time = int(state["time"])
         self._generator.set_state(state["generator"])
 
     def close(self) -> None:

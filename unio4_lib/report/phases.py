@@ -41,17 +41,28 @@ def phases(record: RunRecord) -> dict[str, Phase]:
     found = {}
     for key in PHASES:
         about = record.summary["dataset"] if key == "data" else record.score(POLICY_OF[key])
-        if about and about.get("mean_return") is not None:
-            found[key] = Phase(
-                key,
-                float(about["mean_return"]),
-                about.get("stderr"),
-                about.get("normalized"),
-                int(about.get("episodes", 0)),
-                [float(value) for value in about.get("members", [])],
-                _sampled(about),
-            )
+        if (phase := _phase(key, about)) is not None:
+            found[key] = phase
     return found
+
+
+def start(record: RunRecord) -> Phase | None:
+    """The policy that the delivered offline one began as, before any step of improvement."""
+    return _phase("offline", record.score("start"))
+
+
+def _phase(key: str, about: dict[str, Any] | None) -> Phase | None:
+    if not about or about.get("mean_return") is None:
+        return None
+    return Phase(
+        key,
+        float(about["mean_return"]),
+        about.get("stderr"),
+        about.get("normalized"),
+        int(about.get("episodes", 0)),
+        [float(value) for value in about.get("members", [])],
+        _sampled(about),
+    )
 
 
 def _sampled(about: dict[str, Any]) -> tuple[float, float] | None:

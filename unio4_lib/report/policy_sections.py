@@ -1,6 +1,7 @@
 """Was each offline step safe, and did fine-tuning drop or rise."""
 
 import statistics
+from collections import Counter
 from typing import Any
 
 from unio4_lib.report import words
@@ -14,69 +15,107 @@ from unio4_lib.report.words import INTERVAL_FACTOR
 
 PANELS = 4  # members side by side
 SWITCH_SHARE = 0.25  # of the online steps that the close look at the switch shows
+ACTING = {"mean": "mean action", "sampled": "sampled actions"}
 TIMES_WIDTH = 44.0  # pixels of a label such as 1.05×, with air
-RULES = {
-    "mean": "A candidate passes when its estimate is higher.",
-    "lower-bound": "A candidate passes when the lower bound of its gain is above zero.",
-    "margin": "A candidate passes when its gain exceeds a margin.",
-}
 
 
 def improvement_section(record: RunRecord) -> Markup:
     decisions, gate = record.decisions, record.summary.get("gate") or {}
     stage = record.stage("improve-policy")
+    title = "Offline improvement"
+    chosen, content = gate.get("chosen_member"), list[Any]()
+    if gate.get("portfolio"):
+        content += [el("p", start_sentence(gate)), _portfolio_table(gate)]
     if not decisions:
-        return section("improvement", "Offline improvement", quiet("This run kept no decisions of its gate."))
-    accepted = sum(bool(entry["accepted"]) for entry in decisions)
-    chosen = gate.get("chosen_member")
-    intro = (
-        f"The gate looked at {words.count(len(decisions))} candidates and let {words.count(accepted)} pass."
-    )
-    if chosen is not None:
-        which = "accepted policy" if accepted else "clone"
-        intro += f" The {which} of member {chosen} was chosen by its estimate, without the simulator."
-    figures = [_gate_figure(decisions, str(gate.get("rule", "")), chosen)]
+        content.append(quiet(trust_sentence(gate) or "This run kept no decisions of its gate."))
+        return section("improvement", title, *content)
+    content.append(el("p", _gate_sentence(decisions)))
+    figures = [_gate_figure(decisions, gate, chosen)]
     if estimates := stage.series("improve/estimate"):
-        title = "Estimated return of each member's accepted policy"
         note = (
-            "By rollouts in the learned models; discounted, so not on the scale of the simulator. Every look "
-            "draws new starts, hence the common ups and downs."
+            "By rollouts in the learned models. Every look draws new starts, hence the common ups and downs."
         )
         strong = None if chosen is None else str(chosen)
         draw = curves(estimates, "c-offline", "estimate", "Estimates of the accepted policies", strong=strong)
-        figures.append(figure(title, draw, note))
+        figures.append(figure("Estimated return of each track's accepted policy", draw, note))
     ope = record.stage("report").facts.get("ope")
     if ope:
         figures.append(_truth_figure(ope))
-    content: list[Any] = [
-        el("p", intro),
-        grid(*figures),
-        _members_table(decisions, gate.get("estimates") or []),
-    ]
+    content += [grid(*figures), _tracks_table(decisions, gate)]
     if not ope:
         content.append(quiet("This run did not compare estimates with true returns."))
-    return section("improvement", "Offline improvement", *content)
+    return section("improvement", title, *content)
 
 
-def _members_table(decisions: list[dict[str, Any]], estimates: list[float]) -> Markup:
-    """What became of each member."""
+def start_sentence(gate: dict[str, Any]) -> str:
+    """How the policy to start from was found, and how far the judge is to be trusted."""
+    names, begun = [member["name"] for member in gate["portfolio"]], gate["started_from"]
+    first = names[begun[gate["chosen_member"]]]
+    if not (gate["trust"] or {"trusted": True})["trusted"]:
+        return f"{trust_sentence(gate)} What is delivered is a clone of kind {first}, as it was cloned."
+    text = f"The models judged {words.count(len(names))} policies; the delivered one began as {first}."
+    return " ".join(part for part in (trust_sentence(gate), text) if part)
+
+
+def trust_sentence(gate: dict[str, Any]) -> str:
+    """Why the models may judge, or may not; empty where nothing recorded can tell."""
+    trust = gate.get("trust")
+    if trust is None:
+        return ""
+    found = (
+        f"in the models, clones of kind {trust['weighting']} return {words.number(trust['modeled'])}, where "
+        f"the data recorded {words.number(trust['recorded'])}"
+    )
+    if trust["trusted"]:
+        return f"The models may judge: {found}."
+    return f"The models may not judge, so nothing was accepted: {found}."
+
+
+def _portfolio_table(gate: dict[str, Any]) -> Markup:
+    """What the judge saw of each policy that improvement could begin from."""
+    begun, ways = gate["started_from"], list(gate["portfolio"][0]["estimates"])
     rows = []
-    for member in sorted({entry["member"] for entry in decisions}):
-        own = [entry for entry in decisions if entry["member"] == member]
+    for number, member in enumerate(gate["portfolio"]):
+        track = f"track {begun.index(number)}" if number in begun else ""
+        estimates = [words.number(member["estimates"][way]) for way in ways]
+        rows.append([f"{member['name']} ({number})", *estimates, track])
+    heads = [f"Estimate, {ACTING[way]}" for way in ways]
+    return table(["Policy, by the weights of its cloning", *heads, "Start of"], rows)
+
+
+def _gate_sentence(decisions: list[dict[str, Any]]) -> str:
+    accepted = sum(bool(entry["accepted"]) for entry in decisions)
+    text = (
+        f"The gate looked at {words.count(len(decisions))} candidates and let {words.count(accepted)} pass."
+    )
+    reasons = Counter(entry["refusal"] for entry in decisions if entry.get("refusal"))
+    if reasons:
+        told = ", ".join(f"{words.count(count)} {reason}" for reason, count in reasons.most_common())
+        text += f" Refused: {told}."
+    return text
+
+
+def _tracks_table(decisions: list[dict[str, Any]], gate: dict[str, Any]) -> Markup:
+    """What became of each track."""
+    estimates, rows = gate.get("estimates") or [], []
+    for track in sorted({entry["member"] for entry in decisions}):
+        own = [entry for entry in decisions if entry["member"] == track]
         passed = [entry["step"] for entry in own if entry["accepted"]]
-        final = words.number(estimates[member]) if member < len(estimates) else words.UNKNOWN
+        final = [words.number(value) for value in estimates[track].values()] if track < len(estimates) else []
         last = f"step {words.count(passed[-1])}" if passed else words.UNKNOWN
-        rows.append([f"member {member}", f"{len(passed)} of {len(own)}", last, final])
-    return table(["Member", "Accepted", "Last accepted", "Estimate at the final choice"], rows)
+        name = f"track {track}" + (", chosen" if track == gate.get("chosen_member") else "")
+        rows.append([name, f"{len(passed)} of {len(own)}", last, " / ".join(final) or words.UNKNOWN])
+    ways = " / ".join(ACTING[way] for way in estimates[0]) if estimates else ""
+    return table(["Track", "Accepted", "Last accepted", f"Estimate at the final choice, {ways}"], rows)
 
 
-def _gate_figure(decisions: list[dict[str, Any]], rule: str, chosen: int | None) -> Markup:
+def _gate_figure(decisions: list[dict[str, Any]], gate: dict[str, Any], chosen: int | None) -> Markup:
     members = sorted({entry["member"] for entry in decisions})
     limits = _limits(decisions)
     title = "What each candidate would have gained over the policy it was to replace, by estimate"
     note = (
         "Filled: accepted; hollow: refused; bars: 95% intervals of the paired difference; triangles: "
-        f"beyond the scale. {RULES.get(rule, '')}"
+        f"beyond the scale. {gate_rule(gate)}"
     )
 
     def draw(width: float) -> Markup:
@@ -89,6 +128,16 @@ def _gate_figure(decisions: list[dict[str, Any]], rule: str, chosen: int | None)
         return el("div", panels, class_="multiples", style=f"--columns:{columns}")
 
     return figure(title, draw, note, full=True)
+
+
+def gate_rule(gate: dict[str, Any]) -> str:
+    """What a candidate had to show."""
+    if not gate.get("margin") and gate.get("confidence", 0.5) <= 0.5:
+        return "A candidate passes when its estimate is higher."
+    return (
+        f"A candidate passes when its gain is sure to {words.percent(gate['confidence'])}, at least "
+        f"{words.percent(gate['margin'])} of the estimate, and not paid for by one way of acting."
+    )
 
 
 def _limits(decisions: list[dict[str, Any]]) -> tuple[float, float]:
@@ -113,14 +162,14 @@ def _gate_panel(
 ) -> Markup:
     steps = [entry["step"] for entry in decisions]
     chart = Chart(size, (0, max(steps) * 1.04), limits, left=38, right=6, top=28)
-    name = f"member {member}" + (", chosen" if chosen else "")
+    name = f"track {member}" + (", chosen" if chosen else "")
     chart.y_axis()
     chart.text(0, 12, name, "strong" if chosen else "axis-label")
     chart.x_axis("steps")
     chart.add("line", class_="base", x1=chart.x.start, x2=chart.x.end, y1=chart.y(0), y2=chart.y(0))
     for entry in decisions:
         gain, error = entry["difference"], entry["stderr"]
-        word = "accepted" if entry["accepted"] else "refused"
+        word = "accepted" if entry["accepted"] else f"refused, {entry.get('refusal') or 'no reason kept'}"
         text = (
             f"step {words.count(entry['step'])}: {word}\ngain {words.with_error(gain, error)}\n"
             f"candidate {words.number(entry['candidate'])}, current {words.number(entry['current'])}"

@@ -14,6 +14,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
 
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0
+
 
 def relu(values: np.ndarray) -> np.ndarray:
     return np.maximum(values, 0.0)
@@ -27,11 +29,16 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": relu, "tan
 
 
 class ActingPolicy(PythonModel):
-    """Observations [B, D] to the deterministic actions [B, A], both in the units of the environment."""
+    """Observations [B, D] to actions [B, A], both in the units of the environment.
+
+    Actions are the mean's, or are sampled where the policy was delivered so ("acts" in policy.json).
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         folder = Path(context.artifacts["policy"])
-        self.spec = json.loads((folder / "policy.json").read_text())["spec"]
+        description = json.loads((folder / "policy.json").read_text())
+        self.spec = description["spec"]
+        self.noise = np.random.default_rng() if description.get("acts") == "sampled" else None
         tensors = load_file(folder / "policy.safetensors")
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
         self.activation = ACTIVATIONS[self.spec["activation"]]
@@ -45,9 +52,15 @@ class ActingPolicy(PythonModel):
         values = (values - self.tensors["observation_mean"]) / self.tensors["observation_std"]
         for index in range(len(self.spec["hidden"])):
             values = self.activation(self._affine(values, f"net.layers.{index}"))
-        mean = np.tanh(self._affine(values, "net.output")[:, : self.spec["action_dim"]])
+        mean, raw_std = np.split(self._affine(values, "net.output"), [self.spec["action_dim"]], axis=1)
+        actions = np.tanh(mean)
+        if self.noise is not None:
+            raw_std = raw_std if self.spec["std"] == "state" else self.tensors["raw_std"][0]
+            std = np.exp(LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (np.tanh(raw_std) + 1.0))
+            noise = self.noise.standard_normal(actions.shape)
+            actions = np.clip(actions + self.spec["std_scale"] * std * noise, -1.0, 1.0)
         low, high = self.tensors["action_low"], self.tensors["action_high"]
-        return low + (mean + 1.0) * 0.5 * (high - low)
+        return low + (actions + 1.0) * 0.5 * (high - low)
 
     def _affine(self, values: np.ndarray, layer: str) -> np.ndarray:
         return values @ self.tensors[f"{layer}.weight"][0] + self.tensors[f"{layer}.bias"][0, 0]

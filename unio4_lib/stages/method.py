@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from unio4_lib.config import CloningConfig, RunConfig
+from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
 from unio4_lib.evaluation import EpisodeStats, evaluate
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.offline.advantages import CriticAdvantages
 from unio4_lib.offline.behavior import CloningTrainer
 from unio4_lib.offline.critics import Critics, CriticTrainer
 from unio4_lib.offline.data import OfflineData

@@ -27,7 +27,7 @@ from unio4_lib.stages.task import Task
 
 Module = TypeVar("Module", bound=nn.Module)
 
-# Folders of policies: as accepted on all tracks, all that were judged, the one that the chosen track began from.
+# Folders of policies: as accepted on all tracks, all that were judged, what the chosen track began from.
 CANDIDATES, PORTFOLIO, START = "candidates", "portfolio", "start"
 CRITICS, DYNAMICS = "critics", "dynamics"  # names of a safetensors and a JSON file
 

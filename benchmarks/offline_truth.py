@@ -1,0 +1,270 @@
+"""What the offline half really achieves: the true returns behind every estimate, choice and gate decision.
+
+    python benchmarks/offline_truth.py measure minari:unio4/hopper/medium-v0 --preset standard --out a.json
+    python benchmarks/offline_truth.py table *.json
+
+`measure` runs the stages up to improve-policy as a run would and then, beside it, scores in the simulator
+what a run must not look at: every judged policy, and every candidate that came before the gate. `table`
+prints one line for each file, and the figures of the gate and the judge over all of them.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from unio4_lib.config import RunConfig, config_digest
+from unio4_lib.config_io import load_config
+from unio4_lib.data.sources import load_transitions
+from unio4_lib.nets.policy import GaussianPolicy, stack_policies
+from unio4_lib.offline.data import OfflineData
+from unio4_lib.offline.learners import Learner
+from unio4_lib.progress import Reporter
+from unio4_lib.stages import method, offline_policy
+from unio4_lib.stages.task import Task
+from unio4_lib.training.loop import Metrics
+
+WAYS = ("mean", "sampled")
+
+
+class Watched:
+    """A learner whose candidates are kept, in the order in which the gate looked at them."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner, self.seen = learner, [copy_of(learner.candidates())]
+
+    def candidates(self) -> GaussianPolicy:
+        found = self.learner.candidates()
+        self.seen.append(copy_of(found))
+        return found
+
+    def step(self) -> Metrics:
+        return self.learner.step()
+
+    def keep(self, members: Tensor) -> None:
+        self.learner.keep(members)
+
+    def put_back(self, members: Tensor, accepted: GaussianPolicy) -> None:
+        self.learner.put_back(members, accepted)
+
+
+def copy_of(policy: GaussianPolicy) -> GaussianPolicy:
+    """A copy that later steps do not change."""
+    return policy.members(range(policy.spec.members)).requires_grad_(False)
+
+
+def measure(
+    dataset: str, preset: str, seed: int, settings: list[str], episodes: int, cache: Path | None
+) -> dict[str, Any]:
+    """The offline phase of one run, and the truth beside it."""
+    config = load_config(preset=preset, overrides=settings, dataset=dataset, seed=seed)
+    silent, seconds = Reporter(None), {}
+
+    def stage(name: str, part: Any, make: Callable[[], Any]) -> Any:
+        key = config_digest(part)[:12]
+        kept = (
+            cache / f"{name}-{config_digest(RunConfig(dataset=dataset, seed=seed))[:12]}-{key}.pt"
+            if cache
+            else None
+        )
+        if kept and kept.is_file():
+            made, seconds[name] = torch.load(kept, weights_only=False)
+            return made
+        begun = time.process_time()
+        made = make()
+        seconds[name] = time.process_time() - begun
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.save((made, seconds[name]), kept)
+        return made
+
+    transitions = stage("data", config.prepare, lambda: load_transitions(config.dataset))
+    data = OfflineData.build(
+        transitions, config.prepare, discount=config.critics.discount, device=torch.device("cpu")
+    )
+    task = Task.of(transitions)
+    behavior = stage("clones", config.behavior, lambda: method.clone_behavior(data, config, silent)[0])
+    critics = stage("critics", config.critics, lambda: method.fit_critics(data, config, silent)[0])
+    model = stage("models", config.dynamics, lambda: method.fit_dynamics(data, task, config, silent)[0])
+    watched: list[Watched] = []
+    make_learner = offline_policy.make_learner
+
+    def watch(*inputs: Any) -> Watched:
+        watched.append(Watched(make_learner(*inputs)))
+        return watched[0]
+
+    begun = time.process_time()
+    world = offline_policy.World(critics, *model.halves())
+    offline_policy.make_learner = watch  # type: ignore[assignment]
+    try:
+        found = offline_policy.improve_policy(
+            data, behavior, world, config, silent, time_limit=task.time_limit()
+        )
+    finally:
+        offline_policy.make_learner = make_learner
+    seconds["improve"] = time.process_time() - begun
+
+    if cache:
+        name = f"policies-{config_digest(config)[:12]}.pt"
+        torch.save((found.portfolio, watched[0].seen, found.policies), cache / name)
+    plain = [i for i, name in enumerate(config.behavior.member_weightings()) if name == "uniform"]
+    returns = truth(task, stack_policies([behavior.members(plain)]), episodes, config)
+    result: dict[str, Any] = {
+        "dataset": dataset,
+        "seed": seed,
+        "preset": preset,
+        "settings": settings,
+        "seconds": seconds,
+        "data": float(transitions.episode_returns().mean()),
+        "data_best": float(transitions.episode_returns().max()),
+        "plain": returns,
+        "portfolio": [{"name": member.name, "estimate": member.estimates} for member in found.members],
+        "begun": found.start,
+        "chosen": found.chosen,
+        "acts": found.acts,
+        "trust": None if found.trust is None else vars(found.trust),
+        "decisions": [vars(entry) for entry in found.decisions],
+    }
+    for member, true in zip(result["portfolio"], truth(task, found.portfolio, episodes, config), strict=True):
+        member["true"] = true
+    result["candidates"] = [truth(task, policy, episodes, config) for policy in watched[0].seen]
+    result["accepted"] = truth(task, found.policies, episodes, config)
+    result["estimates"] = found.estimates
+    return result
+
+
+def truth(task: Task, policies: GaussianPolicy, episodes: int, config: RunConfig) -> list[dict[str, float]]:
+    """Mean return of every policy by every way of acting."""
+    return [
+        {
+            way: method.score(
+                task, policies.members([member]), episodes, config.evaluate.seed, sampled=way == "sampled"
+            ).mean
+            for way in WAYS
+        }
+        for member in range(policies.spec.members)
+    ]
+
+
+def both(values: dict[str, float]) -> float:
+    """One figure for both ways of acting, as the judge ranks."""
+    return sum(values.values()) / len(values)
+
+
+COLUMNS = (
+    *("dataset", "seed", "data", "plain clones", "start (mean / sampled)", "best of portfolio"),
+    *("delivered (mean / sampled)", "acts", "over clones", "accepted", "trust", "judge", "along", "cpu s"),
+)
+
+
+def cells(run: dict[str, Any]) -> list[Any]:
+    """One run as a row of a table."""
+    delivered = run["accepted"][run["chosen"]]
+    start = run["portfolio"][run["begun"][run["chosen"]]]
+    plain = np.mean([member["mean"] for member in run["plain"]])
+    best = {way: max(member["true"][way] for member in run["portfolio"]) for way in WAYS}
+    trust, score = run["trust"], delivered[run["acts"]]
+    passed = sum(entry["accepted"] for entry in run["decisions"])
+    return [
+        *(run["dataset"], run["seed"], f"{run['data']:.0f}", f"{plain:.0f}"),
+        *(f"{start['name']}: {pair(start['true'])}", pair(best), pair(delivered)),
+        *(f"{run['acts']} {score:.0f}", f"{score / plain:.2f}", f"{passed} of {len(run['decisions'])}"),
+        "-" if trust is None else f"{trust['modeled'] / trust['recorded']:.2f}",
+        *(f"{spearman_all(run):.2f}", f"{spearman_path(run):.2f}", f"{sum(run['seconds'].values()):.0f}"),
+    ]
+
+
+def pair(values: dict[str, float]) -> str:
+    return " / ".join(f"{values[way]:.0f}" for way in WAYS)
+
+
+def spearman_all(run: dict[str, Any]) -> float:
+    """Estimates and truth over the portfolio and all candidates together."""
+    estimates = [both(member["estimate"]) for member in run["portfolio"]]
+    true = [both(member["true"]) for member in run["portfolio"]]
+    path = along(run)
+    return float(spearmanr(estimates + [e for e, _ in path], true + [t for _, t in path])[0])
+
+
+def spearman_path(run: dict[str, Any]) -> float:
+    """The same along improvement alone."""
+    path = along(run)
+    return float(spearmanr(*zip(*path, strict=True))[0]) if len(path) > 2 else float("nan")
+
+
+def along(run: dict[str, Any]) -> list[tuple[float, float]]:
+    """Estimate and truth of every candidate that the gate looked at."""
+    tracks = len(run["accepted"])
+    return [
+        (entry["candidate"], both(run["candidates"][1 + place // tracks][entry["member"]]))
+        for place, entry in enumerate(run["decisions"])
+    ]
+
+
+def gate_figures(runs: list[dict[str, Any]]) -> tuple[int, int, int, int]:
+    """Replacements accepted, of them truly better; true gains above 5 %, of them accepted."""
+    accepted = right = gains = seen = 0
+    for run in runs:
+        tracks = len(run["accepted"])
+        current = [both(member) for member in run["candidates"][0]]
+        for place, entry in enumerate(run["decisions"]):
+            track = entry["member"]
+            true = both(run["candidates"][1 + place // tracks][track])
+            gained = true > current[track] + 0.05 * abs(current[track])
+            gains, seen = gains + gained, seen + (gained and entry["accepted"])
+            if entry["accepted"]:
+                accepted, right = accepted + 1, right + (true > current[track])
+                current[track] = true
+    return accepted, right, gains, seen
+
+
+def table(files: list[Path]) -> None:
+    """All runs, and the gate and the judge over them."""
+    runs = [json.loads(file.read_text()) for file in files]
+    for row in (COLUMNS, ["---"] * len(COLUMNS), *map(cells, runs)):
+        print("| " + " | ".join(map(str, row)) + " |")
+    accepted, right, gains, seen = gate_figures(runs)
+    print(f"\ngate: {right} of {accepted} accepted truly better; {seen} of {gains} true gains above 5 % seen")
+    overall, path = (np.nanmedian([figure(run) for run in runs]) for figure in (spearman_all, spearman_path))
+    print(f"judge: Spearman in the median {overall:.2f} over all policies, {path:.2f} along improvement")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("measure")
+    one.add_argument("dataset")
+    one.add_argument("--preset", default="quick")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    one.add_argument("--episodes", type=int, default=50)
+    one.add_argument("--out", type=Path, required=True)
+    one.add_argument(
+        "--cache", type=Path, help="folder for clones, critics and models that several calls share"
+    )
+    many = commands.add_parser("table")
+    many.add_argument("files", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    if arguments.command == "table":
+        table(arguments.files)
+    else:
+        torch.set_num_threads(1)
+        result = measure(
+            arguments.dataset,
+            arguments.preset,
+            arguments.seed,
+            arguments.set,
+            arguments.episodes,
+            arguments.cache,
+        )
+        arguments.out.write_text(json.dumps(result))
+        table([arguments.out])
