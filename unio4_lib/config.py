@@ -43,6 +43,12 @@ class PrepareConfig(StageConfig):
     clip_actions: bool = Field(False, description="Clip actions into the bounds in place of refusing.")
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISION: Precision = Field(
+    "auto", description="Of products in training; auto: bfloat16 where the processor has instructions for it."
+)
+
+
 class CloningConfig(StageConfig):
     """An ensemble of policies cloned from weighted rows; member i has weighting i, round and round."""
 
@@ -68,6 +74,7 @@ class CloningConfig(StageConfig):
     holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
     evaluate_every: int = Field(500, ge=1, description="Steps between hold-out evaluations.")
     patience: int = Field(8, ge=1, description="Hold-out evaluations without a gain before stopping.")
+    precision: Precision = PRECISION
 
     def member_weightings(self) -> list[str]:
         """The weighting of every member."""
@@ -149,6 +156,7 @@ class DynamicsConfig(StageConfig):
         10, ge=1, description="Hold-out evaluations without a gain before stopping (paper: 5-20)."
     )
     weight_decay: float = Field(1e-5, ge=0, description="Decoupled weight decay.")
+    precision: Precision = PRECISION
 
     @model_validator(mode="after")
     def _elites_are_members(self) -> Self:

@@ -108,7 +108,11 @@ class EnsembleMLP(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         for layer, norm in zip(self.layers, self.norms, strict=True):
             inputs = self.activation(norm(layer(inputs)))
-        return self.output(inputs)
+        if not torch.is_autocast_enabled(inputs.device.type):
+            return self.output(inputs)
+        # Targets are told apart by less than bfloat16 can say.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.output(inputs.float())
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unio4_lib.config import CloningConfig
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy, PolicySpec
+from unio4_lib.nets.precision import product_precision
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.row_weights import RowSampler, row_weights
 from unio4_lib.offline.snapshots import BestMembers
@@ -104,7 +105,8 @@ class CloningTrainer:
     def step(self) -> Metrics:
         config = self.config
         rows = self.sampler.draw(config.batch_size, self.generator)
-        gaussian = self.policy.distribution(self.data.observations[rows])
+        with product_precision(config.precision, rows.device):
+            gaussian = self.policy.distribution(self.data.observations[rows])
         loss, metrics = cloning_loss(gaussian, self.data.actions[rows], config)
         # The last iterate of a constant step size swings by a factor of three in return on Hopper.
         self.optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - self.steps / config.steps)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from unio4_lib.config import DynamicsConfig
 from unio4_lib.nets.ensemble import EnsembleMLP, select_members
+from unio4_lib.nets.precision import product_precision
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.snapshots import BestMembers
 from unio4_lib.training.loop import Metrics
@@ -186,7 +187,8 @@ class DynamicsTrainer:
             len(self.train_rows), shape, generator=self.generator, device=self.train_rows.device
         )
         rows = self.train_rows[index]
-        heads = self.model.heads(data.observations[rows], data.actions[rows])
+        with product_precision(config.precision, rows.device):
+            heads = self.model.heads(data.observations[rows], data.actions[rows])
         loss, metrics = dynamics_loss(*heads, self.targets[rows], data.terminals[rows])
         self.optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - self.steps / config.steps)
         self.optimizer.zero_grad(set_to_none=True)

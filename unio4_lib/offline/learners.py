@@ -51,7 +51,7 @@ def ppo_in_models(config: ImproveConfig) -> FinetuneConfig:
         num_envs=config.rollouts,
         rollout_steps=config.rollout_steps,
         epochs=config.epochs,
-        minibatch_size=config.batch_size,
+        minibatch_size=min(config.batch_size, batch),
         actor_learning_rate=config.learning_rate,
         critic_learning_rate=config.value_learning_rate,
         value_hidden=config.value_hidden,
