@@ -67,8 +67,8 @@ def scale_rewards(
     """Scale rewards as selected.
 
     none: as they are. number: times ``number``. normal: times 1000 / (best − worst episode return), as
-    IQL; as they are where all episodes return the same. dynamic: each reward over the running std of the running discounted return, see
-    ``running_return_std``. Differs from the Uni-O4 code, which left the reward of the last row of each
+    IQL, but as they are where all episodes return the same. dynamic: each reward over the running std of
+    the running discounted return, see ``running_return_std``. Differs from the Uni-O4 code, which left the reward of the last row of each
     episode unscaled under dynamic, so that endings stood out by the scale; here all rows are scaled alike.
     """
     if scaling == "dynamic":

@@ -66,5 +66,7 @@ def _load(work: StageWork) -> Transitions:
     )
     if return_range(transitions) == 0:
         same = words.number(float(transitions.episode_returns()[0]))
-        reporter.say(f"note: every episode returns {same}; reward_scaling=normal leaves such rewards unscaled")
+        reporter.say(
+            f"note: every episode returns {same}; reward_scaling=normal leaves such rewards unscaled"
+        )
     return transitions
