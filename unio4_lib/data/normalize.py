@@ -68,8 +68,9 @@ def scale_rewards(
 
     none: as they are. number: times ``number``. normal: times 1000 / (best − worst episode return), as
     IQL, but as they are where all episodes return the same. dynamic: each reward over the running std of
-    the running discounted return, see ``running_return_std``. Differs from the Uni-O4 code, which left the reward of the last row of each
-    episode unscaled under dynamic, so that endings stood out by the scale; here all rows are scaled alike.
+    the running discounted return, see ``running_return_std``. Differs from the Uni-O4 code, which left the
+    reward of the last row of each episode unscaled under dynamic, so that endings stood out by the scale;
+    here all rows are scaled alike.
     """
     if scaling == "dynamic":
         std = running_return_std(transitions.rewards, transitions.episode_offsets, discount)

@@ -34,7 +34,7 @@ class ModelSim:
         self.max_episode_steps: int | None = length
         self.starts = torch.arange(len(data), device=data.starts.device) if starts is None else starts
         self._elapsed = torch.zeros(self.num_envs, dtype=torch.int64, device=data.starts.device)
-        self._states = torch.empty(0)
+        self._states = torch.empty(0, device=data.starts.device)
         self._generator = torch.Generator(data.observations.device)
 
     def reset(self, seed: int) -> Array:
