@@ -202,7 +202,8 @@ def _record(spec: CollectSpec, report: Progress, journal: Journal) -> tuple[list
     return _play(spec, _actor(spec, policy, 1), spec.steps, 1, report), "PPO"
 
 
-# Settings of training from scratch, the same for every environment.
+# Settings of training from scratch, the same for every environment. All that PPO reads is written out:
+# recorded data must stay the same when a default of fine-tuning changes.
 COLLECT_CONFIG = FinetuneConfig(
     env_steps=DEFAULT_TRAIN_STEPS,
     num_envs=32,
@@ -211,8 +212,11 @@ COLLECT_CONFIG = FinetuneConfig(
     minibatch_size=256,
     actor_learning_rate=5e-4,
     critic_learning_rate=2e-3,
+    clip=0.2,
     discount=0.99,
     gae_lambda=0.95,
+    entropy=0.0,
+    max_grad_norm=0.5,
     anneal=False,
     target_kl=0.03,
     warmup_steps=0,

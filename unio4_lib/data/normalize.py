@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks
 from unio4_lib.data.transitions import Transitions
-from unio4_lib.errors import InputError
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -17,6 +16,7 @@ Offsets = NDArray[np.int64]
 RewardScaling = Literal["none", "number", "normal", "dynamic"]
 STD_FLOOR = 1e-3
 RETURN_RANGE = 1000.0  # IQL's: best minus worst trajectory return after scaling
+SAME_RETURNS = 1e-6  # returns closer than this share of the largest differ by rounding alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,10 @@ def scale_rewards(
     """Scale rewards as selected.
 
     none: as they are. number: times ``number``. normal: times 1000 / (best − worst episode return), as
-    IQL. dynamic: each reward over the running std of the running discounted return, see
-    ``running_return_std``. Differs from the Uni-O4 code, which left the reward of the last row of each
-    episode unscaled under dynamic, so that endings stood out by the scale; here all rows are scaled alike.
+    IQL, but as they are where all episodes return the same. dynamic: each reward over the running std of
+    the running discounted return, see ``running_return_std``. Differs from the Uni-O4 code, which left the
+    reward of the last row of each episode unscaled under dynamic, so that endings stood out by the scale;
+    here all rows are scaled alike.
     """
     if scaling == "dynamic":
         std = running_return_std(transitions.rewards, transitions.episode_offsets, discount)
@@ -81,14 +82,15 @@ def scale_rewards(
 
 
 def _return_range_factor(transitions: Transitions) -> float:
+    spread = return_range(transitions)
+    return RETURN_RANGE / spread if spread > 0 else 1.0
+
+
+def return_range(transitions: Transitions) -> float:
+    """Best minus worst episode return; exactly 0 where all episodes return the same but for rounding."""
     returns = transitions.episode_returns()
     spread = float(returns.max() - returns.min())
-    if spread <= 0:
-        raise InputError(
-            f"rewards: all {transitions.num_episodes} episodes return {returns[0]:g}, so that "
-            "reward_scaling=normal has no range; choose none or number"
-        )
-    return RETURN_RANGE / spread
+    return spread if spread > SAME_RETURNS * float(np.abs(returns).max()) else 0.0
 
 
 def running_return_std(rewards: Float32, episode_offsets: Offsets, discount: float) -> Float64:

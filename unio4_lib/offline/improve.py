@@ -48,7 +48,7 @@ class ImproveTrainer:
     ) -> None:
         self.config, self.learner, self.evaluator, self.seed = config, learner, evaluator, seed
         self.accepted = copy.deepcopy(start).requires_grad_(False)
-        self.refusals = torch.zeros(start.spec.members, dtype=torch.int64)
+        self.refusals = torch.zeros(start.spec.members, dtype=torch.int64, device="cpu")
         self.log: list[GateEntry] = []
         self.steps = 0
 

@@ -12,6 +12,7 @@ from unio4_lib.offline.advantages import CriticAdvantages, Minibatch
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.offline.model_sim import ModelSim
+from unio4_lib.online.objective import clipped_surrogate
 from unio4_lib.online.ppo import PPO
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.training.loop import Metrics
@@ -129,25 +130,17 @@ class ModelLearner:
 def clipped_objective(
     policy: GaussianPolicy, batch: Minibatch, clip: float, entropy: float
 ) -> tuple[Tensor, Metrics]:
-    """Sum over members of -mean min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) - entropy H.
-
-    ratio = pi_i(a|s) / anchor_i(a|s). (The paper's eq. 7 prints it upside down; its code does not.)
-    """
-    gaussian = policy.distribution(batch.observations)
-    log_ratio = gaussian.log_prob(batch.actions) - batch.log_probs
-    ratio = log_ratio.exp()
-    surrogate = torch.minimum(
-        ratio * batch.advantages, ratio.clamp(1.0 - clip, 1.0 + clip) * batch.advantages
+    """The clipped surrogate of PPO against the anchor's actions, summed over members; metrics [E]."""
+    found = clipped_surrogate(
+        policy.distribution(batch.observations),
+        batch.actions,
+        batch.log_probs,
+        batch.advantages,
+        clip=clip,
+        entropy=entropy,
     )
-    loss = -surrogate.mean(dim=1).sum()
-    if entropy > 0:
-        loss = loss - entropy * gaussian.entropy().mean(dim=1).sum()
-    with torch.no_grad():
-        metrics = {
-            "improve/kl": (ratio - 1.0 - log_ratio).mean(dim=1),
-            "improve/clip_fraction": ((ratio - 1.0).abs() > clip).float().mean(dim=1),
-        }
-    return loss, metrics
+    metrics = {"improve/kl": found.kl, "improve/clip_fraction": found.clip_fraction}
+    return found.loss.sum(), metrics
 
 
 @torch.no_grad()

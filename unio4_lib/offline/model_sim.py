@@ -35,7 +35,7 @@ class ModelSim:
         self.max_episode_steps: int | None = length
         self._time = 0
         self._elapsed = torch.zeros(self.num_envs, dtype=torch.int64, device=data.starts.device)
-        self._states = torch.empty(0)
+        self._states = torch.empty(0, device=data.starts.device)
         self._generator = torch.Generator(data.observations.device)
 
     def reset(self, seed: int) -> Array:

@@ -105,7 +105,9 @@ class FineTuning:
     def _acting(self) -> Metrics:
         """What the learner itself earned lately: the return of its sampled actions."""
         returns = self.ppo.collector.recent_returns
-        return {"acting/sampled_return": torch.tensor(returns).mean()} if returns else {}
+        if not returns:
+            return {}
+        return {"acting/sampled_return": torch.tensor(returns, device=self.ppo.device).mean()}
 
     def _warm_up(self) -> Metrics:
         rollout = self.ppo.collect(-(-self.config.warmup_steps // self.config.num_envs))

@@ -1,8 +1,8 @@
 """Proximal policy optimization (Schulman et al. 2017) on a batch of environments.
 
-The equations are pure functions; ``PPO`` collects, computes targets and takes gradient steps. Policy
-and value function share no parameter and are updated by loops of their own, so an early stop of the
-one does not starve the other.
+``PPO`` collects, computes targets and takes gradient steps; the objective itself is in ``objective``,
+because the offline phase follows it too. Policy and value function share no parameter and are updated by
+loops of their own, so an early stop of the one does not starve the other.
 """
 
 import math
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from unio4_lib.config import FinetuneConfig
-from unio4_lib.nets.policy import Gaussian, GaussianPolicy
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.online.objective import clipped_surrogate, generalized_advantages, standardize_advantages
 from unio4_lib.online.rollout import Collector, Observer, Rollout
 from unio4_lib.online.threads import torch_threads
 from unio4_lib.online.value import ValueFunction
@@ -22,73 +23,8 @@ from unio4_lib.sim.base import BatchSim
 Metrics = dict[str, Tensor]  # detached 0-d tensors
 
 ADAM_EPSILON = 1e-5  # of the field's PPO implementations: gradients here are small
-ADVANTAGE_FLOOR = 1e-8  # smallest advantage std
 VALUE_STREAM = 1 << 40  # keeps the minibatches of V apart from every other seed's random numbers
 STD_FLOOR = 1e-2  # smallest std of a running observation normalizer
-
-
-def generalized_advantages(
-    rewards: Tensor,
-    values: Tensor,
-    next_values: Tensor,
-    terminals: Tensor,
-    episode_ends: Tensor,
-    discount: float,
-    lam: float,
-) -> Tensor:
-    """Generalized advantage estimates (Schulman et al. 2016, eq. 16); all tensors [T, N].
-
-    delta_t = r_t + discount * (1 - terminal_t) * V(s'_t) - V(s_t)
-    A_t = delta_t + discount * lam * (1 - end_t) * A_{t+1}
-
-    ``next_values`` are V of the true successors s', never of the first observation of a new episode.
-    A terminal removes the successor's value; a timeout keeps it and only ends the chain, and so does the
-    last row.
-    """
-    deltas = rewards + discount * next_values * ~terminals - values
-    carry = discount * lam * (~episode_ends).to(deltas.dtype)
-    advantages = torch.empty_like(deltas)
-    ahead = torch.zeros_like(deltas[0])
-    for t in range(len(deltas) - 1, -1, -1):
-        ahead = torch.addcmul(deltas[t], carry[t], ahead)
-        advantages[t] = ahead
-    return advantages
-
-
-def standardize_advantages(advantages: Tensor) -> Tensor:
-    """Mean 0 and std 1 over the whole tensor (the whole batch, not a minibatch)."""
-    centered = advantages - advantages.mean()
-    return centered / centered.square().mean().sqrt().clamp(min=ADVANTAGE_FLOOR)
-
-
-def ppo_policy_loss(
-    gaussian: Gaussian,
-    actions: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor,
-    *,
-    clip: float,
-    entropy: float,
-) -> tuple[Tensor, Metrics]:
-    """-mean min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A) - entropy * mean H (PPO, eq. 7).
-
-    gaussian: distribution of one policy, fields [1, B, A]; actions [B, A] as sampled, not clamped;
-    old_log_probs, advantages [B]. Gradients reach the distribution only. The reference code of Uni-O4
-    evaluates the density at the clamped action, which biases the ratio at the border; we do not.
-    """
-    log_ratio = gaussian.log_prob(actions)[0] - old_log_probs
-    ratio = log_ratio.exp()
-    surrogate = torch.minimum(ratio * advantages, ratio.clamp(1.0 - clip, 1.0 + clip) * advantages)
-    loss = -surrogate.mean()
-    if entropy > 0.0:
-        loss = loss - entropy * gaussian.entropy().mean()
-    with torch.no_grad():
-        metrics = {
-            "policy/loss": loss.detach(),
-            "policy/kl": (ratio - 1.0 - log_ratio).mean(),  # low-variance estimate of KL(old || new)
-            "policy/clip_fraction": ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean(),
-        }
-    return loss, metrics
 
 
 def value_loss(value: ValueFunction, observations: Tensor, targets: Tensor) -> tuple[Tensor, Metrics]:
@@ -233,7 +169,7 @@ class PPO:
         for _ in range(config.epochs):
             epoch: list[Metrics] = []
             for rows in self._minibatches(len(observations), self.generator):
-                loss, metrics = ppo_policy_loss(
+                found = clipped_surrogate(
                     self.policy.distribution(observations[rows]),
                     actions[rows],
                     log_probs[rows],
@@ -241,13 +177,13 @@ class PPO:
                     clip=config.clip,
                     entropy=config.entropy,
                 )
-                self._apply(self.policy_optimizer, loss)
-                epoch.append(metrics)
+                self._apply(self.policy_optimizer, found.loss.sum())
+                epoch.append({f"policy/{name}": value.detach()[0] for name, value in found._asdict().items()})
             history.append(average(epoch))
             # One look per epoch, not per minibatch: reading a number waits for the device.
             if config.target_kl is not None and float(history[-1]["policy/kl"]) > config.target_kl:
                 break
-        epochs = torch.tensor(float(len(history)))
+        epochs = torch.tensor(float(len(history)), device=self.device)
         return average(history) | {"policy/kl": history[-1]["policy/kl"], "policy/epochs": epochs}
 
     def fit_value(self, observations: Tensor, returns: Tensor, epochs: int) -> Metrics:

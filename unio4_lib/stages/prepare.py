@@ -4,6 +4,7 @@ import math
 from contextlib import ExitStack
 from typing import Any
 
+from unio4_lib.data.normalize import return_range
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.progress import Reporter, Update
 from unio4_lib.report import words
@@ -63,4 +64,9 @@ def _load(work: StageWork) -> Transitions:
         f"dataset: {transitions.num_transitions:,} transitions in {transitions.num_episodes:,} episodes of "
         f"{transitions.info.env_id}"
     )
+    if return_range(transitions) == 0:
+        same = words.number(float(transitions.episode_returns()[0]))
+        reporter.say(
+            f"note: every episode returns {same}; reward_scaling=normal leaves such rewards unscaled"
+        )
     return transitions

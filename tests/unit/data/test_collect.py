@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import minari
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 
+from unio4_lib.config import FinetuneConfig
 from unio4_lib.data import collect as module
 from unio4_lib.data.collect import Behavior, Recording, _medium, _thinned, collect
 from unio4_lib.data.collect_spec import CollectSpec
@@ -81,6 +83,24 @@ def test_equal_seeds_record_equal_data(monkeypatch: pytest.MonkeyPatch, tmp_path
         records.append([episode.observations for episode in minari.load_dataset(collect(TINY))])
     assert len(records[0]) == len(records[1])
     assert all(np.array_equal(left, right) for left, right in zip(*records, strict=True))
+
+
+def test_no_default_of_fine_tuning_shapes_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting that the training reads has a value of its own here."""
+    read: set[str] = set()
+
+    class Watched(FinetuneConfig):
+        def __getattribute__(self, name: str) -> Any:
+            if name in FinetuneConfig.__pydantic_fields__:
+                read.add(name)
+            return super().__getattribute__(name)
+
+    pinned = module.COLLECT_CONFIG
+    monkeypatch.setattr(module, "COLLECT_CONFIG", Watched(**dict(pinned)))
+    read.clear()
+    collect(TINY)
+    assert "clip" in read
+    assert read <= pinned.model_fields_set
 
 
 def test_nothing_remains_of_a_write_that_fails(monkeypatch: pytest.MonkeyPatch, datasets: Path) -> None:

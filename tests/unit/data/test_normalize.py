@@ -12,7 +12,6 @@ from unio4_lib.data.normalize import (
     scale_rewards,
 )
 from unio4_lib.data.transitions import Transitions
-from unio4_lib.errors import InputError
 
 LENGTHS = (4, 1, 7, 3, 64, 2)
 
@@ -101,10 +100,24 @@ def test_reward_scales(make_transitions: Callable[..., Transitions]) -> None:
     }
 
 
-def test_normal_needs_a_range(make_transitions: Callable[..., Transitions]) -> None:
-    data = make_transitions((3, 3))
-    with pytest.raises(InputError, match="all 2 episodes return 0"):
-        scale_rewards(replace(data, rewards=np.zeros(6, np.float32)), "normal")
+@pytest.mark.parametrize("reward", [0.0, 1.0, -0.1])
+def test_normal_leaves_rewards_alone_where_all_episodes_return_the_same(
+    reward: float, make_transitions: Callable[..., Transitions]
+) -> None:
+    data = replace(make_transitions((3, 3)), rewards=np.full(6, reward, np.float32))
+    scaled = scale_rewards(data, "normal")
+    np.testing.assert_array_equal(scaled.rewards, data.rewards)
+    assert scaled.factor == 1.0
+
+
+def test_rounding_is_no_range_of_returns(make_transitions: Callable[..., Transitions]) -> None:
+    rewards = np.full(6, 0.1, np.float32)
+    rewards[0] = np.nextafter(rewards[0], np.float32(1))
+    data = replace(make_transitions((3, 3)), rewards=rewards)
+    assert data.episode_returns()[0] != data.episode_returns()[1]
+    assert scale_rewards(data, "normal").factor == 1.0
+    rewards[0] = 0.2
+    assert scale_rewards(data, "normal").factor == pytest.approx(1e4, rel=1e-5)
 
 
 @pytest.mark.parametrize("shift", [0.0, 50.0])
