@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -11,11 +11,18 @@ from unio4_lib.config import FinetuneConfig
 from unio4_lib.evaluation import EpisodeStats, SimFactory
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.online.ppo import PPO, Metrics
+from unio4_lib.online.ratchet import LOOK, SAMPLED, Level, Ratchet
 from unio4_lib.online.value import ValueFunction
 
 WARMUP_EPOCHS = 20  # passes over the warm-up batch: it is small, and V starts from nothing
 
-Evaluate = Callable[[GaussianPolicy], EpisodeStats]
+
+class Evaluate(Protocol):
+    """Whole episodes of a policy, by its mean action or by sampled ones."""
+
+    def __call__(self, policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats: ...
+
+
 Progress = Callable[[int, Metrics], None]  # environment steps so far, metrics of the round
 
 
@@ -59,6 +66,8 @@ class FineTuning:
         self.config = config
         learner = policy.narrowed(config.std_scale).requires_grad_(True)
         self.ppo = PPO(learner, value, make_sim(config.num_envs), config, seed=seed)
+        self.ppo.collector.spread_ages()
+        self.ratchet = Ratchet(config.tolerated_fall, config.step_after_fall)
         self.next_evaluation = 0
         self.warm = False
         self.delivered = copy.deepcopy(learner).requires_grad_(False)
@@ -76,6 +85,9 @@ class FineTuning:
                 self.next_evaluation = self._following_evaluation(steps)
                 stats = evaluate(self.ppo.policy)
                 self._consider(steps, stats)
+                if steps == 0:  # before the policy moves: the learner's own first episodes are its shortest
+                    self._hold(SAMPLED, Level.of(evaluate(self.ppo.policy, sampled=True).returns))
+                self._hold(LOOK, Level.of(stats.returns))
                 yield CurvePoint(steps, stats)
             if self.ppo.env_steps >= self.config.env_steps:
                 return
@@ -100,7 +112,18 @@ class FineTuning:
             self.warm = True
             if self.config.warmup_steps > 0:
                 return self._warm_up()
-        return self.ppo.train() | self._acting()
+        metrics = self.ppo.train()
+        if returns := self.ppo.collector.running_returns():
+            self._hold(SAMPLED, Level.of(returns))
+        return metrics | self._acting()
+
+    def _hold(self, what: str, level: Level) -> None:
+        """Go back after a fall; a look that is none makes the present networks the good ones."""
+        if self.ratchet.fell(what, level):
+            self.ppo.go_back(self.ratchet.go_back(self.ppo.env_steps))
+        elif what == LOOK:
+            self.ratchet.keep(self.ppo.networks())
+        self.ppo.step = self.ratchet.step
 
     def _acting(self) -> Metrics:
         """What the learner itself earned lately: the return of its sampled actions."""
@@ -124,10 +147,13 @@ class FineTuning:
             "delivered": copy.deepcopy(self.delivered.state_dict()),
             "delivered_at": self.delivered_at,
             "delivered_return": self.delivered_return,
+            "ratchet": self.ratchet.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ppo.load_state_dict(state["ppo"])
         self.delivered.load_state_dict(state["delivered"])
+        self.ratchet.load_state_dict(state["ratchet"])
+        self.ppo.step = self.ratchet.step
         for name in ("next_evaluation", "warm", "delivered_at", "delivered_return"):
             setattr(self, name, state[name])
