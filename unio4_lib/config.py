@@ -271,6 +271,13 @@ class FinetuneConfig(StageConfig):
     warmup_steps: int = Field(16_384, ge=0, description="Environment steps that only fit V, policy fixed.")
     evaluate_every: int = Field(50_000, ge=1, description="Environment steps between evaluations.")
     evaluate_episodes: int = Field(20, ge=1, description="Episodes per evaluation on the curve.")
+    averaging: float = Field(
+        0.75,
+        ge=0,
+        lt=1,
+        description="Weight of what went before in the running average of the policy over updates, which is "
+        "looked at and delivered; 0: the newest alone (paper).",
+    )
     tolerated_fall: float | None = Field(
         0.1,
         ge=0,

@@ -9,7 +9,7 @@ import numpy as np
 
 from unio4_lib.sim.base import Array
 
-CERTAINTY = 2.0  # standard errors by which a fall must exceed what is tolerated
+CERTAINTY = 1.0  # standard errors by which a fall must exceed what is tolerated
 
 # What is watched: evaluations of the mean action, and what the learner itself earns with sampled ones.
 LOOK, SAMPLED = "look", "sampled"

@@ -1,14 +1,22 @@
 """A learner that falls goes back to its last good policy with a smaller step; resumed, it is the same."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from point_mass import PointMass
-from test_finetune import CONFIG, Evaluator, same_weights, score, tuning
+from test_finetune import CONFIG, Evaluator, half_trained, same_weights, score, tuning
 
-from unio4_lib.online.finetune import CurvePoint
+from unio4_lib.config import RunConfig
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.online.finetune import CurvePoint, FineTuning
 from unio4_lib.online.ratchet import LOOK, SAMPLED, Level, Ratchet
 from unio4_lib.online.rollout import Collector
+from unio4_lib.progress import Reporter
+from unio4_lib.sim import make_sim
+from unio4_lib.stages import method
 
 # Steps that are far too large: this learner falls unless something holds it.
 WILD = CONFIG.model_copy(
@@ -153,3 +161,36 @@ def test_the_running_mean_waits_for_the_longest_episodes() -> None:
     collector.forget()
     assert collector.running_returns() == []
     assert not collector.ended.any()
+
+
+def test_cut_episodes_have_no_return() -> None:
+    """Ages 0, 5, 10, 15 of 20 steps: only the first environment begins with a whole episode."""
+    sim = make_sim("HalfCheetah-v5", 4, env_kwargs={"max_episode_steps": 20})
+    policy = GaussianPolicy(PolicySpec(1, sim.observation_dim, sim.action_dim, (8,)))
+    collector = Collector(sim, seed=0, device=torch.device("cpu"))
+    collector.spread_ages()
+    generator = torch.Generator().manual_seed(0)
+    for steps, lengths in [(19, []), (1, [20]), (5, [20, 20]), (15, [20] * 5)]:
+        rollout = collector.collect(policy, steps, generator)
+        assert list(collector.recent_lengths) == lengths
+    assert rollout.episode_ends.sum() == 3
+    assert collector.ended.all()
+    sim.close()
+
+
+def test_fine_tuning_spreads_the_ages() -> None:
+    run = FineTuning(
+        GaussianPolicy(PolicySpec(1, 17, 6, (8,))), CONFIG, lambda n: make_sim("HalfCheetah-v5", n), seed=0
+    )
+    assert run.ppo.collector.whole.tolist() == [True] + [False] * 7
+    run.close()
+
+
+def test_the_stage_reports_the_worst_that_was_seen() -> None:
+    config = RunConfig(dataset="none", finetune=WILD, seed=0)
+    task: Any = SimpleNamespace(sim=PointMass)
+    _, curve = method.finetune_online(half_trained(), task, config, Reporter(None))
+    start = curve.points[0][1]
+    assert curve.worst_look == pytest.approx(min(mean for _, mean, _ in curve.points) / start)
+    assert curve.worst_look < 1.0 and curve.falls
+    assert curve.worst_running_return is not None and curve.worst_running_return <= 1.0
