@@ -274,10 +274,7 @@ class FinetuneConfig(StageConfig):
     entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0.01).")
     max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm (paper: 0.5).")
     std_scale: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Std of actions at the switch, as a share of the offline policy's (paper: 1).",
+        1.0, gt=0, le=1, description="Std of actions at the switch, as a share of the offline policy's."
     )
     target_kl: float | None = Field(0.02, gt=0, description="Stop an update's epochs beyond this KL.")
     value_hidden: Hidden = Field((64, 64), description="Widths of a refitted V.")
@@ -287,6 +284,23 @@ class FinetuneConfig(StageConfig):
     warmup_steps: int = Field(16_384, ge=0, description="Environment steps that only fit V, policy fixed.")
     evaluate_every: int = Field(50_000, ge=1, description="Environment steps between evaluations.")
     evaluate_episodes: int = Field(20, ge=1, description="Episodes per evaluation on the curve.")
+    averaging: float = Field(
+        0.75,
+        ge=0,
+        lt=1,
+        description="Weight of what went before in the running average of the policy over updates, which is "
+        "looked at and delivered; 0: the newest alone (paper).",
+    )
+    tolerated_fall: float | None = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Below the best so far by more than this share, and by more than noise, the learner goes "
+        "back to its last good policy; null: never (paper).",
+    )
+    step_after_fall: float = Field(
+        0.5, gt=0, le=1, description="Factor of the step size after each fall; a new best takes one back."
+    )
     deliver: Literal["best", "last"] = Field(
         "best", description="Hand over the policy of the best evaluation, or the last one (paper)."
     )

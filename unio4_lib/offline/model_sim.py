@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unio4_lib.nets.policy import to_unit
@@ -49,6 +50,10 @@ class ModelSim:
             length, (self.num_envs,), generator=self._generator, device=self._states.device
         )
         return self._observations(self._states)
+
+    def spread_ages(self) -> NDArray[np.int64]:
+        """They differ from the start."""
+        return self._elapsed.cpu().numpy().copy()
 
     @torch.no_grad()
     def step(self, actions: Array) -> StepResult:

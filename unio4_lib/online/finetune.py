@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -11,11 +11,18 @@ from unio4_lib.config import FinetuneConfig
 from unio4_lib.evaluation import EpisodeStats, SimFactory
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.online.ppo import PPO, Metrics
+from unio4_lib.online.ratchet import LOOK, SAMPLED, Level, Ratchet
 from unio4_lib.online.value import ValueFunction
 
 WARMUP_EPOCHS = 20  # passes over the warm-up batch: it is small, and V starts from nothing
 
-Evaluate = Callable[[GaussianPolicy], EpisodeStats]
+
+class Evaluate(Protocol):
+    """Whole episodes of a policy, by its mean action or by sampled ones."""
+
+    def __call__(self, policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats: ...
+
+
 Progress = Callable[[int, Metrics], None]  # environment steps so far, metrics of the round
 
 
@@ -37,9 +44,11 @@ class FineTuning:
     what it knew. Only then it moves. All steps count against ``env_steps``, those of the warm-up too;
     those of evaluations are extra.
 
-    The policy learns in place, and its curve swings: in Hopper by a factor of three between neighboring
-    points. ``delivered`` is the policy of the best point so far, so that what is handed over never drops.
-    Its return on the curve is flattered by that choice; a score needs episodes of its own.
+    The mean action of what learns swings: in Hopper by a factor of three between neighboring updates, while
+    its sampled returns rise. So what is looked at is ``average``, the running average of its weights over
+    updates (Polyak & Juditsky 1992), and ``ratchet`` leads back to the last good average after a fall.
+    ``delivered`` is the average of the best point so far, so that what is handed over never drops. Its
+    return on the curve is flattered by that choice; a score needs episodes of its own.
     """
 
     def __init__(
@@ -59,6 +68,9 @@ class FineTuning:
         self.config = config
         learner = policy.narrowed(config.std_scale).requires_grad_(True)
         self.ppo = PPO(learner, value, make_sim(config.num_envs), config, seed=seed)
+        self.ppo.collector.spread_ages()
+        self.average = copy.deepcopy(learner).requires_grad_(False)
+        self.ratchet = Ratchet(config.tolerated_fall, config.step_after_fall)
         self.next_evaluation = 0
         self.warm = False
         self.delivered = copy.deepcopy(learner).requires_grad_(False)
@@ -74,8 +86,11 @@ class FineTuning:
             if self.ppo.env_steps >= self.next_evaluation:
                 steps = self.ppo.env_steps
                 self.next_evaluation = self._following_evaluation(steps)
-                stats = evaluate(self.ppo.policy)
+                stats = evaluate(self.average)
                 self._consider(steps, stats)
+                if steps == 0:  # before the policy moves: the learner's own first episodes are its shortest
+                    self._hold(SAMPLED, Level.of(evaluate(self.average, sampled=True).returns))
+                self._hold(LOOK, Level.of(stats.returns))
                 yield CurvePoint(steps, stats)
             if self.ppo.env_steps >= self.config.env_steps:
                 return
@@ -86,7 +101,7 @@ class FineTuning:
     def _consider(self, steps: int, stats: EpisodeStats) -> None:
         """Deliver the present policy from now on, if it is the best so far or the newest is asked for."""
         if self.config.deliver == "last" or stats.mean > self.delivered_return:
-            self.delivered.load_state_dict(self.ppo.policy.state_dict())
+            self.delivered.load_state_dict(self.average.state_dict())
             self.delivered_at, self.delivered_return = steps, float(stats.mean)
 
     def _following_evaluation(self, steps: int) -> int:
@@ -100,7 +115,23 @@ class FineTuning:
             self.warm = True
             if self.config.warmup_steps > 0:
                 return self._warm_up()
-        return self.ppo.train() | self._acting()
+        metrics = self.ppo.train()
+        with torch.no_grad():
+            for mean, newest in zip(self.average.parameters(), self.ppo.policy.parameters(), strict=True):
+                mean.lerp_(newest, 1.0 - self.config.averaging)
+        if returns := self.ppo.collector.running_returns():
+            self._hold(SAMPLED, Level.of(returns))
+        return metrics | self._acting()
+
+    def _hold(self, what: str, level: Level) -> None:
+        """Go back after a fall; a look that is none makes the present networks the good ones."""
+        if self.ratchet.fell(what, level):
+            good = self.ratchet.go_back(self.ppo.env_steps)
+            self.ppo.go_back(good)
+            self.average.load_state_dict(good["policy"])
+        elif what == LOOK:
+            self.ratchet.keep(self.ppo.networks() | {"policy": copy.deepcopy(self.average.state_dict())})
+        self.ppo.step = self.ratchet.step
 
     def _acting(self) -> Metrics:
         """What the learner itself earned lately: the return of its sampled actions."""
@@ -121,13 +152,18 @@ class FineTuning:
             "ppo": self.ppo.state_dict(),
             "next_evaluation": self.next_evaluation,
             "warm": self.warm,
+            "average": copy.deepcopy(self.average.state_dict()),
             "delivered": copy.deepcopy(self.delivered.state_dict()),
             "delivered_at": self.delivered_at,
             "delivered_return": self.delivered_return,
+            "ratchet": self.ratchet.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ppo.load_state_dict(state["ppo"])
+        self.average.load_state_dict(state["average"])
         self.delivered.load_state_dict(state["delivered"])
+        self.ratchet.load_state_dict(state["ratchet"])
+        self.ppo.step = self.ratchet.step
         for name in ("next_evaluation", "warm", "delivered_at", "delivered_return"):
             setattr(self, name, state[name])

@@ -80,6 +80,7 @@ class PPO:
         self.value_optimizer = self._optimizer(value, config.critic_learning_rate)
         self.observation_count = 0  # rows behind the running observation statistics
         self.env_steps = 0
+        self.step = 1.0  # share of the policy's step size, and of its KL, that updates may use
 
     @staticmethod
     def _optimizer(module: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:
@@ -111,7 +112,7 @@ class PPO:
         advantages = standardize_advantages(advantages).flatten()
         self.value.rescale(returns)
         fraction = remaining_fraction(self.env_steps, self.config.env_steps) if self.config.anneal else 1.0
-        set_learning_rate(self.policy_optimizer, self.config.actor_learning_rate * fraction)
+        set_learning_rate(self.policy_optimizer, self.config.actor_learning_rate * fraction * self.step)
         set_learning_rate(self.value_optimizer, self.config.critic_learning_rate * fraction)
         observations = self.policy.normalize(rollout.observations).flatten(0, 1)
         batch = (observations, rollout.actions.flatten(0, 1), rollout.log_probs.flatten(), advantages)
@@ -181,7 +182,8 @@ class PPO:
                 epoch.append({f"policy/{name}": value.detach()[0] for name, value in found._asdict().items()})
             history.append(average(epoch))
             # One look per epoch, not per minibatch: reading a number waits for the device.
-            if config.target_kl is not None and float(history[-1]["policy/kl"]) > config.target_kl:
+            most = math.inf if config.target_kl is None else config.target_kl * self.step
+            if most < math.inf and float(history[-1]["policy/kl"]) > most:
                 break
         epochs = torch.tensor(float(len(history)), device=self.device)
         return average(history) | {"policy/kl": history[-1]["policy/kl"], "policy/epochs": epochs}
@@ -222,11 +224,22 @@ class PPO:
         self.policy.observation_std.copy_(variance.sqrt().clamp(min=STD_FLOOR))
         self.observation_count = count
 
+    def networks(self) -> dict[str, Any]:
+        """Policy with its normalizer, and V, as they are now."""
+        return {"policy": _copied(self.policy.state_dict()), "value": _copied(self.value.state_dict())}
+
+    def go_back(self, networks: dict[str, Any]) -> None:
+        """Go on from earlier networks; nothing that later ones left behind counts any more."""
+        self.policy.load_state_dict(networks["policy"])
+        self.value.load_state_dict(networks["value"])
+        for optimizer in (self.policy_optimizer, self.value_optimizer):
+            optimizer.state.clear()  # momentum belongs to the way that is given up
+        self.collector.forget()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
         return {
-            "policy": _copied(self.policy.state_dict()),
-            "value": _copied(self.value.state_dict()),
+            **self.networks(),
             "policy_optimizer": _copied(self.policy_optimizer.state_dict()),
             "value_optimizer": _copied(self.value_optimizer.state_dict()),
             "generator": self.generator.get_state(),

@@ -12,7 +12,8 @@ from torch import Tensor
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.sim.base import Array, BatchSim, StepResult
 
-RECENT_EPISODES = 100  # finished episodes behind the running return
+RECENT_EPISODES = 100  # finished episodes that are remembered
+FEWEST_RUNNING = 20  # finished episodes behind a running return, where environments are few
 
 # Called with observations [N, D], the actions [N, A] that the environments got, and their answer.
 Observer = Callable[[Array, Array, StepResult], None]
@@ -51,6 +52,8 @@ class Collector:
         self.lengths = np.zeros(sim.num_envs, np.int64)
         self.recent_returns: deque[float] = deque(maxlen=RECENT_EPISODES)
         self.recent_lengths: deque[int] = deque(maxlen=RECENT_EPISODES)
+        self.ended = np.zeros(sim.num_envs, np.bool_)  # environments behind the recent episodes
+        self.whole = np.ones(sim.num_envs, np.bool_)  # whether the episode under way will have a return
 
     @torch.no_grad()
     def collect(
@@ -92,6 +95,29 @@ class Collector:
             self._tensor(ends),
         )
 
+    def spread_ages(self) -> None:
+        """Let episodes end at different times from now on; those under way are cut and have no return.
+
+        Where no robot falls, episodes that began together stay together until the end of all training, and
+        most batches hold no beginning of an episode: a policy improved on them forgets how to begin.
+        """
+        self.whole = self.sim.spread_ages() == 0
+
+    def forget(self) -> None:
+        """Finished episodes no longer count: another policy acts from now on."""
+        self.recent_returns.clear()
+        self.recent_lengths.clear()
+        self.ended[:] = False
+
+    def running_returns(self) -> list[float]:
+        """The newest finished episodes, one for each environment on average.
+
+        Empty until every environment has finished one: the first to finish are the shortest.
+        """
+        newest = max(FEWEST_RUNNING, self.sim.num_envs)
+        ready = self.ended.all() and len(self.recent_returns) >= newest
+        return list(self.recent_returns)[-newest:] if ready else []
+
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
@@ -100,8 +126,11 @@ class Collector:
         self.lengths += 1
         ended = result.terminals | result.timeouts
         if ended.any():
-            self.recent_returns.extend(self.returns[ended].tolist())
-            self.recent_lengths.extend(self.lengths[ended].tolist())
+            counted = ended & self.whole
+            self.recent_returns.extend(self.returns[counted].tolist())
+            self.recent_lengths.extend(self.lengths[counted].tolist())
+            self.ended |= counted
+            self.whole |= ended
             self.returns[ended] = 0.0
             self.lengths[ended] = 0
 
@@ -113,6 +142,8 @@ class Collector:
             "lengths": self.lengths.copy(),
             "recent_returns": list(self.recent_returns),
             "recent_lengths": list(self.recent_lengths),
+            "ended": self.ended.copy(),
+            "whole": self.whole.copy(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,3 +153,4 @@ class Collector:
         self.lengths = np.array(state["lengths"])
         self.recent_returns = deque(state["recent_returns"], maxlen=RECENT_EPISODES)
         self.recent_lengths = deque(state["recent_lengths"], maxlen=RECENT_EPISODES)
+        self.ended, self.whole = np.array(state["ended"]), np.array(state["whole"])

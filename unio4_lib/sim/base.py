@@ -45,6 +45,14 @@ class BatchSim(Protocol):
         """Start all episodes anew; the same seed gives the same episodes. Returns observations [N, D]."""
         ...
 
+    def spread_ages(self) -> NDArray[np.int64]:
+        """Count the episodes under way as if they had begun at different times, spread over the time limit.
+
+        Their ends, and all later beginnings, then lie apart. Without a time limit nothing changes.
+        Returns the steps [N] that each is ahead.
+        """
+        ...
+
     def step(self, actions: Array) -> StepResult:
         """Apply actions [N, A] (clipped to the bounds) and reset what ended."""
         ...
@@ -56,6 +64,11 @@ class BatchSim(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
+
+
+def spread(num_envs: int, limit: int | None) -> NDArray[np.int64]:
+    """Ages [N] at equal distances from 0 to below the limit."""
+    return np.arange(num_envs) * (limit or 0) // num_envs
 
 
 def check_actions(actions: Array, num_envs: int, action_dim: int) -> None:

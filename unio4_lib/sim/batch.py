@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.errors import InputError
-from unio4_lib.sim.base import Array, Flags, StepResult, check_actions
+from unio4_lib.sim.base import Array, Flags, StepResult, check_actions, spread
 from unio4_lib.sim.registry import make_env
 from unio4_lib.sim.seeding import env_generators, restore_generators, save_generators
 from unio4_lib.sim.tasks import TASKS, Fields, Task
@@ -125,6 +125,11 @@ class NativeSim:
         mujoco.mj_resetData(self._model, data)
         data.qpos[:], data.qvel[:] = self._task.draw_start(self._generators[index])
         mujoco.mj_forward(self._model, data)
+
+    def spread_ages(self) -> NDArray[np.int64]:
+        """Let the episodes under way run out of time one after another."""
+        self._elapsed[:] = spread(self.num_envs, self.max_episode_steps)
+        return self._elapsed.copy()
 
     def step(self, actions: Array) -> StepResult:
         """Apply actions [N, A] and reset what ended."""

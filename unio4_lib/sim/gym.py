@@ -11,10 +11,11 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+from numpy.typing import NDArray
 
 from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
-from unio4_lib.sim.base import Array, Flags, StepResult, check_actions
+from unio4_lib.sim.base import Array, Flags, StepResult, check_actions, spread
 from unio4_lib.sim.batch import STATE_SPEC
 from unio4_lib.sim.registry import find_spec, make_env
 from unio4_lib.sim.seeding import env_seed, restore_generators, save_generators
@@ -77,6 +78,11 @@ class GymSim:
         self._elapsed[:] = 0
         self._started = True
         return self.observations.copy()
+
+    def spread_ages(self) -> NDArray[np.int64]:
+        """Let the episodes under way run out of time one after another."""
+        self._elapsed[:] = spread(self.num_envs, self.max_episode_steps)
+        return self._elapsed.copy()
 
     def step(self, actions: Array) -> StepResult:
         """Apply actions [N, A] and reset what ended."""

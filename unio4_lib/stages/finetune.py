@@ -27,7 +27,10 @@ def compute(work: StageWork) -> None:
     work.write(CURVE_FILE, curve.points)
     env_steps, mean, _ = curve.points[-1]
     work.metrics.update({"env_steps": float(env_steps), "last_return": mean})
+    work.metrics["falls"] = float(len(curve.falls))
+    worst = {"worst_look": curve.worst_look, "worst_running_return": curve.worst_running_return}
+    work.metrics.update({name: share for name, share in worst.items() if share is not None})
     work.finish(
         [(entry.step, entry.values) for entry in curve.log],
-        {"env_steps": env_steps, "delivered_at": curve.delivered_at},
+        {"env_steps": env_steps, "delivered_at": curve.delivered_at, "falls": curve.falls, **worst},
     )

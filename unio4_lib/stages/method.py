@@ -19,6 +19,7 @@ from unio4_lib.offline.critics import Critics, CriticTrainer
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel, DynamicsTrainer
 from unio4_lib.online.finetune import FineTuning
+from unio4_lib.online.ratchet import LOOK, SAMPLED
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.progress import Reporter
 from unio4_lib.report import words
@@ -164,6 +165,9 @@ class Curve:
     points: list[tuple[int, float, float]]
     log: list[LogEntry]  # of every round of PPO, by environment steps
     delivered_at: int  # environment steps behind the policy that is handed over
+    falls: list[int]  # environment steps at which the learner went back to an earlier policy
+    worst_look: float | None  # lowest evaluation, as a share of the first
+    worst_running_return: float | None  # lowest running mean of sampled returns, as a share of the start's
 
 
 def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
@@ -225,14 +229,16 @@ def _follow(
             update(min(steps, settings.env_steps), last)
             keep()
 
-        def measure(current: GaussianPolicy) -> EpisodeStats:
-            return score(task, current, settings.evaluate_episodes, config.evaluate.seed + 1)
+        def measure(policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
+            return score(task, policy, settings.evaluate_episodes, config.evaluate.seed + 1, sampled=sampled)
 
         for point in training.run(measure, show):
             points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
             journal.entry(point.env_steps, {"return": points[-1][1], "return_stderr": points[-1][2]})
             keep()
-    return Curve(points, log, training.delivered_at)
+    ratchet = training.ratchet
+    worst = ratchet.worst(LOOK), ratchet.worst(SAMPLED)
+    return Curve(points, log, training.delivered_at, ratchet.falls, *worst)
 
 
 def choose_device(config: RunConfig) -> torch.device:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from unio4_lib.config import FinetuneConfig
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
@@ -37,6 +38,10 @@ class PointMass:
         self.x = self.rng.uniform(-1.0, 1.0, self.num_envs)
         self.age = self.rng.integers(0, EPISODE_STEPS, self.num_envs)  # episodes end at different times
         return self.x[:, None].copy()
+
+    def spread_ages(self) -> NDArray[np.int64]:
+        """They differ from the start."""
+        return self.age.copy()
 
     def step(self, actions: Array) -> StepResult:
         self.seen_actions.append(actions)

@@ -104,7 +104,7 @@ def test_fine_tuning_on_a_gpu() -> None:
     policy = GaussianPolicy(PolicySpec(1, 1, 1, (8,))).to("cuda")
     run, seen = FineTuning(policy, config, PointMass, seed=0), []
 
-    def measure(current: GaussianPolicy) -> EpisodeStats:
+    def measure(current: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
         return evaluate(current.act, PointMass, 4, 7)
 
     def follow(env_steps: int, metrics: Metrics) -> None:

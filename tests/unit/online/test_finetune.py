@@ -26,8 +26,11 @@ CONFIG = FinetuneConfig(
 )
 
 
-def score(policy: GaussianPolicy) -> EpisodeStats:
-    return evaluate(policy.act, PointMass, 16, 7)
+def score(policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
+    if not sampled:
+        return evaluate(policy.act, PointMass, 16, 7)
+    noise = np.random.default_rng(7)
+    return evaluate(lambda rows: policy.act(rows, noise.standard_normal((len(rows), 1))), PointMass, 16, 7)
 
 
 def half_trained(seed: int = 0) -> GaussianPolicy:
@@ -124,13 +127,35 @@ def test_a_round_tells_what_the_learner_itself_earned() -> None:
     assert len(set(shown)) == len(shown), shown
 
 
+def test_looks_and_deliveries_are_of_the_average_over_updates() -> None:
+    run = tuning(CONFIG.model_copy(update={"warmup_steps": 0, "averaging": 0.75}))
+    expected = half_trained().net.output.weight.detach().clone()
+    for _ in range(3):
+        run.advance()
+        expected = 0.75 * expected + 0.25 * run.ppo.policy.net.output.weight.detach()
+    torch.testing.assert_close(run.average.net.output.weight, expected)
+    evaluator = Evaluator([7.0])
+    next(run.run(evaluator))
+    assert torch.equal(evaluator.shown[0]["net.output.weight"], run.average.net.output.weight)
+    assert same_weights(run.delivered, run.average)
+
+
+def test_without_averaging_the_newest_policy_is_looked_at() -> None:
+    run = tuning(CONFIG.model_copy(update={"averaging": 0.0}))
+    for _ in range(3):
+        run.advance()
+    assert same_weights(run.average, run.ppo.policy)
+
+
 class Evaluator:
     """Evaluations with given means; keeps the policies it was shown."""
 
     def __init__(self, means: list[float]) -> None:
         self.means, self.shown = iter(means), []
 
-    def __call__(self, policy: GaussianPolicy) -> EpisodeStats:
+    def __call__(self, policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
+        if sampled:
+            return EpisodeStats(np.zeros(2), np.array([1, 1]))
         self.shown.append({name: value.clone() for name, value in policy.state_dict().items()})
         mean = next(self.means)
         return EpisodeStats(np.array([mean - 1.0, mean + 1.0]), np.array([1, 1]))
@@ -147,7 +172,7 @@ def test_what_is_delivered_is_the_best_point_and_not_the_last(deliver: str, inde
 
 
 def test_a_fine_tuning_that_only_harms_delivers_the_offline_policy() -> None:
-    run = tuning()
+    run = tuning(CONFIG.model_copy(update={"tolerated_fall": None}))
     list(run.run(Evaluator([5.0, 4.0, 3.0, 2.0, 1.0])))
     assert run.delivered_at == 0
     assert same_weights(run.delivered, half_trained())

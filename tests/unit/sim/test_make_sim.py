@@ -120,3 +120,16 @@ def test_a_handler_of_the_user_stays() -> None:
     finally:
         mujoco.set_mju_user_warning(before)
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize("backend", ["native", "gym"])
+def test_ages_that_are_spread_end_one_after_another(backend: Any) -> None:
+    sim = make_sim("HalfCheetah-v5", 4, backend=backend, env_kwargs={"max_episode_steps": 20})
+    sim.reset(0)
+    assert sim.spread_ages().tolist() == [0, 5, 10, 15]
+    ends = [np.flatnonzero(sim.step(np.zeros((4, sim.action_dim))).timeouts).tolist() for _ in range(40)]
+    sim.close()
+    assert {step + 1: envs for step, envs in enumerate(ends) if envs} == {
+        **{5: [3], 10: [2], 15: [1], 20: [0]},
+        **{25: [3], 30: [2], 35: [1], 40: [0]},
+    }
