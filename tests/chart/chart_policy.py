@@ -11,6 +11,7 @@ Rule = Callable[[list[Manifest]], None]
 # Whatever is not here, belongs to the whole cluster or has not been thought about.
 KINDS_OF_A_NAMESPACE = {
     "ConfigMap",
+    "CronJob",
     "Deployment",
     "HTTPRoute",
     "HorizontalPodAutoscaler",
@@ -112,9 +113,11 @@ def jobs_come_to_an_end(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         if manifest["kind"] not in SERVERS and (spec := pod_spec(manifest)):
             assert spec["restartPolicy"] == "Never", where(manifest)
-            assert "before-hook-creation" in manifest["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
-        if manifest["kind"] == "Job":
-            assert {"backoffLimit", "activeDeadlineSeconds"} <= set(manifest["spec"]), where(manifest)
+            hook = manifest["metadata"].get("annotations", {}).get("helm.sh/hook-delete-policy", "")
+            assert "before-hook-creation" in hook or manifest["kind"] == "CronJob", where(manifest)
+        if manifest["kind"] in ("Job", "CronJob"):
+            job = manifest["spec"].get("jobTemplate", manifest)["spec"]
+            assert {"backoffLimit", "activeDeadlineSeconds"} <= set(job), where(manifest)
 
 
 def drains_are_possible(manifests: list[Manifest]) -> None:

@@ -15,7 +15,18 @@ http://{{ include "unio4.serviceHost" (list . "mlflow") }}:{{ .Values.mlflow.ser
 {{- end -}}
 {{- end -}}
 
-{{/* Environment of a client of MLflow. */}}
+{{/* Secret with name and password of the pipeline's pods, who are no administrators; empty for none. */}}
+{{- define "unio4.pipelineMlflowSecret" -}}
+{{- if .Values.pipeline.mlflowSecret -}}
+{{- .Values.pipeline.mlflowSecret -}}
+{{- else if not .Values.mlflow.enabled -}}
+{{- .Values.mlflow.external.existingSecret -}}
+{{- else if .Values.mlflow.auth.enabled -}}
+{{- include "unio4.fullname" . }}-mlflow-pipeline
+{{- end -}}
+{{- end -}}
+
+{{/* Environment of a client of MLflow with the administrator's rights. */}}
 {{- define "unio4.mlflowClientEnv" -}}
 - name: MLFLOW_TRACKING_URI
   value: {{ include "unio4.trackingUri" . }}

@@ -13,9 +13,9 @@ from services import (
     basic_auth,
     kfp_token,
     log,
+    run,
     s3_client,
     setting,
-    start_logging,
     wait_for,
 )
 
@@ -88,16 +88,12 @@ def check_kfp() -> None:
 
 def main() -> None:
     """KFP is left out where the chart does not use it."""
-    start_logging()
     content = b"\x00unio4 " + os.urandom(32)
-    try:
-        wait_for("S3", lambda: check_s3(content))
-        wait_for("MLflow", lambda: check_mlflow(content))
-        if os.environ.get("KFP_ENDPOINT"):
-            wait_for("KFP", check_kfp)
-    except RefusedError as error:
-        raise SystemExit(f"error: {error}") from error
+    wait_for("S3", lambda: check_s3(content))
+    wait_for("MLflow", lambda: check_mlflow(content))
+    if os.environ.get("KFP_ENDPOINT"):
+        wait_for("KFP", check_kfp)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
