@@ -11,7 +11,7 @@ import yaml
 from chart_values import GOOD, Values
 from rendered_chart import NAMESPACE, find, notes, render
 
-from unio4_lib.cli import app
+from unio4_lib.cli_kfp import submit_app
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 SWITCHES = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")
@@ -19,15 +19,14 @@ SWITCHES = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTI
 
 def commands(values: Values, program: str) -> list[list[str]]:
     """The printed command lines of one program, without what the shell would do with their output."""
-    lines = [line.strip().partition(" > ")[0] for line in notes(values).splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
+    lines = [line.partition(" > ")[0] for line in notes(values).splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"   {program} ")]
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_submit_understands_its_command(name: str) -> None:
     [words] = commands(GOOD[name], "unio4")
-    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
-    given = command.make_context("submit", words[1:]).params
+    given = typer.main.get_command(submit_app).make_context(words[0], words[1:]).params
     manifests = render(GOOD[name])
     assert given["artifact_root"].startswith("s3://")
     accounts = {one["metadata"]["name"] for one in manifests if one["kind"] == "ServiceAccount"}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_values import BAD, GOOD
+from chart_values import BAD, GOOD, Values
+from kubernetes_rules import violations
 from rendered_chart import (
     CHART,
     LONGEST_RELEASE,
@@ -43,6 +44,40 @@ def test_every_object_is_valid(name: str, version: str) -> None:
     assert len(manifests) > 8
     for manifest in manifests:
         check_schema(manifest, version)
+
+
+@pytest.mark.parametrize("release", ["unio4", LONGEST_RELEASE])
+@pytest.mark.parametrize("name", GOOD)
+def test_the_api_server_would_take_every_object(name: str, release: str) -> None:
+    """What schemas do not say: see kubernetes_rules.py."""
+    assert [line for manifest in render(GOOD[name], release) for line in violations(manifest)] == []
+
+
+WRONG: dict[str, tuple[str, Values]] = {
+    "a variable twice": (
+        "is there twice",
+        {"mlflow": {"extraEnv": [{"name": "PGHOST", "value": "a"}]}},
+    ),
+    "no field of a pod": (
+        "is no field of a pod",
+        {"mlflow": {"extraEnv": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.ip"}}}]}},
+    ),
+    "a label with a space": ("no value of a label", {"podLabels": {"team": "a b"}}),
+    "a label's long name": ("is no qualified name", {"commonLabels": {"a" * 64: "b"}}),
+    "a node's label": ("nodeSelector", {"scheduling": {"nodeSelector": {"disk": "a/b"}}}),
+    "a toleration": ("tolerations", {"scheduling": {"tolerations": [{"operator": "Equal"}]}}),
+    "a resource": (
+        "is no resource",
+        {"jobs": {"resources": {"requests": {"gpu": "1"}}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_values_that_the_api_server_would_refuse(name: str) -> None:
+    """The rules notice what a schema of values cannot say."""
+    expected, values = WRONG[name]
+    assert expected in "\n".join(line for manifest in render(values) for line in violations(manifest))
 
 
 def test_oldest_kubernetes_is_that_of_the_chart() -> None:
