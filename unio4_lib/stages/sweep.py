@@ -22,7 +22,9 @@ class Member:
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"{self.sweep} {self.dataset} seed {self.seed}"
+        # The seed first: lists of runs cut long names at their end.
+        place = self.dataset.partition(":")[2].lstrip("/") or self.dataset
+        return f"seed {self.seed} {place} {self.sweep}"
 
     @property
     def digest(self) -> str:

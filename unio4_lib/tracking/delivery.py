@@ -33,6 +33,8 @@ EXPERIMENT_TAGS = {
     DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs.",
 }
 ARTIFACTS = "mlartifacts"  # beside a local database
+# Lets a server send clients on to its S3, by the name that S3 has where the server is.
+DETOURS = ("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD")
 BATCH_METRICS, BATCH_OTHERS = 1000, 100  # MLflow's limits for one request
 EVENTS_AT_ONCE = 2000
 MERGED = ("metrics", "params", "tags")
@@ -97,6 +99,9 @@ class Delivery:
         self.uri, self.target, self.folder = uri, target, folder
         if uri.startswith("sqlite:"):
             make_database(sqlite_file(uri))
+        if "KUBERNETES_SERVICE_HOST" not in os.environ:  # set in every pod, which can go there
+            for switch in DETOURS:
+                os.environ.setdefault(switch, "false")
         self.client = MlflowClient(uri, registry_uri=uri)
         self.refused = 0
         self._experiment_id: str | None = None
