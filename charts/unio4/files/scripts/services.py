@@ -126,7 +126,11 @@ class Http:
 
 def basic_auth() -> dict[str, str]:
     """MLflow's standard variables as a header; nothing where they are not set."""
-    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    return basic_auth_of(*(os.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD")))
+
+
+def basic_auth_of(user: str | None, password: str | None) -> dict[str, str]:
+    """A name and a password as a header; nothing where one is missing."""
     if user is None or password is None:
         return {}
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
