@@ -68,10 +68,13 @@ def test_own_certificates_reach_the_pods() -> None:
 
 
 def test_claims_reach_the_pods() -> None:
-    for task in tasks(SURROUNDINGS):
-        [mount] = task["pvcMount"]
-        assert (mount["constant"], mount["mountPath"]) == ("datasets", "/data")
-        assert mount["pvcNameParameter"] == {"runtimeValue": {"constant": "datasets"}}
+    """Those of the stage that reads datasets, and no others: a volume may belong to one node."""
+    spec = pipelines(render(SURROUNDINGS))["unio4.yaml"][1]
+    executors = spec["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert [name for name, task in executors.items() if "pvcMount" in task] == ["exec-prepare-dataset"]
+    [mount] = executors["exec-prepare-dataset"]["pvcMount"]
+    assert (mount["constant"], mount["mountPath"]) == ("datasets", "/data")
+    assert mount["pvcNameParameter"] == {"runtimeValue": {"constant": "datasets"}}
 
 
 def test_parameters_have_the_defaults_of_the_release() -> None:
@@ -102,12 +105,12 @@ def test_nothing_else_of_a_pipeline_changes(repository: Any) -> None:
 
 
 def test_two_releases_have_two_pipelines_in_kfp() -> None:
-    def names(values: Values, release: str) -> list[str]:
-        return [spec["pipelineInfo"]["name"] for spec, _ in pipelines(render(values, release)).values()]
+    def names(values: Values, release: str) -> set[str]:
+        return {spec["pipelineInfo"]["name"] for spec, _ in pipelines(render(values, release)).values()}
 
-    assert names({}, "unio4") == ["unio4-sweep", "unio4"]
-    assert names({}, "other") == ["other-unio4-sweep", "other-unio4"]
-    assert names({"kfp": {"pipelineName": "rl"}}, "other") == ["rl-sweep", "rl"]
+    assert names({}, "unio4") >= {"unio4-sweep", "unio4"}
+    assert names({}, "other") >= {"other-unio4-sweep", "other-unio4"}
+    assert names({"kfp": {"pipelineName": "rl"}}, "other") >= {"rl-sweep", "rl"}
     values = {"kfp": {"recurringRun": {"enabled": True, "parameters": {"dataset": "a"}}}}
     [container] = find(render(values, "other"), "Job", "other-unio4-register")["spec"]["template"]["spec"][
         "containers"

@@ -59,8 +59,9 @@ secrets and settings by the names that they have in a release called "unio4".
 {{- end -}}
 {{- $kubernetes := rest $documents | first | fromYaml -}}
 {{- $environment := include "unio4.pipelineEnvironment" $root | fromYaml -}}
-{{- range $kubernetes.platforms.kubernetes.deploymentSpec.executors -}}
-{{- include "unio4.pipelineTask" (list $root . $environment) -}}
+{{- range $name, $task := $kubernetes.platforms.kubernetes.deploymentSpec.executors -}}
+{{- include "unio4.pipelineTask" (list $root $task $environment) -}}
+{{- if eq $name "exec-prepare-dataset" }}{{ include "unio4.pipelineClaims" (list $root $task) }}{{ end -}}
 {{- end -}}
 {{ toYaml $spec }}
 ---
@@ -101,7 +102,12 @@ secrets and settings by the names that they have in a release called "unio4".
       "optional" false -}}
 {{- $_ := set $task "configMapAsVolume" (append (default list $task.configMapAsVolume) $volume) -}}
 {{- end -}}
-{{- range $root.Values.pipeline.claims -}}
+{{- end -}}
+
+{{/* Mounts the claims with datasets: (list $ task). One stage reads them, so that they need not be on several nodes. */}}
+{{- define "unio4.pipelineClaims" -}}
+{{- $task := index . 1 -}}
+{{- range (index . 0).Values.pipeline.claims -}}
 {{- $mount := dict
       "constant" .name
       "pvcNameParameter" (dict "runtimeValue" (dict "constant" .name))
