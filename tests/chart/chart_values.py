@@ -31,6 +31,8 @@ GOOD: dict[str, Values] = {
     "laptop": _example("laptop"),
     "team-aws": _example("team-aws"),
     "air-gapped": _example("air-gapped"),
+    "external-secrets": _example("external-secrets"),
+    "single-sign-on": _example("single-sign-on"),
     "mlflow elsewhere": {
         "mlflow": {
             "enabled": False,

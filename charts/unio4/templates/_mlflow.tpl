@@ -26,11 +26,11 @@ http://{{ include "unio4.serviceHost" (list . "mlflow") }}:{{ .Values.mlflow.ser
 {{- end -}}
 {{- end -}}
 
-{{/* Environment of a client of MLflow with the administrator's rights. */}}
+{{/* Environment of a client of MLflow: (list $ secretName). */}}
 {{- define "unio4.mlflowClientEnv" -}}
 - name: MLFLOW_TRACKING_URI
-  value: {{ include "unio4.trackingUri" . }}
-{{- with include "unio4.mlflowSecret" . }}
+  value: {{ include "unio4.trackingUri" (index . 0) }}
+{{- with index . 1 }}
 - name: MLFLOW_TRACKING_USERNAME
   valueFrom:
     secretKeyRef: {name: {{ . }}, key: MLFLOW_TRACKING_USERNAME}

@@ -1,4 +1,7 @@
-"""The test of a release: a real round trip through each service. The first that fails ends it by name."""
+"""The test of a release: a real round trip through each service, as the pipeline's pods may make it.
+
+The first that fails ends it by name.
+"""
 
 import os
 import time
@@ -19,7 +22,7 @@ from services import (
     wait_for,
 )
 
-EXPERIMENT = "unio4-installation-test"
+EXPERIMENT = "unio4-release-test"
 MLFLOW = "/api/2.0/mlflow"
 
 
