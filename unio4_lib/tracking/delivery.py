@@ -30,7 +30,8 @@ PARENT, DESCRIPTION = "mlflow.parentRunId", "mlflow.note.content"
 # The kind keeps MLflow's UI from asking, or guessing, whether these are traces of a language model.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
-    DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs.",
+    DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs. "
+    "Their list is at this address with `?workflowType=machine_learning`.",
 }
 ARTIFACTS = "mlartifacts"  # beside a local database
 # Lets a server send clients on to its S3, by the name that S3 has where the server is.
