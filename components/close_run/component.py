@@ -7,7 +7,11 @@ from components.images import LIGHT
 
 @dsl.component(base_image=LIGHT, install_kfp_package=False)
 def close_run(
-    mlflow_tracking_uri: str, experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatus
+    mlflow_tracking_uri: str,
+    experiment: str,
+    run_name: str,
+    artifact_root: str,
+    status: dsl.PipelineTaskFinalStatus,
 ) -> None:
     """Close the MLflow parent run with the true status.
 
@@ -15,8 +19,9 @@ def close_run(
         mlflow_tracking_uri: Where the numbers went; none for nowhere.
         experiment: MLflow experiment that the run belongs to.
         run_name: Name of the MLflow parent run.
+        artifact_root: Folder or s3://bucket/prefix, where a stage that failed has left its reason.
         status: What became of the stages.
     """
     from unio4_lib.cli_component import close_tracking
 
-    close_tracking(mlflow_tracking_uri, experiment, run_name, status.state, status.error_message)
+    close_tracking(mlflow_tracking_uri, experiment, run_name, artifact_root, status.state)
