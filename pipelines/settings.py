@@ -83,8 +83,8 @@ STAGES: dict[Component, Resources] = {
 }
 # No network is trained there: they get no accelerator, whatever the others ask for.
 WITHOUT_ACCELERATOR: tuple[Component, ...] = ("prepare-dataset", "report")
-# Keys of the ConfigMap that become variables. Where S3 is, is told there only, never in a secret: Kubernetes refuses
-# the pod of a variable that has two sources.
+# Keys of the ConfigMap that become variables. Where S3 is, is told there only and never in a secret, because
+# Kubernetes refuses the pod of a variable that has two sources.
 ENVIRONMENT = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",

@@ -141,7 +141,7 @@ def template(**pod: Any) -> dict[str, Any]:
         ({"kind": "Job", "spec": {"template": template()}}, "restartPolicy: Always; expected Never or"),
         ({"kind": "Deployment", "spec": {"template": template(restartPolicy="Never")}}, "expected Always"),
         (
-            {"kind": "DaemonSet", "spec": {"template": template(), "selector": {"matchLabels": {"app": "y"}}}},
+            {"kind": "Job", "spec": {"template": template(), "selector": {"matchLabels": {"app": "y"}}}},
             "selector: app=y is no label of its own pods",
         ),
         ({"kind": "CronJob", "metadata": {"name": "x" * 53}}, "is no name of at most 52"),
