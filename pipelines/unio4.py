@@ -39,21 +39,19 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
         needs = Needs(cpu, memory, (accelerator, accelerators), node_selector, tolerations)
         placement = Placement(settings, needs)
         tracked = {"mlflow_tracking_uri": mlflow_tracking_uri, "experiment": experiment}
-        closing = close_run(run_name=run_name, artifact_root=artifact_root, **tracked)
+        named = {"run_name": run_name, "sweep": sweep, "source": dataset, "seed": seed}
+        closing = close_run(artifact_root=artifact_root, **named, **tracked)
         placement.place(closing, "close-run")
         with dsl.ExitHandler(closing, name="stages"):
             add_stages(
                 placement,
-                source=dataset,
-                seed=seed,
-                run_name=run_name,
-                sweep=sweep,
                 preset=preset,
                 overrides=overrides,
                 artifact_root=artifact_root,
                 finetune=finetune,
                 reuse=reuse,
                 prepare_image=prepare_image,
+                **named,
                 **tracked,
             )
 

@@ -207,8 +207,8 @@ def write_leaderboard(
             entries = [_entry(member, context) for member in known]
         for member, entry in zip(known, entries, strict=True):
             if entry.failure and tracking not in ("", NO_TRACKING):
-                key = f"{_run_key(member.name)} {member.digest}"
-                _close(tracking, experiment, member.name, key, entry.failure)
+                name, key = _identity("", member, _run_key(member.name))
+                _close(tracking, experiment, name, key, entry.failure)
         text = leaderboard.markdown(entries)
         Path(table.path).write_text(text)
         for name, value in leaderboard.metrics(entries).items():
@@ -242,7 +242,14 @@ def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
     return Entry(member.dataset, member.seed, record)
 
 
-def close_tracking(uri: str, experiment: str, run_name: str, artifact_root: str, state: str) -> None:
+def close_tracking(
+    uri: str,
+    experiment: str,
+    run_name: str,
+    member: tuple[str, str, int] | None,
+    artifact_root: str,
+    state: str,
+) -> None:
     """Let MLflow's run say what became of the pipeline; where one process tracks it all, that one does."""
     if SPOOL_VARIABLE in os.environ:
         return
@@ -253,7 +260,7 @@ def close_tracking(uri: str, experiment: str, run_name: str, artifact_root: str,
             failure = failures.reason(store, key) or f"the pipeline did not end well; KFP says {state}"
             _say(failure)
         if uri not in ("", NO_TRACKING):
-            _close(uri, experiment, run_name, key, failure)
+            _close(uri, experiment, *_identity(run_name, member and sweeps.Member(*member), key), failure)
         failures.forget(store, key)
 
 
@@ -277,10 +284,14 @@ def _tracker(settings: Run, stage: str, say: Say) -> Tracker:
         return NullTracker()
     if spool is not None:
         return AttachedTracker(Path(spool))
-    key = _run_key(settings.run_name or config_digest(settings.config)[:16])
-    if settings.member is not None:
-        key = f"{key} {settings.member.digest}"
-    return _own_tracker(settings.tracking, settings.experiment, settings.run_name, key, stage, say)
+    otherwise = settings.run_name or config_digest(settings.config)[:16]
+    name, key = _identity(settings.run_name, settings.member, _run_key(otherwise))
+    return _own_tracker(settings.tracking, settings.experiment, name, key, stage, say)
+
+
+def _identity(run_name: str, member: sweeps.Member | None, key: str) -> tuple[str, str]:
+    """Name and key of a run in MLflow; all members of a sweep may be one run of KFP."""
+    return (run_name, key) if member is None else (member.name, f"{key} {member.digest}")
 
 
 def _own_tracker(uri: str, experiment: str, run_name: str, key: str, stage: str, say: Say) -> Tracker:

@@ -14,14 +14,19 @@ from unio4_lib.artifacts.store import open_store
 from unio4_lib.stages import failures
 from unio4_lib.stages import sweep as sweeps
 
-KEY = "0f7d5c62-run"
 EXPERIMENT = "closing"
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def key(tmp_path: Path) -> str:
+    """What identifies the run, and its name."""
+    return tmp_path.name
+
+
+@pytest.fixture
+def root(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An artifact root, seen from a pod of a cluster."""
-    monkeypatch.setenv("UNIO4_RUN_KEY", KEY)
+    monkeypatch.setenv("UNIO4_RUN_KEY", key)
     monkeypatch.setenv("KFP_POD_NAME", "unio4-x7k2p-system-container-impl-1")
     monkeypatch.setenv("UNIO4_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cli_component, "TERMINATION_LOG", tmp_path / "termination-log")
@@ -29,9 +34,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(tmp_path / "root")
 
 
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
 def runs(uri: str) -> dict[str, Run]:
@@ -56,61 +61,63 @@ def fail_to_prepare(root: str, capsys: pytest.CaptureFixture[str], sweep: str = 
 
 
 @pytest.mark.parametrize("state", ["COMPLETE", "SUCCEEDED"])  # a cluster's word, and kfp.local's
-def test_a_good_run_is_finished(root: str, uri: str, state: str) -> None:
-    failures.record(open_store(root), KEY, "a first attempt that failed")
-    cli_component.close_tracking(uri, EXPERIMENT, "mine", root, state)
-    run = runs(uri)["mine"]
+def test_a_good_run_is_finished(root: str, key: str, uri: str, state: str) -> None:
+    failures.record(open_store(root), key, "a first attempt that failed")
+    cli_component.close_tracking(uri, EXPERIMENT, key, None, root, state)
+    run = runs(uri)[key]
     assert run.info.status == "FINISHED"
     assert "unio4.error" not in run.data.tags
-    assert failures.reason(open_store(root), KEY) is None
+    assert failures.reason(open_store(root), key) is None
 
 
 def test_the_reason_of_a_failed_stage_is_that_of_the_run(
-    root: str, uri: str, capsys: pytest.CaptureFixture[str]
+    root: str, key: str, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = fail_to_prepare(root, capsys)
     assert "not/there" in line
     assert cli_component.TERMINATION_LOG.read_text() == line
-    cli_component.close_tracking(uri, EXPERIMENT, "mine", root, "FAILED")
-    run = runs(uri)["mine"]
+    cli_component.close_tracking(uri, EXPERIMENT, key, None, root, "FAILED")
+    run = runs(uri)[key]
     assert run.info.status == "FAILED"
     assert run.data.tags["unio4.error"] == line
     assert line in capsys.readouterr().err  # where whoever follows the run can read it
 
 
-@pytest.mark.parametrize("state", ["FAILED", "RUNNING", "UNKNOWN"])
-def test_a_pod_that_could_say_nothing_is_no_success(root: str, uri: str, state: str) -> None:
-    cli_component.close_tracking(uri, EXPERIMENT, "mine", root, state)
-    run = runs(uri)["mine"]
+@pytest.mark.parametrize("state", ["FAILED", "RUNNING"])
+def test_a_pod_that_could_say_nothing_is_no_success(root: str, key: str, uri: str, state: str) -> None:
+    cli_component.close_tracking(uri, EXPERIMENT, key, None, root, state)
+    run = runs(uri)[key]
     assert run.info.status == "FAILED"
     assert run.data.tags["unio4.error"] == f"the pipeline did not end well; KFP says {state}"
 
 
-def test_what_may_pass_does_not_hide_the_reason(root: str) -> None:
+def test_what_may_pass_does_not_hide_the_reason(root: str, key: str) -> None:
     store = open_store(root)
-    failures.record(store, KEY, "clone-behavior: asked to end", final=False)
-    failures.record(store, KEY, "fit-critics: diverged")
-    failures.record(store, KEY, "fit-dynamics: asked to end", final=False)
-    assert failures.reason(store, KEY) == "fit-critics: diverged"
+    failures.record(store, key, "clone-behavior: asked to end", final=False)
+    failures.record(store, key, "fit-critics: diverged")
+    failures.record(store, key, "fit-dynamics: asked to end", final=False)
+    assert failures.reason(store, key) == "fit-critics: diverged"
 
 
-def test_without_tracking_there_is_nothing_to_close(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_tracking_there_is_nothing_to_close(
+    root: str, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     line = fail_to_prepare(root, capsys)
-    cli_component.close_tracking("none", EXPERIMENT, "mine", root, "FAILED")
+    cli_component.close_tracking("none", EXPERIMENT, key, None, root, "FAILED")
     assert line in capsys.readouterr().err
 
 
 def test_on_this_machine_nothing_is_left_in_the_root(
-    root: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: str, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("KFP_POD_NAME")
     fail_to_prepare(root, capsys)
-    assert failures.reason(open_store(root), KEY) is None
+    assert failures.reason(open_store(root), key) is None
     assert not cli_component.TERMINATION_LOG.exists()
 
 
 def test_members_of_a_sweep_that_failed_are_closed(
-    root: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: str, key: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = fail_to_prepare(root, capsys, sweep="sw")
     member = sweeps.Member("sw", "transitions:not/there", 0)
@@ -121,7 +128,19 @@ def test_members_of_a_sweep_that_failed_are_closed(
     run = runs(uri)[member.name]
     assert run.info.status == "FAILED"
     assert run.data.tags["unio4.error"] == line
-    assert run.data.tags["unio4.run_key"] == f"{KEY} {member.digest}"  # as its stages have it
+    assert run.data.tags["unio4.run_key"] == f"{key} {member.digest}"  # as its stages have it
+
+
+def test_a_member_that_is_a_run_of_its_own_is_closed(
+    root: str, key: str, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fail_to_prepare(root, capsys, sweep=key)
+    member = sweeps.Member(key, "transitions:not/there", 0)
+    told = (member.sweep, member.dataset, member.seed)
+    cli_component.close_tracking(uri, EXPERIMENT, "", told, root, "FAILED")
+    run = runs(uri)[member.name]
+    assert (run.info.status, run.data.tags["unio4.error"]) == ("FAILED", line)
+    assert run.data.tags["unio4.run_key"] == f"{key} {member.digest}"
 
 
 @pytest.mark.parametrize("on_cluster", [True, False])
