@@ -15,7 +15,7 @@ import yaml
 from kfp_api import RecordedKfp, make_server
 from tiny_runs import call
 
-from unio4_lib import cli_kfp
+from unio4_lib.pipeline import cluster
 from unio4_lib.pipeline.spec import PipelineSpec, compiled
 
 DATASET = "minari:mujoco/hopper/medium-v0"
@@ -33,7 +33,7 @@ def endpoint(kfp: RecordedKfp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     """The recorded KFP's address; nobody's own settings of KFP's client, and no time between looks."""
     client = pytest.importorskip("kfp").Client
     monkeypatch.setattr(client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
-    monkeypatch.setattr(cli_kfp, "FOLLOW_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "FOLLOW_SECONDS", 0.0)
     server = make_server(kfp)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
@@ -201,7 +201,7 @@ def test_a_sweep_arrives_and_is_counted(
 def test_a_server_that_stays_away_is_not_waited_for_forever(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kfp: RecordedKfp, endpoint: str
 ) -> None:
-    monkeypatch.setattr(cli_kfp, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.0)
     kfp.course = [step("RUNNING"), None, None]
     code, _, err = call(capsys, *SUBMIT, "--wait")
     assert code == 2

