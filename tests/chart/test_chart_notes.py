@@ -9,7 +9,8 @@ import pytest
 import typer
 import yaml
 from chart_values import GOOD, Values
-from rendered_chart import NAMESPACE, find, notes, render
+from rendered_chart import NAMESPACE, notes, render
+from test_chart_pipelines import pipelines
 
 from unio4_lib.cli_kfp import submit_app
 
@@ -32,7 +33,8 @@ def test_submit_understands_its_command(name: str) -> None:
     accounts = {one["metadata"]["name"] for one in manifests if one["kind"] == "ServiceAccount"}
     assert given["service_account"] in accounts | {"runner"}
     if GOOD[name].get("kfp", {}).get("enabled", True):
-        assert str(given["pipeline"]) == "unio4.yaml"
+        names = [spec["pipelineInfo"]["name"] for spec, _ in pipelines(manifests).values()]
+        assert given["registered"] in names
         assert (given["namespace"] == NAMESPACE) is GOOD[name].get("kfp", {}).get("multiUser", False)
 
 
@@ -54,13 +56,6 @@ def test_kubectl_understands_its_commands(name: str, tmp_path: Path) -> None:
             ["kubectl", *words], env=environment, capture_output=True, text=True, timeout=60
         )
         assert "connection to the server 127.0.0.1:9 was refused" in done.stderr, done.stderr
-
-
-def test_the_file_that_kubectl_writes_is_the_registered_pipeline() -> None:
-    [words] = [words for words in commands({}, "kubectl") if "get" in words]
-    data = find(render({}), "ConfigMap", words[words.index("configmap") + 1])["data"]
-    assert words[-1] == "jsonpath={.data.unio4\\.yaml}"
-    assert next(iter(yaml.safe_load_all(data["unio4.yaml"])))["pipelineInfo"]["name"] == "unio4"
 
 
 def test_clients_outside_keep_away_from_the_inner_s3() -> None:

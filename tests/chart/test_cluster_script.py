@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 from kfp_api import RecordedKfp, make_server
 from kube_api import KubeApi
-from rendered_chart import CHART
+from rendered_chart import CHART, find, render
 from tiny_runs import SETTINGS
 
 from unio4_lib.config_io import load_config
@@ -32,7 +33,11 @@ from runs import DATASET, MISSING  # noqa: E402
 def kfp() -> Iterator[tuple[RecordedKfp, str]]:
     """A KFP that knows the pipeline: nothing runs in the API in memory, so no job can register it."""
     recorded = RecordedKfp()
-    recorded.keep("pipelines", "pipeline_id", {"display_name": "unio4"})
+    _, pipeline = recorded.keep("pipelines", "pipeline_id", {"display_name": "unio4"})
+    compiled = find(render({}), "ConfigMap", "unio4-pipelines")["data"]["unio4.yaml"]
+    spec = {"pipeline_spec": next(yaml.safe_load_all(compiled)), "platform_spec": {}}
+    version = {"pipeline_id": pipeline["pipeline_id"], "display_name": "1", "pipeline_spec": spec}
+    recorded.keep("versions", "pipeline_version_id", version)
     server = make_server(recorded)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield recorded, f"http://127.0.0.1:{server.server_address[1]}"

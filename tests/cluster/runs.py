@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -31,17 +30,22 @@ class Place:
     cluster: Cluster
     kfp: str
     mlflow: Http
-    folder: Path
+    pipeline: dict[str, Any]
 
     def start(self, command: str, name: str, *options: str, **changed: Any) -> subprocess.Popen[str]:
         """``unio4 submit`` or ``sweep`` at tiny size, until its end."""
-        known = yaml.safe_load((self.folder / "unio4.yaml").read_text().partition("\n---\n")[0])
+        known = self.pipeline
         defaults = {
             name: one.get("defaultValue")
             for name, one in known["root"]["inputDefinitions"]["parameters"].items()
         }
         settings = SETTINGS | {key.replace("__", "."): value for key, value in changed.items()}
-        line = [str(UNIO4), command, f"--pipeline={self.folder / 'unio4.yaml'}", f"--endpoint={self.kfp}"]
+        line = [
+            str(UNIO4),
+            command,
+            f"--registered={known['pipelineInfo']['name']}",
+            f"--endpoint={self.kfp}",
+        ]
         line += [f"--service-account={self.cluster.prefix}-pipeline", f"--experiment={EXPERIMENT}", "--wait"]
         line += [f"--artifact-root={defaults['artifact_root']}"]
         line += [f"--tracking={defaults['mlflow_tracking_uri']}"]
@@ -111,9 +115,7 @@ def opened(cluster: Cluster, kfp: str | None, mlflow: str | None) -> Iterator[Pl
     with ExitStack() as stack:
         kfp = kfp or stack.enter_context(cluster.forward("ml-pipeline", 8888, cluster.kfp_namespace))
         mlflow = mlflow or stack.enter_context(cluster.forward(f"{cluster.prefix}-mlflow", 5000))
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        for name, text in cluster.read("configmap", f"{cluster.prefix}-pipelines")["data"].items():
-            (folder / name).write_text(text)
+        compiled = cluster.read("configmap", f"{cluster.prefix}-pipelines")["data"]["unio4.yaml"]
         login = cluster.secret(f"{cluster.prefix}-mlflow")
         headers = basic_auth_of(login.get("MLFLOW_TRACKING_USERNAME"), login.get("MLFLOW_TRACKING_PASSWORD"))
-        yield Place(cluster, kfp, Http("MLflow", mlflow, lambda: headers), folder)
+        yield Place(cluster, kfp, Http("MLflow", mlflow, lambda: headers), next(yaml.safe_load_all(compiled)))
