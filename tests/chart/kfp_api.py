@@ -147,7 +147,7 @@ class RecordedKfp:
 
 
 def matching(entries: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
-    """Entries that a filter of KFP lets through, of the namespace or experiment; the newest first if asked."""
+    """What a filter of KFP lets through, of the namespace or experiment; the newest first if asked."""
     tests = {1: lambda found, wanted: found == wanted, 9: lambda found, wanted: wanted in (found or "")}
     predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
     found = [

@@ -1,5 +1,6 @@
 """What a Kubernetes API server would say to the pods of the compiled pipelines."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from kubernetes_rules import quantity, violations
 
 from pipelines.compile import COMPILED, PIPELINES, compile_all
 from pipelines.settings import PipelineSettings, Resources
+from unio4_lib.cli_component import resolve_run
 
 GPU = {"accelerator": "nvidia.com/gpu", "accelerators": "2", "node_selector": {"pool": "gpu"}}
 GPU |= {"tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "cpu_limit": "16"}
@@ -114,3 +116,29 @@ def test_an_empty_claim_ends_the_driver() -> None:
     extra = {"pvcMount": [{"mountPath": "/data", "pvcNameParameter": {"componentInputParameter": "claim"}}]}
     with pytest.raises(Refused):
         driver_patch({"image": "a", "command": []}, extra, {"claim": ""})
+
+
+def test_a_run_fits_into_the_one_object_that_argo_keeps_of_it() -> None:
+    """Reckoned from above: Argo refuses more than a megabyte of node states, and counts it compressed.
+
+    Of each task Argo has the driver's outputs and the executor's inputs: the pod's patch, in which KFP also
+    writes the component and the values of its parameters. The settings of the run are one of them.
+    """
+    told = {"tracking": "http://mlflow:5000", "experiment": "unio4", "run_name": "r" * 60, "sweep": ""}
+    settings = resolve_run("minari:a", "paper", 0, [], artifact_root="s3://b/p", reuse=True, **told)
+    spec, platform = yaml.safe_load_all((COMPILED / "unio4.yaml").read_text())
+    extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    given = {name: one.get("defaultValue", "") for name, one in parameters_of(spec).items()}
+    tasks = 0
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        component = spec["components"][name.replace("exec-", "comp-", 1)]
+        patch = driver_patch(executor["container"], extras[name], given)
+        tasks += 2 * (len(json.dumps(patch)) + len(json.dumps(component)) + len(settings))
+    described = 2 * len(json.dumps([spec, platform]))  # as a template, and as arguments of the root
+    assert tasks + described < 400_000, (tasks, described)
+    assert (COMPILED / "unio4.yaml").stat().st_size < 100_000
+
+
+def parameters_of(spec: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = spec["root"]["inputDefinitions"]["parameters"]
+    return found

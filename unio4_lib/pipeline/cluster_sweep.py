@@ -1,7 +1,7 @@
 """A sweep on a cluster: a run for each member, so many at a time, and one that makes the leaderboard.
 
 One run of KFP for all members would end at about a dozen: Argo keeps the state of a run in one object of at
-most a megabyte. Runs are found again by their names, so the same command goes on where another one was stopped.
+most a megabyte. Runs are found again by their names, so the same command goes on where another one stopped.
 """
 
 from collections.abc import Callable, Iterator, Sequence
