@@ -87,7 +87,12 @@ GOOD: dict[str, Values] = {
         "pipeline": {
             "environment": {"HTTPS_PROXY": "http://proxy.example:3128"},
             "claims": [{"name": "datasets", "mountPath": "/data"}],
-            "parameters": {"preset": "standard", "seed": 3},
+            "parameters": {
+                "preset": "standard",
+                "seed": 3,
+                "cpu_request": "2",
+                "node_selector": {"pool": "rl"},
+            },
         },
     },
     "maintenance": {

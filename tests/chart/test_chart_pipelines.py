@@ -1,15 +1,27 @@
 """The compiled pipelines as the chart changes them for one release."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from chart_values import GOOD, Values
+from kfp_pods import pods
+from kubectl_binary import WITHOUT, find_kubectl
+from kubernetes_rules import violations
 from rendered_chart import Manifest, find, render
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 SURROUNDINGS = GOOD["surroundings of the pipeline"]
+SURROUNDED = (
+    "defaults",
+    "laptop",
+    "team-aws",
+    "air-gapped",
+    "surroundings of the pipeline",
+    "authentication",
+)
 WITH_KFP = [name for name, values in GOOD.items() if values.get("kfp", {}).get("enabled", True)]
 
 
@@ -81,6 +93,7 @@ def test_parameters_have_the_defaults_of_the_release() -> None:
     declared = pipelines(render(SURROUNDINGS))["unio4.yaml"][0]["root"]["inputDefinitions"]["parameters"]
     defaults = {name: one.get("defaultValue") for name, one in declared.items()}
     assert (defaults["preset"], defaults["seed"]) == ("standard", 3)
+    assert (defaults["cpu_request"], defaults["node_selector"]) == ("2", {"pool": "rl"})
     assert defaults["artifact_root"] == "s3://unio4/artifacts"
     assert defaults["mlflow_tracking_uri"] == "http://unio4-mlflow.team.svc.cluster.local:5000"
     # All that is left to say is what to learn from.
@@ -117,3 +130,17 @@ def test_two_releases_have_two_pipelines_in_kfp() -> None:
     ]
     [recurring] = [one["value"] for one in container["env"] if one["name"] == "RECURRING_RUN"]
     assert '"pipeline":"other-unio4"' in recurring
+
+
+@pytest.mark.parametrize("name", SURROUNDED)
+def test_the_api_server_would_take_every_pod(name: str, tmp_path: Path) -> None:
+    """As KFP's driver makes it and Argo's merge leaves it; see kfp_pods.py."""
+    kubectl = find_kubectl(tmp_path)
+    if kubectl is None:
+        pytest.skip(WITHOUT)
+    data = find(render(GOOD[name]), "ConfigMap", "unio4-pipelines")["data"]
+    for file, text in data.items():
+        (tmp_path / file).write_text(text)
+        made = pods(tmp_path / file, kubectl)
+        assert made
+        assert [line for pod in made for line in violations(pod)] == []
