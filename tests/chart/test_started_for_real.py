@@ -46,7 +46,7 @@ ON_SQLITE: dict[str, Any] = {
     },
     "kfp": {"enabled": False},
 }
-PATIENCE = 900  # seconds: MLflow starts in 20 on a quiet machine, in many minutes on one that others use
+PATIENCE = 900  # seconds: servers start in 20 on a quiet machine, in many minutes on one that others use
 MLFLOW = f"unio4-mlflow.{NAMESPACE}.svc.cluster.local"
 HOSTS = [MLFLOW, "ml-pipeline.kubeflow.svc.cluster.local"]
 HOSTS += [f"unio4-{service}.{NAMESPACE}.svc.cluster.local" for service in ("postgresql", "s3")]
@@ -109,7 +109,7 @@ def start_s3(pods: Pods) -> None:
         assert server.poll() is None, (pods.home / "s3.log").read_text()[-3000:]
         return run_inside(pods, sys.executable, "-c", probe).returncode == 0
 
-    wait_until("SeaweedFS", ready)
+    wait_until("SeaweedFS", ready, seconds=PATIENCE)
 
 
 def s3(pods: Pods, secret: str, action: str, **arguments: str) -> str:
