@@ -21,6 +21,7 @@ from pipelines.settings import (
     PipelineSettings,
     Resources,
 )
+from unio4_lib.cli_component import CREDENTIALS, OWN
 
 # The image that a component runs in, where that is not the one of its own name.
 IMAGE_OF: dict[Component, str] = {
@@ -32,7 +33,6 @@ IMAGE_OF: dict[Component, str] = {
     "leaderboard": "prepare-dataset",
 }
 S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-MLFLOW_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 CA_FOLDER = "/etc/unio4/ca"
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 SCRATCH = "scratch"
@@ -116,10 +116,10 @@ class Placement:
         place = {name: name for name in settings.environment_keys}
         kubernetes.use_config_map_as_env(task, settings.environment, place, optional=True)
         for secret, names in (
-            (settings.s3_secret, S3_VARIABLES),
-            (settings.mlflow_secret, MLFLOW_VARIABLES),
+            (settings.s3_secret, {name: name for name in S3_VARIABLES}),
+            (settings.mlflow_secret, {name: OWN + name for name in CREDENTIALS}),
         ):
-            kubernetes.use_secret_as_env(task, secret, {name: name for name in names}, optional=True)
+            kubernetes.use_secret_as_env(task, secret, names, optional=True)
         kubernetes.use_field_path_as_env(task, "UNIO4_RUN_KEY", "metadata.labels['pipeline/runid']")
 
     def _mount(self, task: dsl.PipelineTask, component: Component, wanted: Resources) -> None:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +43,10 @@ TERMINATION_LOG = Path("/dev/termination-log")  # what Kubernetes and Argo show 
 # On a cluster a stage waits by itself for a store that is away: with Argo's policy there (OnError in KFP's
 # manifests) a process that ends with "try again" is not tried again.
 PAUSES = (10.0, 30.0, 60.0, 120.0, 300.0, 300.0)
+# Of the secret, under names of our own: KFP's plug-in for MLflow sets these itself, and what has two sources
+# has no value where the secret is absent.
+OWN = "UNIO4_"
+CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 Say = Callable[[str], None]
 
@@ -298,9 +302,19 @@ def _own_tracker(uri: str, experiment: str, run_name: str, key: str, stage: str,
     from unio4_lib.stages.context import TRACKING, default_cache
     from unio4_lib.tracking.tracker import Tracking
 
+    use_own_credentials(os.environ)
     place = default_cache() / TRACKING
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{key}-{stage}")
     return Tracking(uri, experiment, run_name or None).tracker(key, place / name, place, say)
+
+
+def use_own_credentials(environ: MutableMapping[str, str]) -> None:
+    """Credentials of the secret, where there is one, in place of whatever KFP's plug-in has set."""
+    own = {name: environ[OWN + name] for name in CREDENTIALS if environ.get(OWN + name)}
+    if own:
+        for name in (*CREDENTIALS, "MLFLOW_TRACKING_AUTH"):
+            environ.pop(name, None)
+        environ.update(own)
 
 
 def _run_key(otherwise: str) -> str:

@@ -165,3 +165,15 @@ def test_a_store_that_is_away_is_waited_for_on_a_cluster(
     else:
         with pytest.raises(StoreUnavailable, match="away"):
             cli_component._patiently("report", work)
+
+
+def test_own_credentials_win_over_those_of_kfps_plug_in() -> None:
+    plugin = {"MLFLOW_TRACKING_TOKEN": "theirs", "MLFLOW_TRACKING_AUTH": "kubernetes"}
+    alone = dict(plugin)
+    cli_component.use_own_credentials(alone)
+    assert alone == plugin
+    both = {**plugin, "UNIO4_MLFLOW_TRACKING_USERNAME": "unio4", "UNIO4_MLFLOW_TRACKING_PASSWORD": "secret"}
+    cli_component.use_own_credentials(both)
+    assert both["MLFLOW_TRACKING_USERNAME"] == "unio4"
+    assert both["MLFLOW_TRACKING_PASSWORD"] == "secret"
+    assert not plugin.keys() & both.keys()

@@ -102,6 +102,17 @@ def test_settings_of_all_kinds_make_pods_that_are_accepted(tmp_path: Path, kubec
     assert trusted["AWS_CA_BUNDLE"] == trusted["SSL_CERT_FILE"] == "/etc/unio4/ca/ca.crt"
 
 
+def test_what_kfps_plug_in_for_mlflow_adds_meets_no_name_of_ours() -> None:
+    """Joined with ours, a plain value would make a pod that is refused, and a reference would be lost."""
+    added = {"MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE"}
+    added |= {f"MLFLOW_TRACKING_{name}" for name in ("AUTH", "TOKEN", "USERNAME", "PASSWORD")}
+    spec, platform = yaml.safe_load_all((COMPILED / "unio4.yaml").read_text())
+    extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        patch = driver_patch(executor["container"], extras[name], WHATEVER)
+        assert not added & {entry["name"] for entry in patch["containers"][0]["env"]}
+
+
 def test_what_would_be_refused_is_found(tmp_path: Path, kubectl: Path) -> None:
     """The defect of release 0.1.0: S3's place from a secret and from a ConfigMap."""
     broken = tmp_path / "unio4.yaml"

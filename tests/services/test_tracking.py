@@ -295,12 +295,18 @@ def has_ended(server: MlflowServer, key: str) -> bool:
     return all(run.info.end_time for run in runs_of(server, key).values())
 
 
+@pytest.mark.parametrize("by_kfp", [False, True])
 def test_everything_nests_under_a_run_that_was_set(
-    mlflow_server: MlflowServer, key: str, tmp_path: Path
+    mlflow_server: MlflowServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_kfp: bool
 ) -> None:
     client = MlflowClient(mlflow_server.uri)
     outer = client.create_run(client.create_experiment(key), tags={"unio4.stage": "outer"})
     outside = {"MLFLOW_RUN_ID": outer.info.run_id}
+    if by_kfp:  # its plug-in makes a run for each task; what all stages share is the one above
+        monkeypatch.setenv("KFP_POD_NAME", "unio4-x7k2p-1")
+        above = {"mlflow.parentRunId": outer.info.run_id, "unio4.stage": "of-the-plug-in"}
+        nested = client.create_run(outer.info.experiment_id, tags=above)
+        outside = {"MLFLOW_RUN_ID": nested.info.run_id}
     tracker = make_tracker(
         mlflow_server.uri,
         experiment="another",
@@ -314,7 +320,8 @@ def test_everything_nests_under_a_run_that_was_set(
         with tracker.stage(STAGE, PRINT):
             pass
     runs = runs_of(mlflow_server, key)
-    assert set(runs) == {"outer", STAGE}
+    assert set(runs) - {"of-the-plug-in"} == {"outer", STAGE}
+    assert runs[STAGE].info.run_name == f"a/{STAGE}"
     assert runs[STAGE].data.tags["mlflow.parentRunId"] == outer.info.run_id
     assert runs["outer"].data.metrics == {"scores/offline": 1.0}
     assert runs["outer"].info.status == "RUNNING"  # whoever began it ends it

@@ -250,11 +250,8 @@ class Cluster:
                 f"{self.endpoint}: answers, but not as Kubeflow Pipelines does (with a login page?); "
                 "expected the URL of its API, and a --token where it wants one"
             )
-        release = str(answer.get("tag_name", ""))
-        number = RELEASE.match(release)  # builds of one's own may have none
-        if number and (int(number[1]), int(number[2])) < OLDEST:
-            oldest = ".".join(map(str, OLDEST))
-            raise InputError(f"{self.endpoint}: Kubeflow Pipelines {release}; expected {oldest} or newer")
+        if (reason := too_old(str(answer.get("tag_name", "")))) is not None:
+            raise InputError(f"{self.endpoint}: {reason}")
 
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:
@@ -277,6 +274,14 @@ class Cluster:
 
     def _away(self, why: str) -> ClusterAway:
         return ClusterAway(f"{self.endpoint}: no Kubeflow Pipelines answers there ({why})")
+
+
+def too_old(release: str) -> str | None:
+    """Why a server of this release cannot run the pipeline; builds of one's own may have no number."""
+    number = RELEASE.match(release)
+    if number is None or (int(number[1]), int(number[2])) >= OLDEST:
+        return None
+    return f"Kubeflow Pipelines {release}; expected {OLDEST[0]}.{OLDEST[1]} or newer"
 
 
 def _details(run: Any) -> tuple[Any, ...]:
