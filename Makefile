@@ -69,7 +69,7 @@ test: lint ## Lint, then run all tests but those of images and clusters
 test-images: install ## Try the images that `make images` built, in containers (root, Docker)
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -rs tests/containers
 
-test-cluster: install ## Try the chart on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--namespace ...")
+test-cluster: install ## Try chart and pipelines on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--steps ...")
 	$(BIN)/python tests/cluster/try_chart.py $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(CLUSTER_ARGS)
 
 lint: install ## Check style, types, import arrows and the Dockerfile

@@ -13,7 +13,15 @@ from components.fit_dynamics.component import fit_dynamics
 from components.improve_policy.component import improve_policy
 from components.prepare_dataset.component import prepare_dataset
 from components.report.component import report
-from pipelines.settings import Component, PipelineSettings
+from pipelines.settings import (
+    BACKOFF_FACTOR,
+    BACKOFF_SECONDS,
+    WITHOUT_ACCELERATOR,
+    Component,
+    PipelineSettings,
+    Resources,
+)
+from unio4_lib.cli_component import CREDENTIALS, OWN
 
 # The image that a component runs in, where that is not the one of its own name.
 IMAGE_OF: dict[Component, str] = {
@@ -24,22 +32,36 @@ IMAGE_OF: dict[Component, str] = {
     "close-run": "prepare-dataset",
     "leaderboard": "prepare-dataset",
 }
-S3_PLACE = (
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION",
-    "AWS_REQUEST_CHECKSUM_CALCULATION",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION",
-)
-S3_VARIABLES = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION",
-)
-MLFLOW_VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+CA_FOLDER = "/etc/unio4/ca"
+CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+SCRATCH = "scratch"
 USER = 65532  # of the images
-BACKOFF = {"backoff_duration": "10s", "backoff_factor": 2.0, "backoff_max_duration": "300s"}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the stages that compute ask of the cluster: parameters of the run, or what stands for them.
+
+    Texts but for the last two, also the number of accelerators: KFP's driver takes a number for nothing.
+    """
+
+    cpu: tuple[Any, Any]  # requested, and at most
+    memory: tuple[Any, Any]
+    accelerators: tuple[Any, Any]  # of which kind, and how many
+    node_selector: Any
+    tolerations: Any
+
+    @classmethod
+    def of(cls, wanted: Resources) -> "Needs":
+        """What is decided when the pipeline is compiled."""
+        return cls(
+            (wanted.cpu_request, wanted.cpu_limit),
+            (wanted.memory_request, wanted.memory_limit),
+            (wanted.accelerator, str(wanted.accelerators)),
+            wanted.node_selector,
+            wanted.tolerations,
+        )
 
 
 @dataclass(frozen=True)
@@ -47,45 +69,80 @@ class Placement:
     """How tasks are placed on a cluster."""
 
     settings: PipelineSettings
+    needs: Needs | None = None  # of a run, where its parameters tell
 
     def image(self, component: Component) -> str:
         """The image of a component."""
         return f"{self.settings.registry}/{IMAGE_OF.get(component, component)}:{self.settings.tag}"
 
     def place(self, task: dsl.PipelineTask, component: Component, *, image: Any = None) -> dsl.PipelineTask:
-        """Image, resources, node, time limit, secrets and scratch space of a task."""
+        """Image, resources, node, attempts, secrets and scratch space of a task."""
         wanted = self.settings.resources(component)
         task.set_display_name(component)
         task.set_container_image(image if image is not None else self.image(component))
-        task.set_cpu_request(wanted.cpu_request).set_cpu_limit(wanted.cpu_limit)
-        task.set_memory_request(wanted.memory_request).set_memory_limit(wanted.memory_limit)
-        if wanted.accelerator is not None:
-            task.set_accelerator_type(wanted.accelerator).set_accelerator_limit(wanted.accelerators)
-        for label, value in wanted.node_selector.items():
-            kubernetes.add_node_selector(task, label, value)
-        for toleration in wanted.tolerations:
-            kubernetes.add_toleration_json(task, toleration)
+        # KFP would skip what it has seen with the same arguments, and MLflow would not hear of it. Stages
+        # reuse what is in the artifact root by themselves, and notice if a dataset has changed.
+        task.set_caching_options(False)
+        told = self.needs is not None and self.settings.asks_run(component)
+        self._provide(task, component, self.needs if told else Needs.of(wanted))
         if wanted.retries:
-            task.set_retry(num_retries=wanted.retries, **BACKOFF)
+            task.set_retry(
+                num_retries=wanted.retries,
+                backoff_duration=f"{BACKOFF_SECONDS}s",
+                backoff_factor=BACKOFF_FACTOR,
+                backoff_max_duration=f"{wanted.retry_window}s",
+            )
         kubernetes.set_timeout(task, wanted.timeout_seconds)
         self._connect(task)
-        # The root file system may be read-only; KFP's executor and the stages write here.
-        kubernetes.empty_dir_mount(task, "scratch", "/tmp", size_limit=wanted.scratch)
+        self._mount(task, component, wanted)
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
         return task
+
+    def _provide(self, task: dsl.PipelineTask, component: Component, needs: Needs) -> None:
+        """CPU, memory, accelerators, and the nodes that have them."""
+        task.set_cpu_request(needs.cpu[0]).set_cpu_limit(needs.cpu[1])
+        task.set_memory_request(needs.memory[0]).set_memory_limit(needs.memory[1])
+        kind, count = needs.accelerators
+        if kind != "" and component not in WITHOUT_ACCELERATOR:
+            task.set_accelerator_type(kind).set_accelerator_limit(count)
+        if needs.node_selector != {}:
+            kubernetes.add_node_selector_json(task, needs.node_selector)
+        if needs.tolerations != []:
+            kubernetes.add_toleration_json(task, needs.tolerations)
 
     def _connect(self, task: dsl.PipelineTask) -> None:
         """Where S3 is, credentials by reference, and what the parent run in MLflow is found again by."""
         settings = self.settings
-        place = {name: name for name in S3_PLACE}
+        place = {name: name for name in settings.environment_keys}
         kubernetes.use_config_map_as_env(task, settings.environment, place, optional=True)
         for secret, names in (
-            (settings.s3_secret, S3_VARIABLES),
-            (settings.mlflow_secret, MLFLOW_VARIABLES),
+            (settings.s3_secret, {name: name for name in S3_VARIABLES}),
+            (settings.mlflow_secret, {name: OWN + name for name in CREDENTIALS}),
         ):
-            kubernetes.use_secret_as_env(task, secret, {name: name for name in names}, optional=True)
-        # Not an argument: it would be another one each time, and nothing would ever be found in KFP's cache.
+            kubernetes.use_secret_as_env(task, secret, names, optional=True)
         kubernetes.use_field_path_as_env(task, "UNIO4_RUN_KEY", "metadata.labels['pipeline/runid']")
+
+    def _mount(self, task: dsl.PipelineTask, component: Component, wanted: Resources) -> None:
+        """Scratch space, certificates, and data where it is read."""
+        if self.settings.ca_bundle is not None:
+            kubernetes.use_config_map_as_volume(task, self.settings.ca_bundle, CA_FOLDER)
+            for variable in CA_VARIABLES:
+                task.set_env_variable(variable, f"{CA_FOLDER}/ca.crt")
+        # The root file system may be read-only; KFP's executor and the stages write here.
+        if wanted.scratch_class is None:
+            kubernetes.empty_dir_mount(task, SCRATCH, "/tmp", size_limit=wanted.scratch)
+        else:
+            kubernetes.add_ephemeral_volume(
+                task,
+                SCRATCH,
+                "/tmp",
+                ["ReadWriteOnce"],
+                wanted.scratch,
+                storage_class_name=wanted.scratch_class,
+            )
+        if component == "prepare-dataset":
+            for claim, path in self.settings.claims.items():
+                kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
 
 
 def add_stages(
@@ -119,14 +176,14 @@ def add_stages(
 
     # Online, or not
     decided = decide_finetuning(run=run, finetune=finetune, offline=learned["offline"])
-    place(decided, "decide-finetuning").set_caching_options(False)
+    place(decided, "decide-finetuning")
     with dsl.If(decided.output == "finetune", name="go-online"):
         tuned = finetune_online(
             run=run, dataset=dataset, critics=learned["critics"], offline=learned["offline"]
         )
         place(tuned, "finetune-online")
         whole = report(run=run, online=tuned.outputs["online"], **learned)
-        place(whole, "report").set_caching_options(False)
+        place(whole, "report")
     with dsl.Else(name="stay-offline"):
         offline_only = report(run=run, **learned)
-        place(offline_only, "report").set_caching_options(False)
+        place(offline_only, "report")

@@ -77,8 +77,14 @@ def build_sweep(settings: PipelineSettings) -> BaseComponent:
             prepare_image=prepare_image,
         )
         # What the members left in the store is read, not what KFP handed on: a failed one hands on nothing.
-        board = leaderboard(members=members, sweep=sweep, artifact_root=artifact_root)
+        board = leaderboard(
+            members=members,
+            sweep=sweep,
+            artifact_root=artifact_root,
+            mlflow_tracking_uri=mlflow_tracking_uri,
+            experiment=experiment,
+        )
         board.after(running).ignore_upstream_failure()
-        placement.place(board, "leaderboard").set_caching_options(False)
+        placement.place(board, "leaderboard")
 
     return unio4_sweep

@@ -5,12 +5,12 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.close_run.component import close_run
 from pipelines.settings import PipelineSettings
-from pipelines.stages import Placement, add_stages
+from pipelines.stages import Needs, Placement, add_stages
 
 
 def build_unio4(settings: PipelineSettings) -> BaseComponent:
     """The pipeline with these settings."""
-    placement = Placement(settings)
+    images, usual = Placement(settings), settings.needs
 
     @dsl.pipeline(name="unio4", description="Offline-to-online reinforcement learning of one dataset.")
     def unio4(
@@ -24,25 +24,35 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
         run_name: str = "",
         finetune: str = "always",
         reuse: bool = True,
-        prepare_image: str = placement.image("prepare-dataset"),
+        sweep: str = "",
+        prepare_image: str = images.image("prepare-dataset"),
+        cpu_request: str = usual.cpu_request,
+        cpu_limit: str = usual.cpu_limit,
+        memory_request: str = usual.memory_request,
+        memory_limit: str = usual.memory_limit,
+        accelerator: str = usual.accelerator,
+        accelerators: str = str(usual.accelerators),
+        node_selector: dict = usual.node_selector,
+        tolerations: list = usual.tolerations,
     ) -> None:
-        closing = close_run(mlflow_tracking_uri=mlflow_tracking_uri, experiment=experiment, run_name=run_name)
-        placement.place(closing, "close-run").set_caching_options(False)
+        cpu, memory = (cpu_request, cpu_limit), (memory_request, memory_limit)
+        needs = Needs(cpu, memory, (accelerator, accelerators), node_selector, tolerations)
+        placement = Placement(settings, needs)
+        tracked = {"mlflow_tracking_uri": mlflow_tracking_uri, "experiment": experiment}
+        named = {"run_name": run_name, "sweep": sweep, "source": dataset, "seed": seed}
+        closing = close_run(artifact_root=artifact_root, **named, **tracked)
+        placement.place(closing, "close-run")
         with dsl.ExitHandler(closing, name="stages"):
             add_stages(
                 placement,
-                source=dataset,
-                seed=seed,
-                run_name=run_name,
-                sweep="",
                 preset=preset,
                 overrides=overrides,
                 artifact_root=artifact_root,
-                mlflow_tracking_uri=mlflow_tracking_uri,
-                experiment=experiment,
                 finetune=finetune,
                 reuse=reuse,
                 prepare_image=prepare_image,
+                **named,
+                **tracked,
             )
 
     return unio4

@@ -266,7 +266,7 @@ def submit_command(context: typer.Context) -> None:
 @app.command("sweep", **ELSEWHERE)
 def sweep_command(context: typer.Context) -> None:
     """Run datasets and seeds side by side, here or on a cluster, and compare them."""
-    from unio4_lib.cli_kfp import sweep_app
+    from unio4_lib.cli_sweep import sweep_app
 
     _hand_on(context, sweep_app, "sweep")
 

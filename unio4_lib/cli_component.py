@@ -9,30 +9,44 @@ import os
 import re
 import shutil
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.artifacts.store import Store, open_store
+from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.cli_console import on_termination, progress_console
 from unio4_lib.cli_errors import DEBUG_VARIABLE, EXIT_TRY_AGAIN, explain
 from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.errors import InputError
+from unio4_lib.stages import failures
 from unio4_lib.stages import sweep as sweeps
 from unio4_lib.stages.context import RUN_KEY_VARIABLE, SPOOL_VARIABLE
 from unio4_lib.stages.switch import checked_choice, goes_online, verdict
-from unio4_lib.tracking.tracker import Tracker
+from unio4_lib.tracking.tracker import NO_TRACKING, RunFailed, Tracker
 
 if TYPE_CHECKING:
     from unio4_lib.report.leaderboard import Entry
     from unio4_lib.stages.context import StageContext
+    from unio4_lib.stages.outcome import StageOutcome
 
 GO_ONLINE, STAY_OFFLINE = "finetune", "report"  # what the condition in the pipeline compares with
 PAGE = "report.html"
+WELL = ("COMPLETE", "SUCCEEDED")  # as a cluster says it, and as kfp.local does
+POD_VARIABLE = "KFP_POD_NAME"  # which KFP sets on a cluster
+TERMINATION_LOG = Path("/dev/termination-log")  # what Kubernetes and Argo show of a pod that failed
+# On a cluster a stage waits by itself for a store that is away: with Argo's policy there (OnError in KFP's
+# manifests) a process that ends with "try again" is not tried again.
+PAUSES = (10.0, 30.0, 60.0, 120.0, 300.0, 300.0)
+# Of the secret, under names of our own: KFP's plug-in for MLflow sets these itself, and what has two sources
+# has no value where the secret is absent.
+OWN = "UNIO4_"
+CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 Say = Callable[[str], None]
 
@@ -115,36 +129,54 @@ def run_component(
     """Run a stage from references to a reference, and show KFP what it came to."""
     settings = Run.from_json(run)
     with _one_line(stage, settings.artifact_root, settings.member):
-        from unio4_lib.progress import Reporter
-        from unio4_lib.stages.context import StageContext
-        from unio4_lib.stages.runner import run_stage
-
         refs = {kind: ArtifactRef.load(Path(artifact.path)) for kind, artifact in inputs.items()}
-        with (
-            Reporter(progress_console()) as reporter,
-            _tracker(settings, stage, reporter.say) as tracker,
-            on_termination() as preemption,
-            StageContext(
-                settings.artifact_root,
-                reporter=reporter,
-                tracker=tracker,
-                reuse=settings.reuse,
-                preemption=preemption,
-            ) as context,
-        ):
-            outcome = run_stage(stage, settings.config, refs, context)
-            if page is not None:
-                shown = context.hold(outcome.ref) / PAGE
-                if shown.exists():
-                    shutil.copyfile(shown, page.path)
-                if settings.member is not None:
-                    config = settings.config.model_dump(mode="json")
-                    sweeps.record_report(context.store, settings.member, outcome.ref, config)
+        outcome = _patiently(stage, lambda: _outcome(stage, settings, refs, page))
         outcome.ref.save(Path(output.path))
         facts = {name: value for name, value in asdict(outcome).items() if name not in ("ref", "metrics")}
         output.metadata.update({**outcome.ref.model_dump(), **facts})
         for name, value in outcome.metrics.items():
             metrics.log_metric(name, value)
+
+
+def _outcome(
+    stage: str, settings: Run, refs: Mapping[str, ArtifactRef], page: KfpArtifact | None
+) -> "StageOutcome":
+    from unio4_lib.progress import Reporter
+    from unio4_lib.stages.context import StageContext
+    from unio4_lib.stages.runner import run_stage
+
+    with (
+        Reporter(progress_console()) as reporter,
+        _tracker(settings, stage, reporter.say) as tracker,
+        on_termination() as preemption,
+        StageContext(
+            settings.artifact_root,
+            reporter=reporter,
+            tracker=tracker,
+            reuse=settings.reuse,
+            preemption=preemption,
+        ) as context,
+    ):
+        outcome = run_stage(stage, settings.config, refs, context)
+        if page is not None:
+            shown = context.hold(outcome.ref) / PAGE
+            if shown.exists():
+                shutil.copyfile(shown, page.path)
+            if settings.member is not None:
+                config = settings.config.model_dump(mode="json")
+                sweeps.record_report(context.store, settings.member, outcome.ref, config)
+        return outcome
+
+
+def _patiently(stage: str, work: "Callable[[], StageOutcome]") -> "StageOutcome":
+    """The result of a stage, which goes on from its checkpoint where the store was away."""
+    for pause in PAUSES if POD_VARIABLE in os.environ else ():
+        try:
+            return work()
+        except StoreUnavailable as error:
+            _say(f"{stage}: {error}; once more in {pause:.0f} s")
+            time.sleep(pause)
+    return work()
 
 
 def decide(run: str, finetune: str, offline: KfpArtifact) -> str:
@@ -162,6 +194,8 @@ def write_leaderboard(
     members: Sequence[Mapping[str, Any]],
     sweep: str,
     artifact_root: str,
+    tracking: str,
+    experiment: str,
     page: KfpArtifact,
     table: KfpArtifact,
     metrics: KfpMetrics,
@@ -173,7 +207,12 @@ def write_leaderboard(
         from unio4_lib.stages.context import StageContext
 
         with StageContext(artifact_root) as context:
-            entries = [_entry(sweeps.Member(sweep, m["dataset"], int(m["seed"])), context) for m in members]
+            known = [sweeps.Member(sweep, member["dataset"], int(member["seed"])) for member in members]
+            entries = [_entry(member, context) for member in known]
+        for member, entry in zip(known, entries, strict=True):
+            if entry.failure and tracking not in ("", NO_TRACKING):
+                name, key = _identity("", member, _run_key(member.name))
+                _close(tracking, experiment, name, key, entry.failure)
         text = leaderboard.markdown(entries)
         Path(table.path).write_text(text)
         for name, value in leaderboard.metrics(entries).items():
@@ -207,45 +246,75 @@ def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
     return Entry(member.dataset, member.seed, record)
 
 
-def close_tracking(uri: str, experiment: str, run_name: str, state: str, error: str) -> None:
+def close_tracking(
+    uri: str,
+    experiment: str,
+    run_name: str,
+    member: tuple[str, str, int] | None,
+    artifact_root: str,
+    state: str,
+) -> None:
     """Let MLflow's run say what became of the pipeline; where one process tracks it all, that one does."""
     if SPOOL_VARIABLE in os.environ:
         return
+    with _one_line("close-run", artifact_root, None):
+        store, key = open_store(artifact_root), _run_key(run_name)
+        failure = ""
+        if state not in WELL:
+            failure = failures.reason(store, key) or f"the pipeline did not end well; KFP says {state}"
+            _say(failure)
+        if uri not in ("", NO_TRACKING):
+            _close(uri, experiment, *_identity(run_name, member and sweeps.Member(*member), key), failure)
+        failures.forget(store, key)
+
+
+def _close(uri: str, experiment: str, run_name: str, key: str, failure: str) -> None:
+    """End the run above the stages in MLflow."""
     with (
-        suppress(_Unwell),
-        _own_tracker(uri, experiment, run_name, _run_key(run_name), "close-run", _say) as tracker,
+        suppress(RunFailed),
+        _own_tracker(uri, experiment, run_name, key, "close-run", _say) as tracker,
         tracker.run(),
     ):
-        if state != "SUCCEEDED":
-            raise _Unwell(error or f"the pipeline has {state.lower()}")
-
-
-class _Unwell(Exception):  # noqa: N818 - reads as a statement of what happened
-    """What the tracker is to write down as the reason."""
+        if failure:
+            raise RunFailed(failure)
 
 
 def _tracker(settings: Run, stage: str, say: Say) -> Tracker:
     """Where the numbers of a stage go: beside those of the others, or straight to the server."""
-    from unio4_lib.tracking.tracker import NO_TRACKING, AttachedTracker, NullTracker
+    from unio4_lib.tracking.tracker import AttachedTracker, NullTracker
 
     spool = os.environ.get(SPOOL_VARIABLE)
     if NO_TRACKING in (spool, settings.tracking) or not settings.tracking:
         return NullTracker()
     if spool is not None:
         return AttachedTracker(Path(spool))
-    key = _run_key(settings.run_name or config_digest(settings.config)[:16])
-    if settings.member is not None:
-        key = f"{key} {settings.member.digest}"
-    return _own_tracker(settings.tracking, settings.experiment, settings.run_name, key, stage, say)
+    otherwise = settings.run_name or config_digest(settings.config)[:16]
+    name, key = _identity(settings.run_name, settings.member, _run_key(otherwise))
+    return _own_tracker(settings.tracking, settings.experiment, name, key, stage, say)
+
+
+def _identity(run_name: str, member: sweeps.Member | None, key: str) -> tuple[str, str]:
+    """Name and key of a run in MLflow; all members of a sweep may be one run of KFP."""
+    return (run_name, key) if member is None else (member.name, f"{key} {member.digest}")
 
 
 def _own_tracker(uri: str, experiment: str, run_name: str, key: str, stage: str, say: Say) -> Tracker:
     from unio4_lib.stages.context import TRACKING, default_cache
     from unio4_lib.tracking.tracker import Tracking
 
+    use_own_credentials(os.environ)
     place = default_cache() / TRACKING
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{key}-{stage}")
     return Tracking(uri, experiment, run_name or None).tracker(key, place / name, place, say)
+
+
+def use_own_credentials(environ: MutableMapping[str, str]) -> None:
+    """Credentials of the secret, where there is one, in place of whatever KFP's plug-in has set."""
+    own = {name: environ[OWN + name] for name in CREDENTIALS if environ.get(OWN + name)}
+    if own:
+        for name in (*CREDENTIALS, "MLFLOW_TRACKING_AUTH"):
+            environ.pop(name, None)
+        environ.update(own)
 
 
 def _run_key(otherwise: str) -> str:
@@ -266,9 +335,9 @@ def _one_line(stage: str, artifact_root: str, member: sweeps.Member | None) -> I
         if os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"):
             traceback.print_exc()
         text, code = explain(_plain(error))
-        if member is not None and code != EXIT_TRY_AGAIN:
-            _record(open_store(artifact_root), member, f"{stage}: {text}")
-        print(f"error: {stage}: {text}", file=sys.stderr, flush=True)
+        line = f"{stage}: {text}"
+        _leave_behind(artifact_root, member, line, final=code != EXIT_TRY_AGAIN)
+        print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(code)
 
 
@@ -282,8 +351,14 @@ def _plain(error: Exception) -> Exception:
     return error
 
 
-def _record(store: Store, member: sweeps.Member, failure: str) -> None:
+def _leave_behind(artifact_root: str, member: sweeps.Member | None, line: str, *, final: bool) -> None:
+    """The reason where others find it: the sweep, whoever closes the run, and whoever looks at the pod."""
     try:
-        sweeps.record_failure(store, member, failure)
+        if member is not None and final:
+            sweeps.record_failure(open_store(artifact_root), member, line)
+        if POD_VARIABLE in os.environ:
+            TERMINATION_LOG.write_text(line)
+            if key := os.environ.get(RUN_KEY_VARIABLE):
+                failures.record(open_store(artifact_root), key, line, final=final)
     except Exception as error:  # the failure itself is on its way and says more
-        print(f"note: the sweep cannot be told: {explain(error)[0]}", file=sys.stderr)
+        _say(f"note: the reason is told here only: {explain(error)[0]}")

@@ -1,29 +1,24 @@
-"""``unio4 submit`` and ``unio4 sweep``: the compiled pipelines on a Kubeflow cluster, a sweep also here."""
+"""``unio4 submit``: the compiled pipeline on a Kubeflow cluster; and what ``unio4 sweep`` shares with it."""
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from unio4_lib.cli_console import on_termination, progress_console
 from unio4_lib.cli_errors import EXIT_FAILED
 from unio4_lib.cli_options import (
-    CacheOption,
     ExperimentOption,
     FileOption,
     FinetuneOption,
     NoReuseOption,
-    OutputOption,
     PresetOption,
-    QuietOption,
     RootOption,
     RunNameOption,
     SeedOption,
@@ -33,18 +28,11 @@ from unio4_lib.cli_options import (
 from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
 from unio4_lib.pipeline.arguments import Asked
-from unio4_lib.pipeline.cluster import Cluster, ClusterAway, TaskState
-from unio4_lib.pipeline.local_run import Runner, artifact_place
-from unio4_lib.pipeline.local_sweep import LocalSweep, run_sweep
+from unio4_lib.pipeline.cluster import Cluster, Patience, TaskState, Version
+from unio4_lib.pipeline.needs import parameters_of
 from unio4_lib.pipeline.spec import PipelineSpec, compiled
-from unio4_lib.stages.context import default_cache
-
-CLUSTER = "kfp"
-FOLLOW_SECONDS = 5.0
-PATIENCE_SECONDS = 300.0  # with a server that does not answer for a while; the run goes on without us
 
 submit_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")
@@ -60,13 +48,20 @@ AccountOption = Annotated[
 PipelineOption = Annotated[
     Path | None, typer.Option("--pipeline", help="A pipeline compiled with other settings.")
 ]
+RegisteredOption = Annotated[
+    str | None, typer.Option("--registered", metavar="NAME", help="Run a pipeline that is registered there.")
+]
+NeedsOption = Annotated[
+    list[str] | None,
+    typer.Option("--needs", metavar="KEY=VALUE", help="cpu, memory, gpu, node or tolerate; repeatable."),
+]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Follow the run to its end.")]
 
 
 @submit_app.command()
 def submit(
     dataset: Annotated[str, typer.Option("--dataset", help="A source that the cluster can read.")],
-    artifact_root: Annotated[str, typer.Option("--artifact-root", help="s3://bucket/prefix")],
+    artifact_root: RootOption = None,
     preset: PresetOption = "quick",
     config: FileOption = None,
     overridden: SetOption = None,
@@ -77,6 +72,8 @@ def submit(
     namespace: NamespaceOption = None,
     service_account: AccountOption = None,
     pipeline: PipelineOption = None,
+    registered: RegisteredOption = None,
+    needs: NeedsOption = None,
     tracking: TrackingOption = None,
     experiment: ExperimentOption = "unio4",
     run_name: RunNameOption = None,
@@ -84,133 +81,72 @@ def submit(
     wait: WaitOption = False,
 ) -> None:
     """Run the pipeline on a Kubeflow cluster; prints the address of the run."""
-    _check_shared(artifact_root)
+    check_shared(artifact_root, registered)
     settings = load_config(preset, config, overridden or (), dataset, seed)
-    path, name = pipeline or compiled("unio4"), run_name or _stamped("unio4")
-    spec = PipelineSpec.load(path)
-    asked = Asked(spec, settings, preset, artifact_root, tracking, experiment, finetune, not no_reuse)
+    asked_for = parameters_of(needs or ())
     cluster = Cluster(endpoint, token, namespace, service_account)
-    _submit(cluster, path, spec, asked.of_run(name), name, experiment, wait)
+    what, spec = chosen(cluster, pipeline, registered)
+    asked = Asked(
+        spec, settings, preset, artifact_root, tracking, experiment, finetune, not no_reuse, asked_for
+    )
+    name = run_name or stamped("unio4")
+    run_id = cluster.submit(what, asked.of_run(name), name, experiment)
+    print(cluster.page(run_id), flush=True)
+    if wait:
+        follow_to_good_end(cluster, run_id, spec, name)
 
 
-@sweep_app.command()
-def sweep(
-    datasets: Annotated[list[str], typer.Option("--dataset", help="A source; repeatable.")],
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds, such as 0-4 or 1,3,7.")] = "0-4",
-    runner: Annotated[
-        str, typer.Option("--runner", help="On this machine (process, docker) or a cluster (kfp).")
-    ] = "process",
-    name: Annotated[str | None, typer.Option("--name", help="Name of the sweep.")] = None,
-    artifact_root: RootOption = None,
-    output: OutputOption = Path("runs"),
-    preset: PresetOption = "quick",
-    config: FileOption = None,
-    overridden: SetOption = None,
-    finetune: FinetuneOption = "always",
-    endpoint: EndpointOption = None,
-    token: TokenOption = None,
-    namespace: NamespaceOption = None,
-    service_account: AccountOption = None,
-    pipeline: PipelineOption = None,
-    tracking: TrackingOption = None,
-    experiment: ExperimentOption = "unio4",
-    no_reuse: NoReuseOption = False,
-    cache: CacheOption = None,
-    wait: WaitOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Run datasets and seeds side by side and compare them."""
-    members = _members(datasets, seeds, runner, artifact_root)
-    # Each member has its own dataset and seed; the first one shows whether the rest is right.
-    settings = load_config(preset, config, overridden or (), datasets[0], members[0]["seed"])
-    name, path = name or _stamped("sweep"), pipeline or compiled("sweep")
-    spec = PipelineSpec.load(path)
-    root = artifact_place(artifact_root, output)
-    asked = Asked(spec, settings, preset, root, tracking, experiment, finetune, not no_reuse)
-    arguments = asked.of_sweep(name, members)
-    if runner == CLUSTER:
-        cluster = Cluster(endpoint, token, namespace, service_account)
-        _submit(cluster, path, spec, arguments, name, experiment, wait)
+def chosen(
+    cluster: Cluster, pipeline: Path | None, registered: str | None, role: str = ""
+) -> tuple[Path | Version, PipelineSpec]:
+    """What is to be run: a file, or what is registered there; ``role`` is "" or "leaderboard"."""
+    if registered is not None:
+        if pipeline is not None:
+            raise InputError("--registered and --pipeline; expected one of them")
+        version = cluster.registered("-".join(part for part in (registered, role) if part))
+        return version, version.spec
+    path = pipeline or compiled("unio4")
+    if role:
+        path = path.with_name(f"{role}.yaml")
+    return path, PipelineSpec.load(path)
+
+
+def check_shared(artifact_root: str | None, registered: str | None) -> None:
+    """Artifacts are kept where all nodes see them; what is registered may know a place itself."""
+    if artifact_root is None and registered is not None:
         return
-    here: Runner = "docker" if runner == "docker" else "process"
-    told = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute())
-    with on_termination() as preemption:
-        page = run_sweep(told, None if quiet else progress_console(), preemption)
-    print(page)
-
-
-def _members(datasets: list[str], seeds: str, runner: str, artifact_root: str | None) -> list[dict[str, Any]]:
-    """All runs of a sweep, if they can be run there."""
-    if runner not in (*get_args(Runner), CLUSTER):
-        raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), CLUSTER))}")
-    if runner == CLUSTER:
-        _check_shared(artifact_root)
-    sources = dict.fromkeys(datasets)
-    return [{"dataset": dataset, "seed": seed} for dataset in sources for seed in parse_seeds(seeds)]
-
-
-def _check_shared(artifact_root: str | None) -> None:
     if artifact_root is None or "://" not in artifact_root:
         raise InputError(
             "--artifact-root: a cluster needs a place that all its nodes see; expected s3://bucket/prefix"
         )
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds of a list with ranges.
-
-    >>> parse_seeds("0-2,7")
-    [0, 1, 2, 7]
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
-            raise InputError(f"--seeds {text}: expected numbers and ranges, such as 0-4 or 1,3,7")
-        seeds.extend(range(int(low), int(high or low) + 1))
-    return list(dict.fromkeys(seeds))
-
-
-def _stamped(name: str) -> str:
+def stamped(name: str) -> str:
     return f"{name}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
 
 
-def _submit(
-    cluster: Cluster,
-    path: Path,
-    spec: PipelineSpec,
-    arguments: dict[str, Any],
-    name: str,
-    experiment: str,
-    wait: bool,
-) -> None:
-    """Start a run there and say where it is; follow it if that is wanted."""
-    run_id = cluster.submit(path, arguments, name, experiment)
-    print(cluster.page(run_id), flush=True)
-    if not wait:
-        return
+def follow_to_good_end(cluster: Cluster, run_id: str, spec: PipelineSpec, name: str) -> None:
+    """Show how a run goes; where it does not end well, say why and fail."""
     state, tasks = _follow(cluster, run_id, spec.stages())
-    if state != "SUCCEEDED":
-        failed = dict.fromkeys(task.stage for task in tasks if task.state == "FAILED")
-        where = f" at {', '.join(failed)}" if failed else ""
-        print(f"error: run {name} has {state.lower()}{where}; see {cluster.page(run_id)}", file=sys.stderr)
-        raise typer.Exit(EXIT_FAILED)
+    if state == "SUCCEEDED":
+        return
+    reason = cluster.reason(run_id)
+    failed = dict.fromkeys(task.stage for task in tasks if task.state == "FAILED")
+    what = f": {reason}" if reason else f" at {', '.join(failed)}" if failed else ""
+    print(f"error: run {name} has {state.lower()}{what}; see {cluster.page(run_id)}", file=sys.stderr)
+    raise typer.Exit(EXIT_FAILED)
 
 
 def _follow(cluster: Cluster, run_id: str, stages: Mapping[str, str]) -> tuple[str, list[TaskState]]:
     """A table of the stages that fills as they come to pass; what became of the run and of them."""
     console = Console(stderr=True)
     shown: dict[str, str] = {}
-    answered = time.monotonic()
+    patience = Patience()
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            try:
-                state, tasks = cluster.look(run_id, stages)
-                answered = time.monotonic()
-            except ClusterAway:
-                if time.monotonic() - answered > PATIENCE_SECONDS:
-                    raise
-            else:
+            answer = patience.ask(lambda: cluster.look(run_id, stages))
+            if answer is not None:
+                state, tasks = answer
                 if console.is_terminal:
                     live.update(_table(state, tasks), refresh=True)
                 else:
@@ -220,7 +156,7 @@ def _follow(cluster: Cluster, run_id: str, stages: Mapping[str, str]) -> tuple[s
                             console.print(f"{stage}: {stood}", highlight=False, soft_wrap=True)
                 if state in Cluster.ENDED:
                     return state, tasks
-            time.sleep(FOLLOW_SECONDS)
+            patience.pause()
 
 
 def _table(state: str, tasks: Sequence[TaskState]) -> Table:

@@ -1,5 +1,6 @@
 """Is this machine ready? One line for each thing that a run needs or that the environment names."""
 
+import json
 import os
 import platform
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from unio4_lib.pipeline.cluster import too_old
 
 State = Literal["ok", "broken", "absent"]
 MARKS: dict[State, str] = {"ok": "✔", "broken": "✘", "absent": "–"}
@@ -153,7 +156,15 @@ def check_kfp(environ: Mapping[str, str]) -> tuple[State, str]:
     if not endpoint:
         return "absent", "KF_PIPELINES_ENDPOINT is not set"
     base = endpoint if "://" in endpoint else f"http://{endpoint}"
-    return _answers(f"{base.rstrip('/')}/apis/v2beta1/healthz")
+    url = f"{base.rstrip('/')}/apis/v2beta1/healthz"
+    state, text = _answers(url)
+    if state == "ok":
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            told = json.loads(response.read() or b"{}")
+        release = str(told.get("tag_name", "")) if isinstance(told, dict) else ""
+        if (reason := too_old(release)) is not None:
+            return "broken", f"{base}: {reason}"
+    return state, text
 
 
 def _answers(url: str) -> tuple[State, str]:

@@ -7,7 +7,14 @@ from components.images import LIGHT
 
 @dsl.component(base_image=LIGHT, install_kfp_package=False)
 def close_run(
-    mlflow_tracking_uri: str, experiment: str, run_name: str, status: dsl.PipelineTaskFinalStatus
+    mlflow_tracking_uri: str,
+    experiment: str,
+    run_name: str,
+    sweep: str,
+    source: str,
+    seed: int,
+    artifact_root: str,
+    status: dsl.PipelineTaskFinalStatus,
 ) -> None:
     """Close the MLflow parent run with the true status.
 
@@ -15,8 +22,13 @@ def close_run(
         mlflow_tracking_uri: Where the numbers went; none for nowhere.
         experiment: MLflow experiment that the run belongs to.
         run_name: Name of the MLflow parent run.
+        sweep: Name of the sweep that the run is a member of; empty for none.
+        source: Where the data comes from.
+        seed: Seed of everything random.
+        artifact_root: Folder or s3://bucket/prefix, where a stage that failed has left its reason.
         status: What became of the stages.
     """
     from unio4_lib.cli_component import close_tracking
 
-    close_tracking(mlflow_tracking_uri, experiment, run_name, status.state, status.error_message)
+    member = (sweep, source, seed) if sweep else None
+    close_tracking(mlflow_tracking_uri, experiment, run_name, member, artifact_root, status.state)

@@ -10,6 +10,8 @@ def leaderboard(
     members: list,
     sweep: str,
     artifact_root: str,
+    mlflow_tracking_uri: str,
+    experiment: str,
     page: dsl.Output[dsl.HTML],
     table: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
@@ -20,10 +22,12 @@ def leaderboard(
         members: The runs of the sweep, each a dataset and a seed.
         sweep: Name of the sweep.
         artifact_root: Folder or s3://bucket/prefix that holds the bytes.
+        mlflow_tracking_uri: Where the runs of members that failed are closed; none for nowhere.
+        experiment: MLflow experiment that the members belong to.
         page: The comparison of all members.
         table: The leaderboard.
         metrics: Mean, interval and interquartile mean of each dataset.
     """
     from unio4_lib.cli_component import write_leaderboard
 
-    write_leaderboard(members, sweep, artifact_root, page, table, metrics)
+    write_leaderboard(members, sweep, artifact_root, mlflow_tracking_uri, experiment, page, table, metrics)

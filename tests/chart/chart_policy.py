@@ -11,6 +11,7 @@ Rule = Callable[[list[Manifest]], None]
 # Whatever is not here, belongs to the whole cluster or has not been thought about.
 KINDS_OF_A_NAMESPACE = {
     "ConfigMap",
+    "CronJob",
     "Deployment",
     "HTTPRoute",
     "HorizontalPodAutoscaler",
@@ -112,9 +113,11 @@ def jobs_come_to_an_end(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         if manifest["kind"] not in SERVERS and (spec := pod_spec(manifest)):
             assert spec["restartPolicy"] == "Never", where(manifest)
-            assert "before-hook-creation" in manifest["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
-        if manifest["kind"] == "Job":
-            assert {"backoffLimit", "activeDeadlineSeconds"} <= set(manifest["spec"]), where(manifest)
+            hook = manifest["metadata"].get("annotations", {}).get("helm.sh/hook-delete-policy", "")
+            assert "before-hook-creation" in hook or manifest["kind"] == "CronJob", where(manifest)
+        if manifest["kind"] in ("Job", "CronJob"):
+            job = manifest["spec"].get("jobTemplate", manifest)["spec"]
+            assert {"backoffLimit", "activeDeadlineSeconds"} <= set(job), where(manifest)
 
 
 def drains_are_possible(manifests: list[Manifest]) -> None:
@@ -218,6 +221,8 @@ def what_is_referred_to_is_there(manifests: list[Manifest]) -> None:
     there = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
     # What the sets of values name as the user's own.
     given = {"keys", "login", "admin", "db", "a", "b", "corp-ca", "unio4-ceph", "unio4-rds", "runner"}
+    given |= {f"unio4-{name}" for name in ("store-admin", "store-pipeline", "database")}
+    given |= {f"unio4-mlflow-{name}" for name in ("admin", "user")}
     for manifest in manifests:
         for kind, name, key in references(pod_spec(manifest) or {}):
             if name not in given:

@@ -31,6 +31,8 @@ GOOD: dict[str, Values] = {
     "laptop": _example("laptop"),
     "team-aws": _example("team-aws"),
     "air-gapped": _example("air-gapped"),
+    "external-secrets": _example("external-secrets"),
+    "single-sign-on": _example("single-sign-on"),
     "mlflow elsewhere": {
         "mlflow": {
             "enabled": False,
@@ -76,15 +78,49 @@ GOOD: dict[str, Values] = {
         "kfp": {
             "multiUser": True,
             "launcher": {"create": True},
+            "namespace": "team",
             "recurringRun": {"enabled": True, "parameters": {"dataset": "d4rl:a.hdf5", "seed": 3}},
         }
     },
-    "cache": {"pipeline": {"cache": {"enabled": True, "accessMode": "ReadWriteMany", "storageClass": "nfs"}}},
+    "surroundings of the pipeline": {
+        "global": {"caBundle": {"existingConfigMap": "corp-ca", "key": "all.pem"}},
+        "pipeline": {
+            "environment": {"HTTPS_PROXY": "http://proxy.example:3128"},
+            "claims": [{"name": "datasets", "mountPath": "/data"}],
+            "parameters": {
+                "preset": "standard",
+                "seed": 3,
+                "cpu_request": "2",
+                "node_selector": {"pool": "rl"},
+            },
+        },
+    },
+    "maintenance": {
+        "maintenance": {name: {"enabled": True} for name in ("artifactGc", "mlflowGc", "databaseBackup")},
+        "mlflow": {"auth": {"enabled": True}},
+    },
+    "profile with roles": {
+        "kfp": {"multiUser": True, "pipelineName": "rl"},
+        "s3": {
+            "createBucket": {"enabled": False},
+            "internal": {"enabled": False},
+            "external": {
+                "serviceAccountAnnotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/a"}
+            },
+        },
+        "pipeline": {
+            "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/b"}}
+        },
+    },
     "own volumes and secrets": {
         "s3": {"internal": {"existingSecret": "keys", "persistence": {"existingClaim": "a"}}},
         "database": {"internal": {"existingSecret": "login", "persistence": {"existingClaim": "b"}}},
         "mlflow": {"auth": {"enabled": True, "existingSecret": "admin"}},
-        "pipeline": {"serviceAccount": {"create": False, "name": "runner"}},
+        "pipeline": {
+            "serviceAccount": {"create": False, "name": "runner"},
+            "s3Secret": "a",
+            "mlflowSecret": "b",
+        },
     },
     "bare": {
         "networkPolicy": {"enabled": False},
@@ -159,5 +195,59 @@ BAD: dict[str, tuple[Values, str]] = {
     "no account for the pipeline": (
         {"pipeline": {"serviceAccount": {"create": False}}},
         "pipeline.serviceAccount.name",
+    ),
+    "database elsewhere, but internal": (
+        {"database": {"external": {"host": "db.example"}}},
+        "database.mode is internal",
+    ),
+    "ingress without mlflow": (
+        {
+            "mlflow": {
+                "enabled": False,
+                "external": {"trackingUri": "http://a"},
+                "ingress": {"enabled": True, "host": "a"},
+            }
+        },
+        "mlflow.ingress.enabled",
+    ),
+    "authentication without mlflow": (
+        {
+            "mlflow": {
+                "enabled": False,
+                "external": {"trackingUri": "http://a"},
+                "auth": {"enabled": True},
+            }
+        },
+        "mlflow.auth.enabled",
+    ),
+    "secret of another mlflow": ({"mlflow": {"external": {"existingSecret": "a"}}}, "mlflow.external"),
+    "namespace of a KFP without": ({"kfp": {"namespace": "team"}}, "kfp.namespace"),
+    "replicas and autoscaling": (
+        {"mlflow": {"replicas": 3, "autoscaling": {"enabled": True}}},
+        "mlflow.replicas",
+    ),
+    "misspelt variable": ({"mlflow": {"extraEnv": [{"name": "A", "vaule": "1"}]}}, "/mlflow/extraEnv/0"),
+    "variable of two sources": (
+        {"mlflow": {"extraEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {}}}]}},
+        "/mlflow/extraEnv/0",
+    ),
+    "request above limit": (
+        {"mlflow": {"resources": {"requests": {"memory": "3000Mi"}}}},
+        "requests.memory is 3000Mi, more than limits.memory, which is 2Gi",
+    ),
+    "no quantity": ({"jobs": {"resources": {"requests": {"cpu": "1 core"}}}}, "/jobs/resources/requests/cpu"),
+    "deadline before the last try": ({"kfp": {"timeoutSeconds": 600}}, "jobs.activeDeadlineSeconds"),
+    "unknown parameter": ({"pipeline": {"parameters": {"presett": "quick"}}}, "pipeline.parameters.presett"),
+    "number for text": ({"pipeline": {"parameters": {"preset": 1}}}, "pipeline.parameters.preset"),
+    "no variable": ({"pipeline": {"environment": {"A B": "1"}}}, "/pipeline/environment"),
+    "claim nowhere": ({"pipeline": {"claims": [{"name": "a"}]}}, "/pipeline/claims/0"),
+    "volume that no one mounts": ({"pipeline": {"cache": {"enabled": True}}}, "/pipeline"),
+    "backup of a file": (
+        {"database": {"mode": "sqlite"}, "maintenance": {"databaseBackup": {"enabled": True}}},
+        "maintenance.databaseBackup",
+    ),
+    "six fields of a CronJob": (
+        {"maintenance": {"artifactGc": {"schedule": "0 0 3 * * *"}}},
+        "/maintenance/artifactGc/schedule",
     ),
 }

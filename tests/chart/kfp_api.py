@@ -1,7 +1,8 @@
-"""KFP's API as recorded from its published interface (kfp-server-api 2.17): no KFP runs here.
+"""KFP's API as its server of 2.17 answers (backend/src/apiserver): no KFP runs here.
 
 It keeps pipelines, versions, experiments, runs and recurring runs in memory and answers in the real one's
-shapes, pages and filters included. What it proves is which requests are made, not that KFP would take them.
+shapes: states, pages, filters, logs of pods, and the refusals of a KFP of many users. What it proves is which
+requests are made and what comes of such answers, not that KFP would take them.
 Also a program: ``python kfp_api.py PORT JOURNAL`` writes each change as a line of JSON.
 """
 
@@ -9,6 +10,7 @@ import json
 import re
 import sys
 import threading
+from collections.abc import Callable
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +45,13 @@ class RecordedKfp:
         # What comes of a run, one step for each time that it is asked for; None: the server is away.
         self.course: list[dict[str, Any] | None] = []
         self.login_page = ""  # answered to everything, as by a proxy that wants a browser
+        self.release = "2.17.0"
+        self.allowed: set[str] | None = None  # namespaces of whoever asks, in a KFP of many users
+        # Of a run, as for ``course``; and what its pods have said, by the names of the pods.
+        self.plan: Callable[[dict[str, Any]], list[dict[str, Any]]] | None = None
+        self.plans: dict[str, list[dict[str, Any]]] = {}
+        self.logs: dict[str, str] = {}
+        self.most_active = 0
 
     def note(self, method: str, path: str, body: Any) -> None:
         self.changes.append((method, path, body))
@@ -54,8 +63,12 @@ class RecordedKfp:
         self.made += 1
         entry = values | {field: f"{kind}-{self.made}"}
         if kind == "runs":
-            entry["state"] = "PENDING" if self.course else self.end_of_runs
+            entry["state"] = "PENDING" if self.course or self.plan else self.end_of_runs
+            if self.plan is not None:
+                self.plans[entry[field]] = self.plan(entry)
         self.stored[kind].append(entry)
+        active = [run for run in self.stored["runs"] if run["state"] in ("PENDING", "RUNNING")]
+        self.most_active = max(self.most_active, len(active))
         return 200, entry
 
     def page(self, entries: list[dict[str, Any]], field: str, query: dict[str, str]) -> tuple[int, Any]:
@@ -76,7 +89,10 @@ class RecordedKfp:
         if self.login_page:
             return 200, self.login_page
         if path == f"{API}/healthz":
-            return 200, {"multi_user": self.token is not None}
+            many = self.token is not None or self.allowed is not None
+            return 200, {"commit_sha": "0" * 40, "tag_name": self.release, "multi_user": many}
+        if refusal := self.refusal(query, body):
+            return refusal
         if method != "GET":
             self.note(method, path, body)
         if path == f"{API}/pipelines/upload_version":
@@ -88,7 +104,15 @@ class RecordedKfp:
             return self.keep("versions", "pipeline_version_id", version)
         if found := re.fullmatch(f"{API}/pipelines/([^/]+)/versions", path):
             entries = [one for one in self.stored["versions"] if one["pipeline_id"] == found[1]]
-            return self.page(entries, "pipeline_versions", query)
+            return self.page(matching(entries, query), "pipeline_versions", query)
+        if found := re.fullmatch(r"/apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", path):
+            # The real one has sent its 200 before it knows whether there is such a pod.
+            missing = {"error_message": f"Failed to read logs from pod {found[1]}"}
+            return 200, self.logs.get(found[1], json.dumps(missing))
+        if found := re.fullmatch(f"{API}/runs/([^/]+):terminate", path):
+            [run] = [one for one in self.stored["runs"] if one["run_id"] == found[1]]
+            run["state"], self.plans[found[1]] = "CANCELED", []
+            return 200, {}
         if found := re.fullmatch(f"{API}/([a-z]+)(?:/([^/]+))?", path):
             kind, identity = found[1], found[2]
             if kind in LISTS and identity is None:
@@ -103,21 +127,39 @@ class RecordedKfp:
                         if step is None:
                             return 503, {"error": "no healthy upstream"}
                         entries[0] |= step
+                    if kind == "runs" and self.plans.get(identity):
+                        entries[0] |= self.plans[identity].pop(0)
                     return 200, entries[0]
                 if entries and method == "DELETE":
                     self.stored[kind].remove(entries[0])
                     return 200, {}
         return 404, {"code": 5, "message": f"not found: {method} {path}"}
 
+    def refusal(self, query: dict[str, str], body: Any) -> tuple[int, Any] | None:
+        """What a KFP of many users says to whoever asks for no namespace, or for somebody else's."""
+        if self.allowed is None:
+            return None
+        named = query.get("namespace") or (body.get("namespace") if isinstance(body, dict) else None)
+        if named is not None and named not in self.allowed:
+            words = f"User 'me' is not authorized with reason: (request: namespace {named})"
+            return 403, {"code": 7, "message": f"PermissionDenied: {words}"}
+        return None
+
 
 def matching(entries: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
-    """Entries of a namespace that a filter of KFP lets through; equality (1) is all that is asked for."""
+    """What a filter of KFP lets through, of the namespace or experiment; the newest first if asked."""
+    tests = {1: lambda found, wanted: found == wanted, 9: lambda found, wanted: wanted in (found or "")}
     predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
-    assert all(predicate["operation"] == 1 for predicate in predicates)
-    wanted = {predicate["key"]: predicate["stringValue"] for predicate in predicates}
+    found = [
+        one
+        for one in entries
+        if all(tests[by["operation"]](one.get(by["key"]), by["stringValue"]) for by in predicates)
+    ]
     if predicates and query.get("namespace"):
-        wanted["namespace"] = query["namespace"]
-    return [one for one in entries if all(one.get(key) == value for key, value in wanted.items())]
+        found = [one for one in found if one.get("namespace") == query["namespace"]]
+    if query.get("experiment_id"):
+        found = [one for one in found if one.get("experiment_id") == query["experiment_id"]]
+    return found[::-1] if query.get("sort_by") == "created_at desc" else found
 
 
 def uploaded(headers: Any, content: bytes) -> Any:

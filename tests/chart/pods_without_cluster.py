@@ -18,6 +18,7 @@ from typing import Any
 
 from rendered_chart import Manifest, find, pod_spec
 
+REPOSITORY = Path(__file__).parents[2]  # unio4 itself, as it is installed in its images
 POD_IP = "10.9.8.7"
 TOOLS = ("unshare", "nsenter", "setpriv", "chroot", "mount", "ip")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -90,7 +91,7 @@ class Pods:
         environment = self.environment(wanted)
         line = [self._expand(part, environment) for part in [*wanted["command"], *wanted.get("args", [])]]
         # The image's own: where its programs are.
-        environment["PATH"] = f"{sys.prefix}/bin:{SYSTEM_PATH}"
+        environment |= {"PATH": f"{sys.prefix}/bin:{SYSTEM_PATH}", "PYTHONPATH": str(REPOSITORY)}
         who = spec["securityContext"]
         become = ["setpriv", f"--reuid={who['runAsUser']}", f"--regid={who['runAsGroup']}", "--clear-groups"]
         become += ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
@@ -145,7 +146,7 @@ class Pods:
             source, writable = sources[mount["name"]]
             lines += self._bind(source, root, mount["mountPath"], writable)
         # After the volumes: these programs may lie below /tmp, which a volume would cover.
-        for part in ("/usr", sys.base_prefix, sys.prefix):
+        for part in ("/usr", sys.base_prefix, sys.prefix, str(REPOSITORY)):
             lines += self._bind(Path(part), root, part, writable=False)
         return "\n".join([*lines, f"mount -o remount,ro {root}"])
 

@@ -81,16 +81,24 @@ def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
 
 def pod_spec(manifest: Manifest) -> dict[str, Any] | None:
     """The specification of the pods that an object is or makes."""
-    if manifest["kind"] == "Pod":
-        return dict(manifest["spec"])
-    template = manifest.get("spec", {}).get("template")
-    return dict(template["spec"]) if isinstance(template, dict) and "spec" in template else None
+    owner = _pod_owner(manifest)
+    return dict(owner["spec"]) if owner is not None and "spec" in owner else None
 
 
 def pod_labels(manifest: Manifest) -> dict[str, str]:
     """Labels of the pods that an object is or makes."""
-    owner = manifest if manifest["kind"] == "Pod" else manifest["spec"]["template"]
+    owner = _pod_owner(manifest)
+    assert owner is not None
     return dict(owner["metadata"]["labels"])
+
+
+def _pod_owner(manifest: Manifest) -> Manifest | None:
+    """The part of an object that its pods are made from."""
+    if manifest["kind"] == "Pod":
+        return manifest
+    spec = manifest.get("spec", {})
+    template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+    return template if isinstance(template, dict) else None
 
 
 def containers(manifests: list[Manifest]) -> Iterator[tuple[Manifest, str, dict[str, Any]]]:

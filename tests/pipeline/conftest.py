@@ -1,9 +1,14 @@
-"""A dataset for runs of the whole pipeline at tiny size."""
+"""A dataset for runs of the whole pipeline at tiny size, and a server of KFP."""
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_runs
+from kfp_api import RecordedKfp, make_server
+
+from unio4_lib.pipeline import cluster
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +24,23 @@ def dataset(recorded: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(recorded[0]))
     monkeypatch.setenv("UNIO4_CACHE", str(tmp_path / "cache"))
     return recorded[1]
+
+
+@pytest.fixture
+def kfp() -> RecordedKfp:
+    return RecordedKfp()
+
+
+@pytest.fixture
+def endpoint(kfp: RecordedKfp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The recorded KFP's address; nobody's own settings of KFP's client, and no time between looks."""
+    client = pytest.importorskip("kfp").Client
+    monkeypatch.setattr(client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    monkeypatch.setattr(cluster, "FOLLOW_SECONDS", 0.0)
+    server = make_server(kfp)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", address)
+    yield address
+    server.shutdown()
+    server.server_close()

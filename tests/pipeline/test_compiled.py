@@ -86,7 +86,7 @@ def test_settings_reach_the_pipeline(tmp_path: Path) -> None:
     placed = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-finetune-online"]
     assert container["image"] == "example.org/team/finetune-online:v9"
     assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
-    assert placed["nodeSelector"] == {"labels": {"pool": "gpu"}}
+    assert placed["nodeSelector"]["nodeSelectorJson"]["runtimeValue"]["constant"] == {"pool": "gpu"}
     assert placed["tolerations"][0]["key"] == "gpu"
 
 
@@ -119,5 +119,7 @@ def test_pipeline_parameters_are_those_that_preparing_takes() -> None:
     """What a user sets on a run arrives at the stage that resolves the settings, under the same name."""
     pipeline = set(PipelineSpec.load(compiled("unio4")).root["inputDefinitions"]["parameters"])
     prepare = set(inspect.signature(COMPONENTS["prepare_dataset"].python_func).parameters)
-    assert pipeline - prepare == {"dataset", "finetune", "prepare_image"} - prepare
-    assert prepare - pipeline == {"source", "sweep", "metrics"}
+    needs = {"node_selector", "tolerations", "accelerator", "accelerators"}
+    needs |= {f"{resource}_{bound}" for resource in ("cpu", "memory") for bound in ("request", "limit")}
+    assert pipeline - prepare == {"finetune", "prepare_image", *needs}
+    assert prepare - pipeline == {"source", "metrics"}

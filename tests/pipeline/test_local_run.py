@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import SETTINGS, call, run_arguments, saved_recording, set_arguments
 
-from unio4_lib.cli_kfp import parse_seeds
+from unio4_lib.cli_sweep import parse_seeds
 from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
 from unio4_lib.pipeline import local_sweep

@@ -1,65 +1,18 @@
-"""``unio4 submit`` and ``unio4 sweep --runner kfp`` with KFP's own client, against its recorded API.
+"""``unio4 submit`` with KFP's own client, against a server that answers as KFP 2.17 does."""
 
-Recorded: kfp_api.py, and the tasks that a server lists, in the shapes of published runs of KFP 2: beside each
-task its driver and executor, graphs and the run itself, in no order, nearly all of them with children.
-"""
-
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from kfp_api import RecordedKfp, make_server
+from kfp_api import RecordedKfp
+from kfp_steps import pod_logs, step
 from tiny_runs import call
 
-from unio4_lib import cli_kfp
+from unio4_lib.pipeline import cluster
 from unio4_lib.pipeline.spec import PipelineSpec, compiled
 
 DATASET = "minari:mujoco/hopper/medium-v0"
 SUBMIT = ("submit", "--dataset", DATASET, "--artifact-root", "s3://b/p")
-NEVER = "0001-01-01T00:00:00Z"
-
-
-@pytest.fixture
-def kfp() -> RecordedKfp:
-    return RecordedKfp()
-
-
-@pytest.fixture
-def endpoint(kfp: RecordedKfp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """The recorded KFP's address; nobody's own settings of KFP's client, and no time between looks."""
-    client = pytest.importorskip("kfp").Client
-    monkeypatch.setattr(client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
-    monkeypatch.setattr(cli_kfp, "FOLLOW_SECONDS", 0.0)
-    server = make_server(kfp)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", address)
-    yield address
-    server.shutdown()
-    server.server_close()
-
-
-def step(state: str, **stages: str) -> dict[str, Any]:
-    """A run as the server tells it: ``stages`` in the order in which they began, __1 for a further member."""
-    tasks = [task("root", state), task("root-driver", "SUCCEEDED"), task("unio4-x7k2p", state)]
-    for place, (key, stood) in enumerate(stages.items()):
-        name = key.partition("__")[0].replace("_", "-")
-        driver = "FAILED" if stood == "DRIVER_FAILED" else "SUCCEEDED"
-        tasks.append(task(f"{name}-driver", driver, place))
-        if driver == "SUCCEEDED":
-            tasks += [task(name, stood, place), task("executor", stood, place, children=0)]
-    return {"state": state, "run_details": {"task_details": tasks[::-1]}}
-
-
-def task(name: str, state: str, place: int = 0, children: int = 1) -> dict[str, Any]:
-    ended = NEVER if state in ("PENDING", "RUNNING") else f"2026-01-01T00:{place:02}:30Z"
-    found: dict[str, Any] = {"display_name": name, "state": state, "end_time": ended}
-    found |= {"start_time": f"2026-01-01T00:{place:02}:00Z", "task_id": f"id-{name}-{place}"}
-    return found | ({"child_tasks": [{"pod_name": "unio4-x7k2p-1"}]} if children else {})
 
 
 def lines(text: str) -> list[str]:
@@ -138,6 +91,124 @@ def test_a_run_is_followed_to_its_good_end(
     ]
 
 
+@pytest.mark.parametrize("names", ["retry-system-container-impl-", "system-container-impl-", ""])
+def test_a_failed_run_says_why(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str, names: str
+) -> None:
+    """KFP's own error is empty: the line comes from the log of the pod, however Argo has named it."""
+    kfp.course = [step("FAILED", prepare_dataset="SUCCEEDED", fit_critics="FAILED")]
+    kfp.logs = pod_logs("fit-critics: loss is nan at step 7", names)
+    code, out, err = call(capsys, *SUBMIT, "--run-name", "mine", "--wait")
+    assert code == 1
+    said = "error: run mine has failed: fit-critics: loss is nan at step 7"
+    assert lines(err)[-1] == f"{said}; see {out.strip()}"
+
+
+def test_what_never_began_is_not_pending_after_the_end(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str
+) -> None:
+    kfp.course = [step("FAILED", prepare_dataset="FAILED", fit_critics="PENDING", close_run="SUCCEEDED")]
+    _, _, err = call(capsys, *SUBMIT, "--wait")
+    assert "pending" not in err
+
+
+def register(kfp: RecordedKfp, name: str, image: str = "harbor.example/rl") -> None:
+    """Two versions of a pipeline, as the chart registers them: with images and places of its own."""
+    spec, platform = yaml.safe_load_all(compiled("unio4").read_text().replace("unio4/", f"{image}/"))
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    declared["artifact_root"] |= {"defaultValue": "s3://team/artifacts", "isOptional": True}
+    _, owner = kfp.keep("pipelines", "pipeline_id", {"name": name, "display_name": name, "namespace": "team"})
+    for version in ("old", "new"):
+        kept = {"pipeline_id": owner["pipeline_id"], "display_name": version}
+        document = {"pipeline_spec": spec, "platform_spec": platform} if version == "new" else {}
+        kfp.keep("versions", "pipeline_version_id", kept | {"pipeline_spec": document})
+
+
+def test_what_the_chart_registered_is_run(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str
+) -> None:
+    for name in ("others", "more", "unio4"):  # on several pages
+        register(kfp, name)
+    source = "collect:InvertedPendulum-v5?level=random&steps=600"
+    asked = ("submit", "--registered", "unio4", "--dataset", source, "--namespace", "team")
+    code, _, err = call(capsys, *asked, "--service-account", "rl-pipeline")
+    assert code == 0, err
+    [run] = kfp.stored["runs"]
+    newest = kfp.stored["versions"][-1]
+    assert run["pipeline_version_reference"] == {
+        name: newest[name] for name in ("pipeline_id", "pipeline_version_id")
+    }
+    assert "pipeline_spec" not in run
+    given = run["runtime_config"]["parameters"]
+    assert given["prepare_image"].startswith("harbor.example/rl/finetune-online:")
+    assert not {"artifact_root", "mlflow_tracking_uri"} & set(given)  # the chart's own hold
+    assert run["service_account"] == "rl-pipeline"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--registered", "none"], "--registered none: no such pipeline at http"),
+        (["--registered", "bare"], "--registered bare: not a pipeline of KFP 2"),
+        (["--registered", "unio4", "--pipeline", "x.yaml"], "--registered and --pipeline; expected one"),
+    ],
+)
+def test_what_is_not_registered_is_one_line(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str, arguments: list[str], words: str
+) -> None:
+    register(kfp, "bare")
+    kfp.stored["versions"].pop()  # the one that is left has no specification
+    code, out, err = call(capsys, "submit", "--dataset", DATASET, *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_needs_become_parameters(capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str) -> None:
+    words = ("cpu=2-8", "memory=16Gi", "gpu=2", "node=pool=gpu", "node=zone=a", "tolerate=gpu:NoSchedule")
+    needs = [part for word in (*words, "tolerate=team=rl") for part in ("--needs", word)]
+    code, _, err = call(capsys, *SUBMIT, *needs)
+    assert code == 0, err
+    given = kfp.stored["runs"][0]["runtime_config"]["parameters"]
+    assert (given["cpu_request"], given["cpu_limit"]) == ("2", "8")
+    assert given["memory_request"] == given["memory_limit"] == "16Gi"
+    assert (given["accelerator"], given["accelerators"]) == ("nvidia.com/gpu", "2")  # texts, or KFP drops it
+    assert given["node_selector"] == {"pool": "gpu", "zone": "a"}
+    assert given["tolerations"] == [
+        {"key": "gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "operator": "Equal", "value": "rl"},
+    ]
+
+
+@pytest.mark.parametrize("release", ["2.15.0", "2.4.1", "v2.5", "1.8.22"])
+def test_a_server_that_is_too_old_is_refused(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str, release: str
+) -> None:
+    kfp.release = release
+    code, _, err = call(capsys, *SUBMIT)
+    assert code == 2
+    assert err == f"error: {endpoint}: Kubeflow Pipelines {release}; expected 2.16 or newer\n"
+    assert kfp.stored["runs"] == []
+
+
+@pytest.mark.parametrize("release", ["2.16.0", "2.17.0", "3.0.0", "unknown", ""])
+def test_other_servers_are_taken(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str, release: str
+) -> None:
+    kfp.release = release
+    assert call(capsys, *SUBMIT)[0] == 0
+
+
+def test_somebody_elses_namespace_is_refused(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str
+) -> None:
+    kfp.allowed = {"mine"}
+    code, _, err = call(capsys, *SUBMIT, "--namespace", "theirs")
+    assert code == 2
+    assert "answers 403 Forbidden: PermissionDenied: User 'me' is not authorized" in err
+    assert call(capsys, *SUBMIT, "--namespace", "mine")[0] == 0
+
+
 @pytest.mark.parametrize("how", ["FAILED", "DRIVER_FAILED"])
 def test_a_failed_run_names_its_stage(
     capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str, how: str
@@ -171,37 +242,10 @@ def test_on_a_terminal_there_is_a_table(
     assert "has canceled; see" in err
 
 
-def test_a_sweep_arrives_and_is_counted(
-    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str
-) -> None:
-    kfp.course = [
-        step("RUNNING", prepare_dataset="SUCCEEDED", prepare_dataset__1="RUNNING"),
-        step("FAILED", prepare_dataset="SUCCEEDED", prepare_dataset__1="FAILED", leaderboard="SUCCEEDED"),
-    ]
-    asked = ("--dataset", DATASET, "--dataset", "d4rl:s3://b/x.hdf5", "--seeds", "0,7")
-    code, out, err = call(
-        capsys, "sweep", "--runner", "kfp", *asked, "--artifact-root", "s3://b/p", "--name", "s", "--wait"
-    )
-    assert code == 1
-    [run] = kfp.stored["runs"]
-    assert out == f"{endpoint}/#/runs/details/{run['run_id']}\n"
-    given = run["runtime_config"]["parameters"]
-    sources = (DATASET, "d4rl:s3://b/x.hdf5")
-    assert given.pop("members") == [{"dataset": one, "seed": seed} for one in sources for seed in (0, 7)]
-    assert (given["sweep"], given["artifact_root"], given["overrides"]) == ("s", "s3://b/p", [])
-    assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "unio4-sweep"
-    assert lines(err) == [
-        "prepare-dataset: 1 succeeded, 1 running",
-        "prepare-dataset: 1 succeeded, 1 failed",
-        "leaderboard: succeeded",
-        f"error: run s has failed at prepare-dataset; see {out.strip()}",
-    ]
-
-
 def test_a_server_that_stays_away_is_not_waited_for_forever(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kfp: RecordedKfp, endpoint: str
 ) -> None:
-    monkeypatch.setattr(cli_kfp, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.0)
     kfp.course = [step("RUNNING"), None, None]
     code, _, err = call(capsys, *SUBMIT, "--wait")
     assert code == 2
@@ -223,6 +267,11 @@ def test_a_server_that_stays_away_is_not_waited_for_forever(
         ([], {"login_page": "<html>Sign in</html>"}, "not as Kubeflow Pipelines does (with a login page?)"),
         (["--pipeline", str(compiled("sweep"))], {}, "pipeline unio4-sweep: no parameter dataset; expected"),
         (["--pipeline", "none.yaml"], {}, "none.yaml: cannot be read"),
+        (["--needs", "cpu=lots"], {}, "--needs cpu=lots: expected cpu=2 or cpu=500m-4"),
+        (["--needs", "disk=1"], {}, "--needs disk=1: expected one of cpu=2 or cpu=500m-4"),
+        (["--needs", "gpu=0"], {}, "--needs gpu=0: expected gpu=1 (nvidia.com/gpu) or gpu=amd.com/gpu:2"),
+        (["--needs", "node=gpu"], {}, "--needs node=gpu: expected node=LABEL=VALUE"),
+        (["--needs", "tolerate=a:Never"], {}, "--needs tolerate=a:Never: expected tolerate=KEY"),
         (["--artifact-root", "here"], {}, "--artifact-root: a cluster needs a place that all its nodes see"),
         (["--seed", "x"], {}, "Invalid value for '--seed'"),
     ],

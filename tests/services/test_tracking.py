@@ -15,6 +15,7 @@ import pytest
 from mlflow_process import MlflowServer
 
 from unio4_lib.tracking import spool
+from unio4_lib.tracking.spool import Target
 from unio4_lib.tracking.tracker import Tracker, make_tracker
 
 pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
@@ -22,7 +23,7 @@ pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from unio4_lib.tracking.delivery import Delivery, make_database
+from unio4_lib.tracking.delivery import DETOURS, Delivery, make_database
 from unio4_lib.tracking.sender import deliver_spool
 
 STAGE, PRINT = "clone-behavior", "f" * 64
@@ -294,12 +295,18 @@ def has_ended(server: MlflowServer, key: str) -> bool:
     return all(run.info.end_time for run in runs_of(server, key).values())
 
 
+@pytest.mark.parametrize("by_kfp", [False, True])
 def test_everything_nests_under_a_run_that_was_set(
-    mlflow_server: MlflowServer, key: str, tmp_path: Path
+    mlflow_server: MlflowServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_kfp: bool
 ) -> None:
     client = MlflowClient(mlflow_server.uri)
     outer = client.create_run(client.create_experiment(key), tags={"unio4.stage": "outer"})
     outside = {"MLFLOW_RUN_ID": outer.info.run_id}
+    if by_kfp:  # its plug-in makes a run for each task; what all stages share is the one above
+        monkeypatch.setenv("KFP_POD_NAME", "unio4-x7k2p-1")
+        above = {"mlflow.parentRunId": outer.info.run_id, "unio4.stage": "of-the-plug-in"}
+        nested = client.create_run(outer.info.experiment_id, tags=above)
+        outside = {"MLFLOW_RUN_ID": nested.info.run_id}
     tracker = make_tracker(
         mlflow_server.uri,
         experiment="another",
@@ -313,7 +320,8 @@ def test_everything_nests_under_a_run_that_was_set(
         with tracker.stage(STAGE, PRINT):
             pass
     runs = runs_of(mlflow_server, key)
-    assert set(runs) == {"outer", STAGE}
+    assert set(runs) - {"of-the-plug-in"} == {"outer", STAGE}
+    assert runs[STAGE].info.run_name == f"a/{STAGE}"
     assert runs[STAGE].data.tags["mlflow.parentRunId"] == outer.info.run_id
     assert runs["outer"].data.metrics == {"scores/offline": 1.0}
     assert runs["outer"].info.status == "RUNNING"  # whoever began it ends it
@@ -384,3 +392,16 @@ def test_two_parents_made_at_once_become_one(
     # Made second: that it began earlier does not count, the first may have looked before it was there.
     assert second.parent_id(began=1000) == first.parent_id(began=2000)
     assert set(runs_of(mlflow_server, key)) == {"run"}
+
+
+@pytest.mark.parametrize(("inside", "expected"), [(False, "false"), (True, None)])
+def test_files_take_no_detour_that_only_pods_can_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool, expected: str | None
+) -> None:
+    """A server in a cluster would send large files to its S3, by a name that nobody outside can resolve."""
+    for name in (*DETOURS, "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.setenv(name, "10.0.0.1")
+        if name in DETOURS or not inside:
+            monkeypatch.delenv(name)
+    Delivery("http://127.0.0.1:9", Target("http://127.0.0.1:9", "e", "r", "k"), tmp_path)
+    assert {os.environ.get(name) for name in DETOURS} == {expected}

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from unio4_lib import cli, cli_artifacts, cli_dataset, cli_kfp
+from unio4_lib import cli, cli_artifacts, cli_dataset, cli_kfp, cli_sweep
 from unio4_lib.config_docs import reference_page
 from unio4_lib.config_io import PRESETS
 from unio4_lib.config_keys import known_keys, known_sections
@@ -34,7 +34,7 @@ ELSEWHERE = {
     "artifacts": cli_artifacts.app,
     "dataset": cli_dataset.app,
     "submit": cli_kfp.submit_app,
-    "sweep": cli_kfp.sweep_app,
+    "sweep": cli_sweep.sweep_app,
 }
 CHEAP = (
     ("unio4", "artifacts", "list"),

@@ -18,9 +18,12 @@ NOBODY = "http://127.0.0.1:1"
 class HealthyAt(BaseHTTPRequestHandler):
     """A server that is healthy at MLflow's and KFP's addresses and nowhere else."""
 
+    release = "2.17.0"
+
     def do_GET(self) -> None:
         self.send_response(200 if self.path in ("/health", "/apis/v2beta1/healthz") else 503)
         self.end_headers()
+        self.wfile.write(f'{{"tag_name": "{self.release}"}}'.encode())
 
     def log_message(self, *_: object) -> None:
         """Silent."""
@@ -74,6 +77,12 @@ def test_services_that_answer(server: str) -> None:
     assert doctor.check_kfp({"KF_PIPELINES_ENDPOINT": server.removeprefix("http://")})[0] == "ok"
     sick = doctor.check_mlflow({"MLFLOW_TRACKING_URI": f"{server}/elsewhere"})
     assert sick == ("broken", f"{server}/elsewhere/health answers 503 Service Unavailable")
+
+
+def test_a_kfp_that_is_too_old(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HealthyAt, "release", "2.15.0")
+    found = doctor.check_kfp({"KF_PIPELINES_ENDPOINT": server})
+    assert found == ("broken", f"{server}: Kubeflow Pipelines 2.15.0; expected 2.16 or newer")
 
 
 def test_services_that_do_not_answer() -> None:

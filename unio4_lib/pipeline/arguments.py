@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unio4_lib.config import RunConfig
 from unio4_lib.config_io import load_config
 from unio4_lib.config_keys import known_keys
 from unio4_lib.pipeline.spec import PipelineSpec, Values
-from unio4_lib.tracking.tracker import NO_TRACKING
+from unio4_lib.stages.sweep import Member
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,22 @@ class Asked:
     spec: PipelineSpec
     config: RunConfig
     preset: str
-    artifact_root: str
+    artifact_root: str | None
     tracking: str | None
     experiment: str
     finetune: str
     reuse: bool
+    needs: Values = field(default_factory=dict)
 
     def of_run(self, run_name: str) -> Values:
         """The parameters of one run."""
         own = {"dataset": self.config.dataset, "seed": self.config.seed, "run_name": run_name}
         return self._with(own, [self.config.dataset])
+
+    def of_member(self, member: Member) -> Values:
+        """The parameters of a run that is a member of a sweep."""
+        own = {"dataset": member.dataset, "seed": member.seed, "run_name": "", "sweep": member.sweep}
+        return self._with(own, [member.dataset])
 
     def of_sweep(self, name: str, members: list[Values]) -> Values:
         """The parameters of a sweep; each member is a dataset and a seed."""
@@ -39,12 +45,14 @@ class Asked:
             **own,
             "preset": self.preset,
             "overrides": overrides(self.config, self.preset),
-            "artifact_root": self.artifact_root,
-            "mlflow_tracking_uri": self.tracking or NO_TRACKING,
             "experiment": self.experiment,
             "finetune": self.finetune,
             "reuse": self.reuse,
+            **self.needs,
         }
+        # A pipeline of a chart knows its own places.
+        places = {"artifact_root": self.artifact_root, "mlflow_tracking_uri": self.tracking}
+        given |= {name: place for name, place in places.items() if place is not None}
         # Collecting a dataset trains a policy: it runs where PyTorch and everything else is.
         if any(dataset.startswith("collect:") for dataset in datasets):
             given["prepare_image"] = self.spec.image("finetune-online")

@@ -52,19 +52,23 @@ class PipelineSpec:
     def load(cls, path: Path) -> "PipelineSpec":
         """Read a compiled pipeline."""
         try:
-            first = next(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
-            return cls(
-                first["pipelineInfo"]["name"],
-                first["root"],
-                first["components"],
-                first["deploymentSpec"]["executors"],
-            )
+            return cls.of(next(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); expected a pipeline") from error
         except (yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
             raise InputError(
                 f"{path}: not a compiled KFP pipeline; expected the output of make pipelines"
             ) from error
+
+    @classmethod
+    def of(cls, document: Values) -> "PipelineSpec":
+        """The pipeline of a parsed document, the first one of a compiled file."""
+        return cls(
+            document["pipelineInfo"]["name"],
+            document["root"],
+            document["components"],
+            document["deploymentSpec"]["executors"],
+        )
 
     def container(self, component: Values) -> Values:
         """Image and command of a component that is no graph."""

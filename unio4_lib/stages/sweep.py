@@ -21,8 +21,8 @@ class Member:
 
     @property
     def name(self) -> str:
-        """What people call it."""
-        return f"{self.sweep} {self.dataset} seed {self.seed}"
+        """What people call it; the seed first, because lists cut what is long."""
+        return f"{self.sweep} seed {self.seed} {self.dataset}"
 
     @property
     def digest(self) -> str:

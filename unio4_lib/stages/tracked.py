@@ -34,6 +34,7 @@ from unio4_lib.tracking.tracker import StageTracker
 LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
 # Groups of metrics, each of which MLflow shows as a section of charts.
 SCORES, NORMALIZED, ERRORS, GATE = "scores", "scores_normalized", "scores_stderr", "gate"
+ONLINE = "online"
 SECONDS, COSTS = "seconds", "costs"
 DATASET_FIGURES = ("transitions", "episodes", "mean_return")
 DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as text
@@ -138,6 +139,8 @@ def _tell_of_the_run(run: StageTracker, config: RunConfig, dataset: ArtifactRef,
     # MLflow keeps the first profile of a dataset, and this one may arrive before the stage's.
     _log_dataset(run, config, dataset, {name: summary["dataset"][name] for name in DATASET_FIGURES})
     run.log_metrics(_headline(summary), 0)
+    for steps, mean, _ in summary["online_curve"] or ():
+        run.log_metrics({f"{ONLINE}/return": mean}, steps)
     run.set_tags({DESCRIPTION: _description(config, summary)})
     for path in sorted([*report.glob("*.html"), report / SUMMARY_FILE]):
         run.log_artifact(path)

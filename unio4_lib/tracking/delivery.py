@@ -25,14 +25,18 @@ from unio4_lib.tracking.spool import Event, Target
 from unio4_lib.tracking.tracker import sqlite_file
 
 RUN_KEY, STAGE, FINGERPRINT = "unio4.run_key", "unio4.stage", "unio4.fingerprint"
+KFP_POD = "KFP_POD_NAME"  # a variable that a pod of KFP has
 MADE = "unio4.made"  # nanoseconds when the run was there in MLflow, which may be long after it began
 PARENT, DESCRIPTION = "mlflow.parentRunId", "mlflow.note.content"
 # The kind keeps MLflow's UI from asking, or guessing, whether these are traces of a language model.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
-    DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs.",
+    DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs. "
+    "Their list is at this address with `?workflowType=machine_learning`.",
 }
 ARTIFACTS = "mlartifacts"  # beside a local database
+# Lets a server send clients on to its S3, by the name that S3 has where the server is.
+DETOURS = ("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD")
 BATCH_METRICS, BATCH_OTHERS = 1000, 100  # MLflow's limits for one request
 EVENTS_AT_ONCE = 2000
 MERGED = ("metrics", "params", "tags")
@@ -97,10 +101,14 @@ class Delivery:
         self.uri, self.target, self.folder = uri, target, folder
         if uri.startswith("sqlite:"):
             make_database(sqlite_file(uri))
+        if "KUBERNETES_SERVICE_HOST" not in os.environ:  # set in every pod, which can go there
+            for switch in DETOURS:
+                os.environ.setdefault(switch, "false")
         self.client = MlflowClient(uri, registry_uri=uri)
         self.refused = 0
         self._experiment_id: str | None = None
         self._parent_id: str | None = None
+        self._outer_id: str | None = None
         self._open: dict[str, OpenRun] = {}
 
     def deliver(self) -> None:
@@ -173,7 +181,14 @@ class Delivery:
 
     def _is_outer(self, run_id: str) -> bool:
         """Whether the run is someone else's, who says when it ends."""
-        return run_id == self.target.parent_run_id
+        return run_id == self.outer_id()
+
+    def outer_id(self) -> str | None:
+        """Someone else's run that all stages share; KFP's plug-in gives each task one of its own below it."""
+        given = self.target.parent_run_id
+        if given is not None and KFP_POD in os.environ and self._outer_id is None:
+            self._outer_id = self.client.get_run(given).data.tags.get(PARENT)
+        return self._outer_id or given
 
     def _with_steps(self, run: Run) -> OpenRun:
         opened = OpenRun(run.info.run_id)
@@ -186,14 +201,14 @@ class Delivery:
             run = self.client.get_run(self.parent_id(event["time"]))
             return run, True
         tags = {RUN_KEY: self.target.run_key, STAGE: event["stage"], FINGERPRINT: event["fingerprint"]}
-        return self._run_with(tags, event["stage"], {PARENT: self.parent_id(event["time"])}, event["time"])
+        parent, name = self.parent_id(event["time"]), f"{self.target.run_name}/{event['stage']}"
+        return self._run_with(tags, name, {PARENT: parent}, event["time"])
 
     def parent_id(self, began: int) -> str:
         """The run above the stages: someone else's if one was given, else ours, one for each run key."""
         if self._parent_id is None:
-            if self.target.parent_run_id is not None:
-                self._parent_id = self.target.parent_run_id
-            else:
+            self._parent_id = self.outer_id()
+            if self._parent_id is None:
                 tags = {RUN_KEY: self.target.run_key, STAGE: "run"}
                 run, _ = self._run_with(tags, self.target.run_name, {}, began)
                 self._parent_id = run.info.run_id
@@ -222,8 +237,8 @@ class Delivery:
     def experiment_id(self) -> str:
         """The experiment of that name, made if need be; under someone else's run, the experiment of that."""
         if self._experiment_id is None:
-            if self.target.parent_run_id is not None:
-                outer = self.client.get_run(self.target.parent_run_id)
+            if (outer_id := self.outer_id()) is not None:
+                outer = self.client.get_run(outer_id)
                 self._experiment_id = outer.info.experiment_id
             else:
                 self._experiment_id = self._experiment_of(self.target.experiment)

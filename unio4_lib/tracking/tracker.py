@@ -39,6 +39,10 @@ NOT_FOR_SENDER = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NA
 Say = Callable[[str], None]
 
 
+class RunFailed(Exception):  # noqa: N818 - reads as a statement of what happened
+    """Someone has found out why a run failed: the text is the whole reason."""
+
+
 class StageTracker:
     """One MLflow run: of a stage, or of the whole pipeline run."""
 
@@ -155,7 +159,8 @@ class SpoolTracker:
         try:
             yield StageTracker(outbox)
         except BaseException as error:
-            outbox.append("tags", values={"unio4.error": f"{type(error).__name__}: {error}"[:4000]})
+            reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+            outbox.append("tags", values={"unio4.error": reason[:4000]})
             outbox.append("end", status=status_after(error))
             raise
         else:

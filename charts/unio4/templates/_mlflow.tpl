@@ -15,11 +15,22 @@ http://{{ include "unio4.serviceHost" (list . "mlflow") }}:{{ .Values.mlflow.ser
 {{- end -}}
 {{- end -}}
 
-{{/* Environment of a client of MLflow. */}}
+{{/* Secret with name and password of the pipeline's pods, who are no administrators; empty for none. */}}
+{{- define "unio4.pipelineMlflowSecret" -}}
+{{- if .Values.pipeline.mlflowSecret -}}
+{{- .Values.pipeline.mlflowSecret -}}
+{{- else if not .Values.mlflow.enabled -}}
+{{- .Values.mlflow.external.existingSecret -}}
+{{- else if .Values.mlflow.auth.enabled -}}
+{{- include "unio4.fullname" . }}-mlflow-pipeline
+{{- end -}}
+{{- end -}}
+
+{{/* Environment of a client of MLflow: (list $ secretName). */}}
 {{- define "unio4.mlflowClientEnv" -}}
 - name: MLFLOW_TRACKING_URI
-  value: {{ include "unio4.trackingUri" . }}
-{{- with include "unio4.mlflowSecret" . }}
+  value: {{ include "unio4.trackingUri" (index . 0) }}
+{{- with index . 1 }}
 - name: MLFLOW_TRACKING_USERNAME
   valueFrom:
     secretKeyRef: {name: {{ . }}, key: MLFLOW_TRACKING_USERNAME}

@@ -39,7 +39,10 @@ app.kubernetes.io/component: {{ index . 1 }}
 
 {{/* Labels of a component's pods: (list $ "mlflow"). */}}
 {{- define "unio4.podLabels" -}}
-{{- merge (include "unio4.labels" . | fromYaml) (index . 0).Values.podLabels | toYaml -}}
+{{- $values := (index . 0).Values -}}
+{{- /* In a user's namespace Istio adds a side-car, with which no job ends, and refuses pods that have none. */ -}}
+{{- $mesh := ternary (dict "sidecar.istio.io/inject" "false") (dict) $values.kfp.multiUser -}}
+{{- merge (include "unio4.labels" . | fromYaml) $values.podLabels $mesh | toYaml -}}
 {{- end -}}
 
 {{/* Address of a service of ours inside the cluster: (list $ "mlflow"). */}}
@@ -66,4 +69,12 @@ app.kubernetes.io/component: {{ index . 1 }}
       "tag" (default $root.Chart.AppVersion $image.tag)
       "digest" (get $image.digests (index . 1)) -}}
 {{- include "unio4.image" (list $root $one) -}}
+{{- end -}}
+
+{{/* A quantity of Kubernetes, such as 500m or 2Gi, as a plain number. */}}
+{{- define "unio4.quantity" -}}
+{{- $text := toString . -}}
+{{- $unit := regexFind "[A-Za-z]*$" $text -}}
+{{- $size := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (trimSuffix $unit $text | float64) (get $size $unit) -}}
 {{- end -}}

@@ -18,6 +18,27 @@ to:
 {{- end -}}
 {{- end -}}
 
+{{/* MLflow's database. */}}
+{{- define "unio4.egressDatabase" -}}
+{{- if eq .Values.database.mode "internal" -}}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "unio4.selector" (list . "postgresql") | nindent 10 }}
+  ports:
+    - port: 5432
+{{- else if eq .Values.database.mode "external" -}}
+- ports:
+    - port: {{ .Values.database.external.port }}
+  {{- include "unio4.toNetworks" .Values.database.external.egressCIDRs | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether a job reads the database; empty for no. */}}
+{{- define "unio4.jobsReadDatabase" -}}
+{{- if or .Values.maintenance.mlflowGc.enabled .Values.maintenance.databaseBackup.enabled }}yes{{ end -}}
+{{- end -}}
+
 {{/* Where no key is needed, the identity comes from the cloud's token service, which has no fixed address. */}}
 {{- define "unio4.egressS3" -}}
 {{- if .Values.s3.internal.enabled -}}

@@ -1,4 +1,4 @@
-{{/* What every pod spec starts with: (list $ podSecurityContext). Pod Security "restricted". */}}
+{{/* What every pod spec starts with: (list $ podSecurityContext [affinity]). Pod Security "restricted". */}}
 {{- define "unio4.podSpec" -}}
 {{- $root := index . 0 -}}
 {{- with $root.Values.global.imagePullSecrets }}
@@ -21,13 +21,14 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- end }}
+{{- $own := dict }}{{ if gt (len .) 2 }}{{ $own = index . 2 }}{{ end }}
+{{- with mergeOverwrite (dict) $own $root.Values.scheduling.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from services import TRY_AGAIN, NotReadyError, log, s3_client, setting, start_logging, wait_for
+from services import TRY_AGAIN, NotReadyError, RefusedError, log, run, s3_client, setting, wait_for
 
 MINE_ALREADY = ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
 STANDARD_REGION = "us-east-1"  # the one region that must not be named
@@ -19,7 +19,7 @@ def bucket_exists(client: Any, bucket: str) -> bool:
             return False
         if status in TRY_AGAIN:
             raise NotReadyError(str(error)) from error
-        raise SystemExit(f"error: bucket {bucket!r}: {error}; check the keys and what they may do") from error
+        raise RefusedError(f"bucket {bucket!r}: {error}; check the keys and what they may do") from error
     except BotoCoreError as error:
         raise NotReadyError(str(error)) from error
     return True
@@ -32,14 +32,13 @@ def make_bucket(client: Any, bucket: str, region: str) -> None:
         client.create_bucket(Bucket=bucket, **(place if region != STANDARD_REGION else {}))
     except ClientError as error:
         if error.response["Error"]["Code"] not in MINE_ALREADY:
-            raise SystemExit(f"error: bucket {bucket!r} cannot be made: {error}") from error
+            raise RefusedError(f"bucket {bucket!r} cannot be made: {error}") from error
     except BotoCoreError as error:
         raise NotReadyError(str(error)) from error
 
 
 def main() -> None:
     """Bucket and region come from the job's environment."""
-    start_logging()
     client, bucket = s3_client(), setting("BUCKET")
     if wait_for("S3", lambda: bucket_exists(client, bucket)):
         log.info("bucket %s is there", bucket)
@@ -47,9 +46,9 @@ def main() -> None:
     region = setting("AWS_REGION", STANDARD_REGION)
     wait_for("S3", lambda: make_bucket(client, bucket, region))
     if not wait_for("S3", lambda: bucket_exists(client, bucket)):
-        raise SystemExit(f"error: bucket {bucket!r} was made, but cannot be seen")
+        raise RefusedError(f"bucket {bucket!r} was made, but cannot be seen")
     log.info("bucket %s made", bucket)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,10 +5,19 @@ from contextlib import contextmanager
 
 import sqlalchemy
 from mlflow.store.db.utils import _safe_initialize_tables, _upgrade_db
-from services import NotReadyError, log, setting, start_logging, wait_for
+from services import NotReadyError, RefusedError, log, run, setting, wait_for
 from sqlalchemy.exc import OperationalError
 
 LOCK = 0x756E696F34  # "unio4": any number will do, as long as all pods take the same
+
+# What a server that is starting never says.
+FINAL_WORDS = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "does not support SSL",
+    "certificate verify failed",
+)
 
 
 def connect(engine: sqlalchemy.Engine) -> sqlalchemy.Connection:
@@ -16,7 +25,9 @@ def connect(engine: sqlalchemy.Engine) -> sqlalchemy.Connection:
     try:
         return engine.connect()
     except OperationalError as error:
-        raise NotReadyError(str(error.orig).strip().splitlines()[0]) from error
+        said = str(error.orig).strip().splitlines()[0]
+        final = any(words in said for words in FINAL_WORDS)
+        raise (RefusedError(f"the database: {said}") if final else NotReadyError(said)) from error
 
 
 @contextmanager
@@ -29,7 +40,6 @@ def turn(connection: sqlalchemy.Connection) -> Iterator[None]:
 
 def main() -> None:
     """The database comes from the environment, as for ``mlflow server``."""
-    start_logging()
     engine = sqlalchemy.create_engine(setting("MLFLOW_BACKEND_STORE_URI"))
     with wait_for("the database", lambda: connect(engine)) as connection, turn(connection):
         log.info("the database answers; bringing its tables up to date")
@@ -39,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from services import Http, RefusedError, kfp_token, log, setting, start_logging, wait_for
+from services import Http, RefusedError, kfp_token, log, run, setting, wait_for
 
 API = "/apis/v2beta1"
 DIGEST_LENGTH = 12
@@ -32,7 +32,7 @@ class Pipeline:
         """The first document is the pipeline; a second one has what is special to Kubernetes."""
         spec = next(iter(yaml.safe_load_all(file.read_text())), None)
         if not isinstance(spec, dict) or "pipelineInfo" not in spec:
-            raise SystemExit(f"error: {file.name} is no compiled pipeline: it has no pipelineInfo")
+            raise RefusedError(f"{file.name} is no compiled pipeline: it has no pipelineInfo")
         declared = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         info = spec["pipelineInfo"]
         return cls(file, info["name"], info.get("description", ""), declared)
@@ -87,14 +87,17 @@ class Kfp:
         return str(made["pipeline_id"])
 
     def register(self, pipeline: Pipeline, version: str) -> Registered:
-        """The version with this content, uploaded where it is missing."""
+        """The newest version has this content: KFP runs the newest one, after a rollback too."""
         owner = self.pipeline_id(pipeline)
-        for known in self.listed(f"/pipelines/{owner}/versions", "pipeline_versions", page_size="100"):
-            name = known.get("name") or known.get("display_name") or ""
-            if name.endswith(f"-{pipeline.digest}"):
-                log.info("pipeline %s: version %s is there", pipeline.name, name)
-                return Registered(pipeline, owner, str(known["pipeline_version_id"]))
+        versions = self.listed(f"/pipelines/{owner}/versions", "pipeline_versions", page_size="100")
+        known = sorted(versions, key=lambda one: str(one.get("created_at", "")))
+        names = [str(one.get("name") or one.get("display_name")) for one in known]
+        if names and names[-1].partition("-")[2].startswith(pipeline.digest):
+            log.info("pipeline %s: version %s is there", pipeline.name, names[-1])
+            return Registered(pipeline, owner, str(known[-1]["pipeline_version_id"]))
         name = f"{version}-{pipeline.digest}"
+        if again := sum(one == name or one.startswith(f"{name}-") for one in names):
+            name = f"{name}-{again + 1}"
         content = pipeline.file.read_bytes()
         made = wait_for(
             "KFP",
@@ -135,19 +138,19 @@ def recurring_run(
     """The request for a recurring run; parameters that the pipeline does not have are refused here."""
     known = {one.pipeline.name: one for one in registered}
     if settings["pipeline"] not in known:
-        raise SystemExit(
-            f"error: kfp.recurringRun.pipeline is {settings['pipeline']!r}; registered are {', '.join(known)}"
+        raise RefusedError(
+            f"kfp.recurringRun.pipeline is {settings['pipeline']!r}; registered are {', '.join(known)}"
         )
     chosen = known[settings["pipeline"]]
     declared, given = chosen.pipeline.parameters, settings["parameters"]
-    if extra := sorted(set(given) - set(declared) - {"artifact_root", "mlflow_tracking_uri"}):
-        raise SystemExit(
-            f"error: kfp.recurringRun.parameters: {', '.join(extra)} is no parameter of "
+    if extra := sorted(set(given) - set(declared)):
+        raise RefusedError(
+            f"kfp.recurringRun.parameters: {', '.join(extra)} is no parameter of "
             f"{chosen.pipeline.name}; it has {', '.join(declared) or 'none'}"
         )
     needed = {key for key, one in declared.items() if not one.get("isOptional")}
     if missing := sorted(needed - set(given)):
-        raise SystemExit(f"error: kfp.recurringRun.parameters: {', '.join(missing)} is missing")
+        raise RefusedError(f"kfp.recurringRun.parameters: {', '.join(missing)} is missing")
     request = {
         "display_name": name,
         "pipeline_version_reference": {
@@ -168,19 +171,15 @@ def recurring_run(
 
 def main() -> None:
     """Everything comes from the job's environment and mounted files."""
-    start_logging()
     kfp = Kfp(setting("KFP_ENDPOINT"), setting("KFP_NAMESPACE", ""))
     files = sorted(Path(setting("PIPELINES")).glob("*.yaml"))
     if not files:
-        raise SystemExit(f"error: no pipeline (*.yaml) in {setting('PIPELINES')}")
-    try:
-        registered = [kfp.register(Pipeline.read(file), setting("VERSION")) for file in files]
-        name, settings = setting("RECURRING_RUN_NAME"), setting("RECURRING_RUN", "")
-        wanted = recurring_run(kfp, name, json.loads(settings), registered) if settings else None
-        kfp.keep_recurring_run(name, wanted)
-    except RefusedError as error:
-        raise SystemExit(f"error: {error}") from error
+        raise RefusedError(f"no pipeline (*.yaml) in {setting('PIPELINES')}")
+    registered = [kfp.register(Pipeline.read(file), setting("VERSION")) for file in files]
+    name, settings = setting("RECURRING_RUN_NAME"), setting("RECURRING_RUN", "")
+    wanted = recurring_run(kfp, name, json.loads(settings), registered) if settings else None
+    kfp.keep_recurring_run(name, wanted)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 log = logging.getLogger("unio4")
 PAUSE_SECONDS = 3.0
+FINAL = 2  # exit code after which Kubernetes does not try a job again; 1: nobody answered in time
 TRY_AGAIN = (
     429,
     500,
@@ -30,21 +31,26 @@ class NotReadyError(Exception):
 
 
 class RefusedError(Exception):
-    """An answer that will not change: the message names the service and what it said."""
+    """What will not change by waiting: the message says what is wrong, and where."""
 
 
 def setting(name: str, default: str | None = None) -> str:
     """A variable of the environment; without a default it must be there."""
     value = os.environ.get(name, default)
     if value is None:
-        raise SystemExit(f"error: the variable {name} is not set; the chart's job sets it")
+        raise RefusedError(f"the variable {name} is not set; the chart's job sets it")
     return value
 
 
-def start_logging() -> None:
-    """One line for each step, on standard output."""
+def run(main: Callable[[], None]) -> None:
+    """A script: one line for each step on standard output; see :data:`FINAL` for how it ends."""
     log.addHandler(logging.StreamHandler(sys.stdout))
     log.setLevel(logging.INFO)
+    try:
+        main()
+    except RefusedError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(FINAL)
 
 
 def wait_for(what: str, attempt: Callable[[], Result]) -> Result:
@@ -120,7 +126,11 @@ class Http:
 
 def basic_auth() -> dict[str, str]:
     """MLflow's standard variables as a header; nothing where they are not set."""
-    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    return basic_auth_of(*(os.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD")))
+
+
+def basic_auth_of(user: str | None, password: str | None) -> dict[str, str]:
+    """A name and a password as a header; nothing where one is missing."""
     if user is None or password is None:
         return {}
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}

@@ -5,10 +5,23 @@ name: {{ include "unio4.fullname" $root }}-{{ index . 1 }}
 labels:
   {{- include "unio4.labels" (list $root "jobs") | nindent 2 }}
 annotations:
-  helm.sh/hook: post-install,post-upgrade
+  helm.sh/hook: post-install,post-upgrade,post-rollback
   helm.sh/hook-weight: {{ index . 2 | quote }}
   # A failed job stays for its log, until the next try.
   helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
+{{/* When a job is given up. Exit code 2: waiting will not mend it; a drained node is nobody's failure. */}}
+{{- define "unio4.jobEnd" -}}
+backoffLimit: {{ .Values.jobs.backoffLimit }}
+activeDeadlineSeconds: {{ int .Values.jobs.activeDeadlineSeconds }}
+podFailurePolicy:
+  rules:
+    - action: FailJob
+      onExitCodes: {operator: In, values: [2]}
+      onPodConditions: []  # the schema of Kubernetes 1.27 wants it
+    - action: Ignore
+      onPodConditions: [{type: DisruptionTarget, status: "True"}]
 {{- end -}}
 
 {{/* A container that runs one of our scripts: (list $ "make_bucket.py"). */}}
@@ -29,7 +42,7 @@ resources:
   value: {{ .Values.kfp.endpoint }}
 {{- if .Values.kfp.multiUser }}
 - name: KFP_NAMESPACE
-  value: {{ default .Release.Namespace .Values.kfp.namespace }}
+  value: {{ include "unio4.runNamespace" . }}
 - name: KFP_TOKEN_FILE
   value: /var/run/secrets/kubeflow/pipelines/token
 {{- end }}
