@@ -138,9 +138,9 @@ class CriticsConfig(StageConfig):
 class DynamicsConfig(StageConfig):
     """Probabilistic ensemble of transition models."""
 
-    members: int = Field(8, ge=1, description="Models (paper: 7).")
+    members: int = Field(4, ge=1, description="Models (paper: 7).")
     elites: int = Field(
-        8,
+        4,
         ge=1,
         description="Best models kept: every other one to learn in, the rest to judge (paper: 5, for both).",
     )
@@ -149,7 +149,7 @@ class DynamicsConfig(StageConfig):
         2e-3, gt=0, description="Adam step size, falls linearly to zero (paper: 1e-3, Adroit 3e-4, constant)."
     )
     batch_size: int = Field(128, ge=1, description="Rows per member and step (paper: 256).")
-    steps: int = Field(20_000, ge=1, description="Most optimizer steps (paper: no bound but patience).")
+    steps: int = Field(30_000, ge=1, description="Most optimizer steps (paper: no bound but patience).")
     holdout_fraction: float = Field(0.05, gt=0, lt=1, description="Share of episodes held out.")
     evaluate_every: int = Field(1_000, ge=1, description="Steps between hold-out evaluations.")
     patience: int = Field(
@@ -240,7 +240,7 @@ class ImproveConfig(StageConfig):
         0.02, ge=0, description="Smallest gain, as a share of the current estimate (paper: 0, RL-100: 0.05)."
     )
     trust: float | None = Field(
-        0.6,
+        0.75,
         gt=0,
         le=1,
         description="Models may judge where clones return in them at least this share of what was "
