@@ -74,7 +74,7 @@ class PointMassModel:
     ) -> None:
         self.members, self.noise, self.wall, self.survival = members, noise, wall, survival
 
-    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None) -> Step:
+    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None, turn: int = 0) -> Step:
         assert observations.shape[0] == self.members
         following = observations + STRIDE * actions.clamp(-1.0, 1.0)
         if noise is not None:
