@@ -161,7 +161,7 @@ def test_repulsion_lowers_the_overlap_more_with_more_weight() -> None:
     data = two_mode_data()
     alphas, overlaps, likelihoods, spreads = (0.0, 0.3, 1.0, 2.0), [], [], []
     for alpha in alphas:
-        figures = train(data, 600, alpha=alpha, learning_rate=3e-3).evaluate()
+        figures = train(data, 600, diversity="repulsion", alpha=alpha, learning_rate=3e-3).evaluate()
         overlaps.append(float(figures["behavior/overlap"]))
         likelihoods.append(float(figures["behavior/holdout_log_likelihood"].mean()))
         spreads.append(float(figures["behavior/action_spread"]))
