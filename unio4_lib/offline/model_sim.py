@@ -12,6 +12,9 @@ from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.sim.base import Array, StepResult, check_actions
 
 
+NOISE_STREAM = 1 << 42  # keeps the draws of the models apart from those of who acts in them
+
+
 class ModelSim:
     """N environments that are models; see ``sim.base.BatchSim`` for the contract.
 
@@ -40,7 +43,7 @@ class ModelSim:
 
     def reset(self, seed: int) -> Array:
         """Start all episodes anew. Returns observations [N, D]."""
-        self._generator.manual_seed(seed)
+        self._generator.manual_seed(seed + NOISE_STREAM)
         self._time = 0
         self._states = self._begin()
         # Episodes of equal age would all end in the same step, and no batch would see the others' ages.
