@@ -8,12 +8,13 @@ import pytest
 import torch
 from offline_worlds import PointMassModel, linear_policies, make_data, point_mass_transitions, same_bits
 
-from unio4_lib.config import BehaviorConfig, CriticsConfig, DynamicsConfig, ImproveConfig
-from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
+from unio4_lib.config import BehaviorConfig, CloningConfig, CriticsConfig, DynamicsConfig, ImproveConfig
+from unio4_lib.offline.advantages import CriticAdvantages
 from unio4_lib.offline.behavior import CloningTrainer
 from unio4_lib.offline.critics import CriticTrainer
 from unio4_lib.offline.dynamics import DynamicsTrainer
 from unio4_lib.offline.improve import ImproveTrainer
+from unio4_lib.offline.learners import CriticLearner, Learner, ModelLearner
 from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.training.loop import Trainer, run_loop
 
@@ -25,6 +26,16 @@ def behavior(seed: int) -> Trainer:
     return CloningTrainer(
         DATA, BehaviorConfig(members=2, hidden=(8,), batch_size=16, steps=STEPS), seed=seed
     )
+
+
+def extraction(seed: int) -> Trainer:
+    """Members of every kind of weight."""
+    config = CloningConfig(
+        members=3, weightings=("return:1", "advantage:1", "advantage:2*return:0.5"), hidden=(8,),
+        batch_size=16, steps=STEPS,
+    )  # fmt: skip
+    advantages = DATA.observations[:, 0] - DATA.actions[:, 0]
+    return CloningTrainer(DATA, config, seed=seed, advantages=advantages)
 
 
 def critics(kind: Any) -> Callable[[int], CriticTrainer]:
@@ -49,8 +60,8 @@ def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int],
     """A gate that lets some candidates pass and puts others back within the test."""
     config = ImproveConfig(
         steps=STEPS, evaluate_every=EVERY, batch_size=16, learning_rate=0.02, horizon=8, starts=4, patience=2,
-        confidence=0.6, calibrate=False, start_states="dataset", model_noise=True, rollouts=4,
-        rollout_steps=12, value_hidden=(8,), epochs=3,
+        confidence=0.6, margin=0.0, start_states="dataset", model_noise=True, rollouts=4,
+        rollout_steps=12, episode_steps=8, value_hidden=(8,), epochs=3,
         anchor_every=anchor_every, advantages=advantages,
     )  # fmt: skip
 
@@ -58,19 +69,21 @@ def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int],
         model: Any = PointMassModel(noise=0.3)
         policies = linear_policies([0.3, 0.5, 0.1, 0.0, 0.7, 0.2])
         frozen = critics("iql")(0).result().requires_grad_(False)
-        source: AdvantageSource = (
-            CriticAdvantages(DATA, frozen, policies, config, seed=seed)
-            if advantages == "critic"
-            else ModelAdvantages(DATA, model, 6, config, seed=seed)
-        )
+        learner: Learner
+        if advantages == "critic":
+            source = CriticAdvantages(DATA, frozen, policies, config, seed=seed)
+            learner = CriticLearner(policies, source, config)
+        else:
+            learner = ModelLearner(policies, DATA, model, config, seed=seed)
         evaluator = PolicyEvaluator(DATA, model, frozen, config, time_limit=8)
-        return ImproveTrainer(policies, source, evaluator, config, seed=seed)
+        return ImproveTrainer(policies, learner, evaluator, config, seed=seed)
 
     return make
 
 
 TRAINERS: dict[str, Callable[[int], Any]] = {
     "behavior": behavior,
+    "extraction": extraction,
     "critics-iql": critics("iql"),
     "critics-sarsa": critics("sarsa"),
     "dynamics": dynamics,
@@ -146,8 +159,10 @@ def test_the_gate_of_these_runs_accepts_refuses_and_puts_back() -> None:
     for name in ("improve-critic", "improve-model"):
         trainer = TRAINERS[name](0)
         put_back: list[Any] = []
-        original = trainer._put_back
-        trainer._put_back = lambda members, original=original, seen=put_back: seen.append(original(members))
+        original = trainer.learner.put_back
+        trainer.learner.put_back = lambda *given, original=original, seen=put_back: seen.append(
+            original(*given)
+        )
         run(trainer)
         assert {entry.accepted for entry in trainer.log} == {True, False}, name
         assert put_back, name
