@@ -48,7 +48,7 @@ BAD_SETTINGS = {
         "--set finetune.target_kl=no: finetune.target_kl is false; expected a number > 0 or null"
     ),
     "seed=true": "--set seed=true: seed is true; expected a whole number >= 0",
-    "behavior.bootstrap=1": ("--set behavior.bootstrap=1: behavior.bootstrap is 1; expected true or false"),
+    "finetune.anneal=1": "--set finetune.anneal=1: finetune.anneal is 1; expected true or false",
     "device=tpu": "--set device=tpu: device is 'tpu'; expected one of auto, cpu, cuda",
     "behavior.hidden=[]": (
         "--set behavior.hidden=[]: behavior.hidden is []; "
@@ -76,7 +76,7 @@ BAD_SETTINGS = {
 
 @pytest.mark.parametrize("setting", BAD_SETTINGS)
 def test_bad_setting_gives_one_exact_line(setting: str) -> None:
-    overrides = ["dynamics.members=5", setting]
+    overrides = ["dynamics.members=5", "dynamics.elites=5", setting]
     assert line_of(overrides=overrides) == BAD_SETTINGS[setting]
 
 
@@ -150,7 +150,8 @@ def test_later_layers_win(tmp_path: Path) -> None:
         "improve.steps": str(path),
         "improve.horizon": "--set improve.horizon=9",
         "seed": "--seed",
-        "improve.margin": "default",
+        "improve.patience": "preset paper",
+        "improve.rollouts": "default",
     }
     assert {key: resolved.origins[key] for key in wanted} == wanted
 

@@ -126,9 +126,11 @@ def parameters_of(module: torch.nn.Module) -> list[Tensor]:
 
 
 def same_bits(left: Any, right: Any) -> bool:
-    """Whether two nested structures of tensors and plain values are equal to the bit."""
+    """Whether two nested structures of tensors, arrays and plain values are equal to the bit."""
     if isinstance(left, Tensor):
         return isinstance(right, Tensor) and torch.equal(left, right)
+    if isinstance(left, np.ndarray):
+        return isinstance(right, np.ndarray) and np.array_equal(left, right)
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(same_bits(left[key], right[key]) for key in left)
     if isinstance(left, list | tuple):

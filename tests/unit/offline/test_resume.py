@@ -1,7 +1,7 @@
 """One contract for all offline trainers: equal seeds give equal bits, and stopping changes nothing."""
 
-import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from unio4_lib.offline.dynamics import DynamicsTrainer
 from unio4_lib.offline.improve import ImproveTrainer
 from unio4_lib.offline.learners import CriticLearner, Learner, ModelLearner
 from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.training.checkpoint import load_state, save_state
 from unio4_lib.training.loop import Trainer, run_loop
 
 STEPS, EVERY = 24, 3
@@ -99,12 +100,10 @@ def run(trainer: Trainer, steps: int = STEPS, start: int = 0) -> list[tuple[int,
     return [(entry.step, entry.values) for entry in entries]
 
 
-def through_a_file(state: dict[str, Any]) -> Any:
-    """As a checkpoint would keep it; nothing in it may need unpickling of code."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+def through_a_file(state: dict[str, Any], folder: Path) -> Any:
+    """As a checkpoint keeps it."""
+    save_state(folder / "state", state)
+    return load_state(folder / "state")
 
 
 @ALL_TRAINERS
@@ -123,11 +122,11 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(name: str) -> None:
 
 @ALL_TRAINERS
 @pytest.mark.parametrize("stop", [3, 7, 13, 20])
-def test_a_run_taken_up_again_is_the_same_run(name: str, stop: int) -> None:
+def test_a_run_taken_up_again_is_the_same_run(name: str, stop: int, tmp_path: Path) -> None:
     make = TRAINERS[name]
     whole = make(0)
     log = run(whole)
-    state = through_a_file(stopped_at(make, stop))
+    state = through_a_file(stopped_at(make, stop), tmp_path)
     resumed = make(0)
     run(resumed, 5)  # a new process is less dirty than this: loading must overwrite everything
     resumed.load_state_dict(state)
