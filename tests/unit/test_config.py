@@ -34,7 +34,7 @@ BAD_SETTINGS = {
     ),
     "expectile=.8": "--set expectile=.8: unknown key expectile; did you mean critics.expectile?",
     "sed=3": "--set sed=3: unknown key sed; did you mean seed?",
-    "improve=3": "--set improve=3: improve is a section; expected one of its keys, such as improve.steps",
+    "improve=3": "--set improve=3: improve is a section; expected one of its keys, such as improve.members",
     "improve.steps=many": ("--set improve.steps=many: improve.steps is 'many'; expected a whole number >= 1"),
     "improve.steps=2.5": "--set improve.steps=2.5: improve.steps is 2.5; expected a whole number >= 1",
     "improve.steps=": "--set improve.steps=: improve.steps is null; expected a whole number >= 1",
@@ -87,7 +87,7 @@ BAD_FILES = {
     "seed: 1\nseed: 2\n": "line 2, column 1 key seed is given twice",
     "improve: [1\nseed: 3\n": "line 2, column 5 expected ',' or ']', but got ':'",
     "- 1\n": "found a list; expected keys and values, such as seed: 1",
-    "improve: 3\n": "improve is a section; expected one of its keys, such as improve.steps",
+    "improve: 3\n": "improve is a section; expected one of its keys, such as improve.members",
     "improve:\n  steps: x\n": "improve.steps is 'x'; expected a whole number >= 1",
     "a: !!python/object/apply:os.system [ls]\n": (
         "line 1, column 4 could not determine a constructor for the tag "

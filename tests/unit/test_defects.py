@@ -336,7 +336,8 @@ def operations_of(stage: str, members: int) -> list[str]:
             make_data(), critics.requires_grad_(False), behavior, ImproveConfig(), seed=0
         )
         evaluator: Any = KnownEstimates()
-        trainer = ImproveTrainer(behavior, source, evaluator, ImproveConfig(), seed=0)
+        learner = CriticLearner(behavior, source, ImproveConfig())
+        trainer = ImproveTrainer(behavior, learner, evaluator, ImproveConfig(), seed=0)
     trainer.step()
     with CountOperations() as count:
         trainer.step()
