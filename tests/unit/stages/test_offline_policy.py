@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from offline_worlds import (
+    STRIDE,
     FunctionCritics,
     PointMassModel,
     linear_policies,
     make_data,
+    make_transitions,
     parameters_of,
     point_mass_transitions,
+    reward,
     same_bits,
     true_returns,
 )
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from unio4_lib.config import BehaviorConfig, ExtractConfig, ImproveConfig, RunConfig
 from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import Step
 from unio4_lib.progress import Reporter
 from unio4_lib.stages import offline_policy
@@ -192,3 +197,39 @@ def test_a_phase_taken_up_again_anywhere_ends_the_same(advantages: Any, tmp_path
             whole.members, whole.estimates, whole.trust
         ), where  # fmt: skip
         assert [(e.step, e.values) for e in again.log] == [(e.step, e.values) for e in whole.log], where
+
+
+def exact_clones() -> tuple[OfflineData, GaussianPolicy]:
+    """Episodes of 40 steps, cut by time alone, and three policies that are exactly what acted in them."""
+    g, x, columns = np.random.default_rng(0), np.linspace(-1.0, 1.0, 200), []
+    for _ in range(2 * LENGTH):
+        a = np.clip(np.tanh(0.6 - 0.8 * x) + 0.1 * g.normal(size=200), -1.0, 1.0)
+        columns.append((x, a, reward(x + STRIDE * a), x + STRIDE * a))
+        x = columns[-1][3]
+    x, a, r, ahead = (np.stack(column, axis=1).reshape(-1) for column in zip(*columns, strict=True))
+    ends = np.tile(np.arange(2 * LENGTH) == 2 * LENGTH - 1, 200)
+    rows = make_transitions(x[:, None], a[:, None], r, ahead[:, None], np.zeros_like(ends), ends)
+    return make_data(rows), linear_policies([0.8] * 3, [0.6] * 3)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"discount": 0.8}, {"start_states": "dataset"}, {"model_noise": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("time_limit", [LENGTH, 2 * LENGTH, None])
+def test_true_models_are_trusted_however_estimates_are_made(
+    changed: dict[str, Any], time_limit: int | None
+) -> None:
+    """What is recorded is a plain sum from an episode's start to the horizon, without V behind it."""
+    data, behavior = exact_clones()
+    critics: Any = FunctionCritics(lambda s, a: 0.0 * s[..., 0], lambda s: 100.0 + 0.0 * s[..., 0])
+    true_model: Any = PointMassModel(2, noise=0.0)
+    settings = config(0, **changed, **CLOSED)
+    found = improve_policy(
+        data, behavior, World(critics, true_model, true_model), settings, Reporter(None),
+        time_limit=time_limit,
+    ).trust  # fmt: skip
+    assert found is not None
+    assert found.trusted
+    assert found.ratio == pytest.approx(1.0, abs=0.05)
