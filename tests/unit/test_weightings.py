@@ -13,7 +13,11 @@ def test_names_are_read_factor_by_factor() -> None:
     assert factors("uniform") == []
     assert factors("return:1") == [("return", 1.0)]
     assert factors("advantage:0.25") == [("advantage", 0.25)]
-    assert factors("advantage:3*return:0.5*return:2") == [("advantage", 3.0), ("return", 0.5), ("return", 2.0)]
+    assert factors("advantage:3*return:0.5*return:2") == [
+        ("advantage", 3.0),
+        ("return", 0.5),
+        ("return", 2.0),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,9 @@ BAD = [
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_weighting_is_said_with_what_would_be_one(name: str) -> None:
-    with pytest.raises(ValueError, match="names no weighting; expected uniform, return:T or advantage:B") as e:
+    with pytest.raises(
+        ValueError, match="names no weighting; expected uniform, return:T or advantage:B"
+    ) as e:
         factors(name)
     assert "\n" not in str(e.value)
     with pytest.raises(ValidationError, match="names no weighting"):

@@ -11,7 +11,6 @@ from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.sim.base import Array, StepResult, check_actions
 
-
 # Keeps the draws of the models apart from those of who acts in them; of a seed torch takes 32 bits alone.
 NOISE_STREAM = 1 << 29
 

@@ -147,9 +147,7 @@ def test_without_noise_the_models_mean_is_followed_and_noise_scales() -> None:
 def test_noise_has_the_std_that_the_model_claims() -> None:
     """One state, many environments: the spread of rewards is that of the reward's head."""
     g = np.zeros((20, 2), np.float32)
-    rows = make_transitions(
-        g, g[:, :1], np.zeros(20), g, np.zeros(20, bool), np.arange(20) % 10 == 9
-    )
+    rows = make_transitions(g, g[:, :1], np.zeros(20), g, np.zeros(20, bool), np.arange(20) % 10 == 9)
     model = learned()
     sim = make(6000, model=model, data=make_data(rows), noise=0.7, length=10_000)
     sim.reset(0)

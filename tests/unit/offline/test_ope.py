@@ -133,9 +133,13 @@ def test_amq_sums_or_averages_q_over_the_steps_lived() -> None:
     policies = linear_policies([0.3, 1.0, -8.0])
     wall = 1.5
     results = {
-        name: by_mean(make_evaluator(
-            PointMassModel(noise=0.0, wall=wall), critics, estimator=name, model_noise=False, starts=10
-        ), policies, seed=3)
+        name: by_mean(
+            make_evaluator(
+                PointMassModel(noise=0.0, wall=wall), critics, estimator=name, model_noise=False, starts=10
+            ),
+            policies,
+            seed=3,
+        )
         for name in ("amq-sum", "amq-mean")
     }
     x = make_evaluator(PointMassModel()).starts(10, torch.Generator().manual_seed(3)).reshape(10, 1)
@@ -340,9 +344,7 @@ def test_both_ways_of_acting_have_their_true_return() -> None:
 def test_the_order_of_policies_changes_nothing(wall: float) -> None:
     """Neither their place in the stack nor who else is in it, deaths of others included."""
     gains = [0.7, -0.8, 0.1, 2.0]
-    evaluator = make_evaluator(
-        PointMassModel(noise=0.2, wall=wall), acting="both", horizon=60, time_limit=60
-    )
+    evaluator = make_evaluator(PointMassModel(noise=0.2, wall=wall), acting="both", horizon=60, time_limit=60)
     together = evaluator.estimate(linear_policies(gains), seed=4)
     shuffled = evaluator.estimate(linear_policies([gains[i] for i in (2, 0, 3, 1)]), seed=4)
     torch.testing.assert_close(together[:, [2, 0, 3, 1]], shuffled, rtol=1e-5, atol=1e-4)

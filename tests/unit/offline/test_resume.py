@@ -24,9 +24,7 @@ DATA = make_data(point_mass_transitions(episodes=12))
 
 
 def behavior(seed: int) -> Trainer:
-    return CloningTrainer(
-        DATA, BehaviorConfig(members=2, hidden=(8,), batch_size=16, steps=STEPS), seed=seed
-    )
+    return CloningTrainer(DATA, BehaviorConfig(members=2, hidden=(8,), batch_size=16, steps=STEPS), seed=seed)
 
 
 def extraction(seed: int) -> Trainer:

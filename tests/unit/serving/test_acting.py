@@ -40,7 +40,9 @@ def served(policy: GaussianPolicy, folder: Path, **facts: Any) -> Any:
     return lambda observations: model.predict(None, observations)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("changed", [{}, {"std": "shared"}, {"activation": "tanh", "std_scale": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "changed", [{}, {"std": "shared"}, {"activation": "tanh", "std_scale": 1.0}], ids=str
+)
 def test_samples_are_those_of_the_policy(changed: dict[str, Any], tmp_path: Path) -> None:
     """Mean, std and clamping against the policy's own actions with noise, many draws of each state."""
     policy = some_policy(**changed)
@@ -78,7 +80,9 @@ def test_the_served_file_needs_nothing_of_this_project() -> None:
 
 
 def pendulum(folder: Path, **facts: Any) -> Path:
-    policy = GaussianPolicy(PolicySpec(1, 4, 1, (8,), "tanh", "state"), generator=torch.Generator().manual_seed(0))
+    policy = GaussianPolicy(
+        PolicySpec(1, 4, 1, (8,), "tanh", "state"), generator=torch.Generator().manual_seed(0)
+    )
     save_policy(policy, folder, env_id="InvertedPendulum-v5", env_kwargs={}, **facts)
     return folder
 

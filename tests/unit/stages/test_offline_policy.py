@@ -82,9 +82,7 @@ def config(extracted: int = 2, members: int = 3, **values: Any) -> RunConfig:
 
 
 def improved(settings: RunConfig, where: World, journal: Journal | None = None) -> Improvement:
-    return improve_policy(
-        DATA, clones(), where, settings, Reporter(None), time_limit=LENGTH, journal=journal
-    )
+    return improve_policy(DATA, clones(), where, settings, Reporter(None), time_limit=LENGTH, journal=journal)
 
 
 def equal(left: GaussianPolicy, right: GaussianPolicy) -> bool:
@@ -152,7 +150,13 @@ def test_the_better_way_of_acting_is_delivered(acting: Any, acts: str) -> None:
 
 @pytest.mark.parametrize(
     ("mean", "sampled", "acts"),
-    [(100, 114, "mean"), (100, 116, "sampled"), (-100, -86, "mean"), (-100, -84, "sampled"), (100, 50, "mean")],
+    [
+        (100, 114, "mean"),
+        (100, 116, "sampled"),
+        (-100, -86, "mean"),
+        (-100, -84, "sampled"),
+        (100, 50, "mean"),
+    ],
 )
 def test_sampled_actions_must_be_far_better(mean: float, sampled: float, acts: str) -> None:
     estimates = torch.tensor([[mean] * 4, [sampled] * 4], dtype=torch.float64)
@@ -187,7 +191,12 @@ def test_a_phase_taken_up_again_anywhere_ends_the_same(advantages: Any, tmp_path
     states = EveryState(tmp_path)
     settings = config(advantages=advantages)
     whole = improved(settings, world(), Journal(states))
-    for where in (("extract-policies", 5), ("extract-policies", 13), ("improve-policy", 1), ("improve-policy", 4)):
+    for where in (
+        ("extract-policies", 5),
+        ("extract-policies", 13),
+        ("improve-policy", 1),
+        ("improve-policy", 4),
+    ):
         again = improved(settings, world(), Journal(resumed=load_state(states.found[where])))
         assert equal(again.policies, whole.policies), where
         assert equal(again.portfolio, whole.portfolio), where
