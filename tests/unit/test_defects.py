@@ -207,8 +207,8 @@ def test_5_the_accepted_policy_is_handed_on_and_ope_alone_chooses_the_member() -
         behavior=BehaviorConfig(members=2),
         extract=ExtractConfig(members=0),
         improve=ImproveConfig(
-            steps=20, evaluate_every=10, horizon=5, starts=8, batch_size=16, advantages="critic", std_scale=1.0,
-            margin=1e9, trust=None,
+            steps=20, evaluate_every=10, horizon=5, starts=8, batch_size=16, advantages="critic",
+            std_scale=1.0, margin=1e9, trust=None,
         ),
     )  # fmt: skip
     behavior, model = make_policy(), cast(Any, FirstStepFalls())

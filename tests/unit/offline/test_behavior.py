@@ -233,8 +233,8 @@ def test_members_go_where_their_weights_are() -> None:
     """Uniform between the modes, return-weighted to the good one; advantages that prefer the bad one win."""
     data = good_and_bad_data()
     settings = CloningConfig(
-        members=3, weightings=("uniform", "return:0.5", "advantage:4"), hidden=(16,), batch_size=64, activation="tanh",
-        learning_rate=5e-3, steps=10_000, holdout_fraction=0.2,
+        members=3, weightings=("uniform", "return:0.5", "advantage:4"), hidden=(16,), batch_size=64,
+        activation="tanh", learning_rate=5e-3, steps=10_000, holdout_fraction=0.2,
     )  # fmt: skip
     trainer = CloningTrainer(data, settings, seed=0, advantages=-data.environment_rewards)
     for _ in range(400):

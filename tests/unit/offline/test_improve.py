@@ -138,7 +138,7 @@ def test_what_is_delivered_is_the_accepted_policy_and_not_the_last_iterate() -> 
 
 
 def test_the_log_tells_both_ways_of_acting() -> None:
-    trainer, evaluator, _ = decreed([[2.0]])
+    trainer, _, _ = decreed([[2.0]])
     trainer.step()
     figures = trainer.evaluate()
     (entry,) = trainer.log
