@@ -20,7 +20,8 @@ def test_a_good_run_reads_well() -> None:
     assert say() == (
         "The offline phase raised the return by 100%, from the plain clones' 100 ± 5 to 200 ± 5, 2.22 times "
         "the data's mean. Of that, steps behind the gate added 33% to its own start (150 ± 5). Fine-tuning "
-        "dipped to 0.75 of the offline score at 30,000 steps, then rose to 1.50 times the offline score: 300 ± 5."
+        "dipped to 0.75 of the offline score at 30,000 steps, then rose to 1.50 times the offline score: "
+        "300 ± 5."
     )
 
 
