@@ -148,13 +148,15 @@ def test_the_report_shows_the_numbers_of_the_summary(summary: dict[str, Any], fo
 
 def test_numbers_of_the_summary_fit_each_other(summary: dict[str, Any], folder: Path) -> None:
     decisions = json.loads((folder / "decisions.json").read_text())
-    assert summary["gate"]["checks"] == len(decisions) == 2 * 20 // 5  # members x steps / evaluate_every
+    trust = summary["gate"]["trust"]
+    trusted = trust is None or trust["trusted"]
+    # Members x steps / evaluate_every, where the models may judge.
+    assert summary["gate"]["checks"] == len(decisions) == (2 * 20 // 5 if trusted else 0)
     assert summary["gate"]["accepted"] == sum(entry["accepted"] for entry in decisions)
-    estimates = summary["gate"]["estimates"]
+    estimates = [sum(ways.values()) for ways in summary["gate"]["estimates"]]
     assert summary["gate"]["chosen_member"] == estimates.index(max(estimates))
     behavior = summary["scores"]["behavior"]
-    assert behavior["episodes"] == 2 * 4
-    assert behavior["mean_return"] == pytest.approx(sum(behavior["members"]) / 2)
+    assert behavior["episodes"] == 4  # of the one plain clone
     curve = summary["online_curve"]
     assert curve[0][0] == 0
     assert curve[-1][0] >= 600

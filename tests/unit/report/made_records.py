@@ -81,6 +81,26 @@ def decisions() -> list[dict[str, Any]]:
     ]
 
 
+def gate() -> dict[str, Any]:
+    """What the gate did: track 1, which began as the first clone, is delivered."""
+    return {
+        "checks": 4,
+        "accepted": 1,
+        "estimator": "return",
+        "confidence": 0.9,
+        "margin": 0.02,
+        "acts": "mean",
+        "chosen_member": 1,
+        "started_from": [2, 0],
+        "portfolio": [
+            {"name": name, "estimates": {"mean": 7.0 + number, "sampled": 6.0 + number}}
+            for number, name in enumerate(("uniform", "return:0.5", "advantage:1"))
+        ],
+        "trust": {"weighting": "uniform", "recorded": 90.0, "modeled": 85.0, "trusted": True},
+        "estimates": [{"mean": 8.0, "sampled": 7.5}, {"mean": 9.0, "sampled": 8.5}],
+    }
+
+
 def make_run(
     *,
     seed: int = 0,
@@ -118,22 +138,7 @@ def make_run(
             "offline": {**score, "mean_return": offline, "normalized": offline / 10},
             "online": {**score, "mean_return": online, "normalized": online / 10},
         },
-        "gate": {
-            "checks": 4,
-            "accepted": 1,
-            "estimator": "return",
-            "confidence": 0.9,
-            "margin": 0.02,
-            "acts": "mean",
-            "chosen_member": 1,
-            "started_from": [2, 0],
-            "portfolio": [
-                {"name": name, "estimates": {"mean": 7.0 + number, "sampled": 6.0 + number}}
-                for number, name in enumerate(("uniform", "return:0.5", "advantage:1"))
-            ],
-            "trust": {"weighting": "uniform", "recorded": 90.0, "modeled": 85.0, "trusted": True},
-            "estimates": [{"mean": 8.0, "sampled": 7.5}, {"mean": 9.0, "sampled": 8.5}],
-        },
+        "gate": gate(),
     }
     logs = {
         "clone-behavior": history("behavior/holdout_log_likelihood"),
