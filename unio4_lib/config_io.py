@@ -100,7 +100,8 @@ def _one_line(error: ValidationError, origins: dict[str, str]) -> str:
     path = [part for part in fault["loc"] if isinstance(part, str)]
     name = next((key for key in (".".join(path), ".".join(path[:-1])) if key in known_keys()), None)
     if fault["type"] == "value_error":
-        return _cross_field(str(fault["ctx"]["error"]), origins)
+        message = str(fault["ctx"]["error"])
+        return _cross_field(message, origins) if name is None else f"{origins[name]}: {name}: {message}"
     if name is None:
         return f"{'.'.join(path)}: {fault['msg']}"
     if fault["type"] == "missing":

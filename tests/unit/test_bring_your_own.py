@@ -64,7 +64,7 @@ def test_the_page_leads_to_a_result(desk: Path) -> None:
         shell(desk, script)
         summary = json.loads((desk / "runs" / "latest" / "summary.json").read_text())
         assert summary["dataset"]["env_id"] == "my_robot:Cart-v0"
-        assert set(summary["scores"]) == {"behavior", "offline", "online"}
+        assert set(summary["scores"]) == {"behavior", "start", "offline", "online"}
         assert (desk / "runs" / "latest" / "report.html").is_file()
     assert len(list((desk / "runs").glob("*/summary.json"))) >= 2
 

@@ -26,7 +26,16 @@ SUMMARY: dict[str, Any] = {
     "run_id": "run-1",
     "stages": {"clone-behavior": {"seconds": 12.3, "reused": False}, "fit-critics": {"seconds": 4.0}},
     "scores": {"behavior": SCORE},
-    "gate": {"checks": 12, "accepted": 3, "estimator": "return", "rule": "lower-bound"},
+    "gate": {
+        "checks": 12,
+        "accepted": 3,
+        "estimator": "return",
+        "acts": "sampled",
+        "chosen_member": 1,
+        "started_from": [0, 1],
+        "portfolio": [{"name": "uniform", "estimates": {}}, {"name": "return:1", "estimates": {}}],
+        "trust": {"weighting": "uniform", "recorded": 900.0, "modeled": 200.0, "trusted": False},
+    },
 }
 
 
@@ -155,7 +164,9 @@ def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixt
     assert [cell.strip() for cell in row.split("│")[1:-1]] == [
         *("clone-behavior", "12.3", "1200.4", "31.2", "37.5")
     ]
-    assert "gate: 3 of 12 candidates accepted (lower-bound)" in out
+    assert "gate: 3 of 12 candidates accepted; begun as return:1, the judge's choice of 2; " in out
+    assert "delivered with sampled actions" in out
+    assert "the models may not judge: in them clones (uniform) return 200, the data recorded 900" in out
 
 
 def test_paper_preset_says_that_the_task_is_unknown(
@@ -228,6 +239,8 @@ def test_evaluate(fake_run: dict[str, Any], tmp_path: Path, capsys: pytest.Captu
     assert (fake_run["episodes"], fake_run["sampled"], fake_run["seed"]) == (9, True, 1_000_003)
     _, out, _ = call(capsys, "evaluate", str(tmp_path))
     assert "1200.4" in out
+    assert fake_run["sampled"] is None  # as policy.json says
+    call(capsys, "evaluate", str(tmp_path), "--mean")
     assert fake_run["sampled"] is False
 
 

@@ -34,7 +34,7 @@ BAD_SETTINGS = {
     ),
     "expectile=.8": "--set expectile=.8: unknown key expectile; did you mean critics.expectile?",
     "sed=3": "--set sed=3: unknown key sed; did you mean seed?",
-    "improve=3": "--set improve=3: improve is a section; expected one of its keys, such as improve.steps",
+    "improve=3": "--set improve=3: improve is a section; expected one of its keys, such as improve.members",
     "improve.steps=many": ("--set improve.steps=many: improve.steps is 'many'; expected a whole number >= 1"),
     "improve.steps=2.5": "--set improve.steps=2.5: improve.steps is 2.5; expected a whole number >= 1",
     "improve.steps=": "--set improve.steps=: improve.steps is null; expected a whole number >= 1",
@@ -48,7 +48,7 @@ BAD_SETTINGS = {
         "--set finetune.target_kl=no: finetune.target_kl is false; expected a number > 0 or null"
     ),
     "seed=true": "--set seed=true: seed is true; expected a whole number >= 0",
-    "behavior.bootstrap=1": ("--set behavior.bootstrap=1: behavior.bootstrap is 1; expected true or false"),
+    "finetune.anneal=1": "--set finetune.anneal=1: finetune.anneal is 1; expected true or false",
     "device=tpu": "--set device=tpu: device is 'tpu'; expected one of auto, cpu, cuda",
     "behavior.hidden=[]": (
         "--set behavior.hidden=[]: behavior.hidden is []; "
@@ -76,7 +76,7 @@ BAD_SETTINGS = {
 
 @pytest.mark.parametrize("setting", BAD_SETTINGS)
 def test_bad_setting_gives_one_exact_line(setting: str) -> None:
-    overrides = ["dynamics.members=5", setting]
+    overrides = ["dynamics.members=5", "dynamics.elites=5", setting]
     assert line_of(overrides=overrides) == BAD_SETTINGS[setting]
 
 
@@ -87,7 +87,7 @@ BAD_FILES = {
     "seed: 1\nseed: 2\n": "line 2, column 1 key seed is given twice",
     "improve: [1\nseed: 3\n": "line 2, column 5 expected ',' or ']', but got ':'",
     "- 1\n": "found a list; expected keys and values, such as seed: 1",
-    "improve: 3\n": "improve is a section; expected one of its keys, such as improve.steps",
+    "improve: 3\n": "improve is a section; expected one of its keys, such as improve.members",
     "improve:\n  steps: x\n": "improve.steps is 'x'; expected a whole number >= 1",
     "a: !!python/object/apply:os.system [ls]\n": (
         "line 1, column 4 could not determine a constructor for the tag "
@@ -150,7 +150,8 @@ def test_later_layers_win(tmp_path: Path) -> None:
         "improve.steps": str(path),
         "improve.horizon": "--set improve.horizon=9",
         "seed": "--seed",
-        "improve.margin": "default",
+        "improve.patience": "preset paper",
+        "improve.rollouts": "default",
     }
     assert {key: resolved.origins[key] for key in wanted} == wanted
 

@@ -18,6 +18,7 @@ from unio4_lib.config import (
     BehaviorConfig,
     CriticsConfig,
     DynamicsConfig,
+    ExtractConfig,
     FinetuneConfig,
     ImproveConfig,
     PrepareConfig,
@@ -27,20 +28,21 @@ from unio4_lib.data.info import DatasetInfo
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.offline import improve
+from unio4_lib.offline import learners
 from unio4_lib.offline.advantages import CriticAdvantages
 from unio4_lib.offline.behavior import CloningTrainer, cloning_loss
 from unio4_lib.offline.critics import Critics, CriticTrainer
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsTrainer, Step
 from unio4_lib.offline.improve import ImproveTrainer
+from unio4_lib.offline.learners import CriticLearner
 from unio4_lib.offline.ope import PolicyEvaluator
 from unio4_lib.online.finetune import FineTuning
 from unio4_lib.online.ppo import PPO
 from unio4_lib.online.value import ValueFunction
 from unio4_lib.progress import Reporter
 from unio4_lib.sim import make_sim
-from unio4_lib.stages import method
+from unio4_lib.stages.offline_policy import World, improve_policy
 
 EPISODE = 5
 
@@ -77,7 +79,7 @@ class FirstStepFalls:
 
     members = 2
 
-    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None) -> Step:
+    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None, turn: int = 0) -> Step:
         alive = (actions[..., 0] <= 0).float()
         return Step(observations, torch.ones(observations.shape[:-1]), alive)
 
@@ -85,10 +87,7 @@ class FirstStepFalls:
 class KnownEstimates:
     """Estimates drawn anew at every check and shared by candidate and accepted policy, plus a gain."""
 
-    models = 1
-
-    def calibrate(self, behavior: GaussianPolicy, *, seed: int, starts: int) -> None:
-        """Nothing is known of these models."""
+    ways = ("mean",)
 
     def __init__(self, gain: float = 0.0) -> None:
         self.gain = gain
@@ -98,7 +97,7 @@ class KnownEstimates:
         members = policies.spec.members
         values = (torch.randn((), generator=g) + torch.randn(16, generator=g)).expand(members, 16).clone()
         values[: members // 2] += self.gain
-        return values
+        return values[None]
 
 
 def improve_trainer(evaluator: Any, **values: Any) -> ImproveTrainer:
@@ -107,7 +106,8 @@ def improve_trainer(evaluator: Any, **values: Any) -> ImproveTrainer:
     data, behavior = make_data(), make_policy()
     critics = Critics(1, 1, small_critics(), generator=torch.Generator().manual_seed(0)).requires_grad_(False)
     source = CriticAdvantages(data, critics, behavior, config, seed=0)
-    return ImproveTrainer(behavior, source, evaluator, config, seed=0)
+    learner = CriticLearner(behavior, source, config)
+    return ImproveTrainer(behavior, learner, evaluator, config, seed=0)
 
 
 def small_critics(**values: Any) -> CriticsConfig:
@@ -133,7 +133,7 @@ def test_1_the_diversity_term_has_a_gradient_of_its_own() -> None:
     """Published: its gradient is alpha times that of cloning, which Adam takes back."""
     policy, states = make_policy(4), torch.linspace(-1, 1, 20)[:, None]
     gradients = []
-    for config in (BehaviorConfig(diversity="none"), BehaviorConfig(alpha=1.0)):  # the default diversity
+    for config in (BehaviorConfig(diversity="none"), BehaviorConfig(diversity="repulsion", alpha=1.0)):
         loss, _ = cloning_loss(policy.distribution(states), 0.5 * states, config)
         parts = torch.autograd.grad(loss, list(policy.parameters()))
         gradients.append(torch.cat([part.flatten() for part in parts]))
@@ -152,10 +152,10 @@ def test_2_a_policy_that_falls_at_once_scores_below_one_that_lives() -> None:
     model: Any = FirstStepFalls()
     estimator: Any
     for estimator in ("return", "amq-sum"):
-        config = ImproveConfig(estimator=estimator, horizon=20, starts=8)
+        config = ImproveConfig(estimator=estimator, horizon=20, starts=8, acting="mean")
         faller, survivor = PolicyEvaluator(make_data(), model, critics, config, time_limit=20).estimate(
             policies, seed=0
-        )
+        )[0]
         assert (faller < 0.2 * survivor).all()
     assert ImproveConfig().estimator != "amq-mean"
 
@@ -182,17 +182,17 @@ def test_4_schedules_do_not_stop_at_step_200(monkeypatch: pytest.MonkeyPatch) ->
     """Published: the clip decays for 200 steps and then no more. Ours is constant; the step size falls
     to the end."""
     clips: list[float] = []
-    original = improve.clipped_objective
+    original = learners.clipped_objective
 
     def watch(policy: Any, batch: Any, clip: float, entropy: float) -> Any:
         clips.append(clip)
         return original(policy, batch, clip, entropy)
 
-    monkeypatch.setattr(improve, "clipped_objective", watch)
+    monkeypatch.setattr(learners, "clipped_objective", watch)
     trainer, rates = improve_trainer(KnownEstimates()), []
     for _ in range(400):
         trainer.step()
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        rates.append(cast(CriticLearner, trainer.learner).optimizer.param_groups[0]["lr"])
     assert set(clips) == {trainer.config.clip}
     np.testing.assert_allclose(np.diff(rates), -trainer.config.learning_rate / 400, rtol=1e-6)
     assert rates[-1] == pytest.approx(trainer.config.learning_rate / 400)
@@ -204,23 +204,22 @@ def test_5_the_accepted_policy_is_handed_on_and_ope_alone_chooses_the_member() -
         dataset="none",
         evaluate={"seed": 9},  # type: ignore[arg-type]
         critics=small_critics(),
+        behavior=BehaviorConfig(members=2),
+        extract=ExtractConfig(members=0),
         improve=ImproveConfig(
-            steps=20, evaluate_every=10, horizon=5, starts=8, batch_size=16, rule="margin", margin=1e9
+            steps=20, evaluate_every=10, horizon=5, starts=8, batch_size=16, advantages="critic",
+            std_scale=1.0, margin=1e9, trust=None,
         ),
-    )
+    )  # fmt: skip
     behavior, model = make_policy(), cast(Any, FirstStepFalls())
     critics = Critics(1, 1, config.critics, generator=torch.Generator().manual_seed(0))
-    result = method.improve_policy(
-        make_data(),
-        behavior,
-        critics,
-        model,
-        config,
-        Reporter(None),
-        time_limit=5,
+    result = improve_policy(
+        make_data(), behavior, World(critics, model, model), config, Reporter(None), time_limit=5
     )
-    assert equal_weights(result.policies, behavior)  # a gate that is closed hands the behavior on
-    assert result.chosen == int(np.argmax(result.estimates))
+    # A gate that is closed hands on what it began from.
+    assert equal_weights(result.policies, behavior.members(result.start))
+    estimates = [sum(estimate.values()) for estimate in result.estimates]
+    assert result.chosen == int(np.argmax(estimates))
     assert len(result.decisions) == 2 * 2
 
 
@@ -337,7 +336,8 @@ def operations_of(stage: str, members: int) -> list[str]:
             make_data(), critics.requires_grad_(False), behavior, ImproveConfig(), seed=0
         )
         evaluator: Any = KnownEstimates()
-        trainer = ImproveTrainer(behavior, source, evaluator, ImproveConfig(), seed=0)
+        learner = CriticLearner(behavior, source, ImproveConfig())
+        trainer = ImproveTrainer(behavior, learner, evaluator, ImproveConfig(), seed=0)
     trainer.step()
     with CountOperations() as count:
         trainer.step()

@@ -117,11 +117,15 @@ def test_the_summary_says_all_that_was_agreed(summary: dict[str, Any], dataset: 
     assert list(summary["stages"]) == STAGES
     for facts in summary["stages"].values():
         assert {"seconds", "reused", "resumed", "peak_memory_bytes"} <= set(facts)
-    assert list(summary["scores"]) == ["behavior", "offline", "online"]
+    assert list(summary["scores"]) == ["behavior", "start", "offline", "online"]
     for scores in summary["scores"].values():
         assert {"mean_return", "stderr", "normalized", "episodes"} <= set(scores)
         assert {"mean_return", "stderr", "normalized", "episodes"} <= set(scores["sampled"])
-    assert {"checks", "accepted", "estimator", "rule"} <= set(summary["gate"])
+    assert {"checks", "accepted", "estimator", "confidence", "margin", "acts"} <= set(summary["gate"])
+    assert {"started_from", "portfolio", "estimates", "trust"} <= set(summary["gate"])
+    assert [member["name"] for member in summary["gate"]["portfolio"]] == [
+        *("uniform", "return:0.5"), *("advantage:1*return:1", "advantage:1")
+    ]  # fmt: skip
 
 
 def test_the_report_shows_the_numbers_of_the_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -144,13 +148,15 @@ def test_the_report_shows_the_numbers_of_the_summary(summary: dict[str, Any], fo
 
 def test_numbers_of_the_summary_fit_each_other(summary: dict[str, Any], folder: Path) -> None:
     decisions = json.loads((folder / "decisions.json").read_text())
-    assert summary["gate"]["checks"] == len(decisions) == 2 * 20 // 5  # members x steps / evaluate_every
+    trust = summary["gate"]["trust"]
+    trusted = trust is None or trust["trusted"]
+    # Members x steps / evaluate_every, where the models may judge.
+    assert summary["gate"]["checks"] == len(decisions) == (2 * 20 // 5 if trusted else 0)
     assert summary["gate"]["accepted"] == sum(entry["accepted"] for entry in decisions)
-    estimates = summary["gate"]["estimates"]
+    estimates = [sum(ways.values()) for ways in summary["gate"]["estimates"]]
     assert summary["gate"]["chosen_member"] == estimates.index(max(estimates))
     behavior = summary["scores"]["behavior"]
-    assert behavior["episodes"] == 2 * 4
-    assert behavior["mean_return"] == pytest.approx(sum(behavior["members"]) / 2)
+    assert behavior["episodes"] == 4  # of the one plain clone
     curve = summary["online_curve"]
     assert curve[0][0] == 0
     assert curve[-1][0] >= 600
@@ -211,7 +217,7 @@ def test_another_seed_gives_another_policy(
     other = once(capsys, run_arguments(dataset, tmp_path, seed=2))
     for name in ("policy_digest", "config_digest", "online_curve"):
         assert other[name] != summary[name], name
-    assert other["scores"]["behavior"]["members"] != summary["scores"]["behavior"]["members"]
+    assert other["scores"]["behavior"] != summary["scores"]["behavior"]
     assert other["dataset"] == summary["dataset"]
 
 
@@ -221,9 +227,11 @@ def test_evaluate_repeats_the_scores_of_the_run(
     summary = copy.deepcopy(summary)
     same = ("--episodes", "4", "--seed", "1000003", "--json", "--quiet")
     for place, name in ((folder, "online"), (folder / "policies" / "offline", "offline")):
-        plain = summary["scores"][name]
-        sampled = plain.pop("sampled")
-        for wanted, more in ((sampled, ("--sampled",)), (plain, ())):
+        scores = summary["scores"][name]
+        sampled, plain = scores.pop("sampled"), scores.pop("mean_action")
+        acts = scores.pop("acts")
+        assert scores == (sampled if acts == "sampled" else plain)
+        for wanted, more in ((sampled, ("--sampled",)), (plain, ("--mean",)), (scores, ())):
             code, out, err = call(capsys, "evaluate", str(place), *same, *more)
             assert (code, err) == (0, "")
             found = json.loads(out)
@@ -246,9 +254,9 @@ def test_evaluate_can_sample_and_take_other_episodes(
 @pytest.mark.parametrize(
     "changed",
     [
-        {"improve__estimator": "amq-sum", "improve__rule": "mean", "improve__start_states": "dataset"},
-        {"improve__estimator": "amq-mean", "improve__rule": "margin", "improve__model_noise": False},
-        {"improve__advantages": "model", "behavior__diversity": "paper", "behavior__bootstrap": False},
+        {"improve__estimator": "amq-sum", "improve__confidence": 0.5, "improve__start_states": "dataset"},
+        {"improve__estimator": "amq-mean", "improve__margin": 0.05, "improve__model_noise": True},
+        {"improve__advantages": "critic", "behavior__diversity": "paper", "extract__members": 0},
         {"critics__kind": "sarsa", "prepare__reward_scaling": "dynamic", "behavior__std": "shared"},
         {"seed": 10**30, "evaluate__seed": 10**40},
         {"finetune__critic": "offline", "finetune__warmup_steps": 0, "behavior__members": 1},
@@ -260,7 +268,7 @@ def test_every_variant_runs(
 ) -> None:
     summary = once(capsys, run_arguments(dataset, tmp_path, **changed))
     assert list(summary["stages"]) == STAGES
-    for name in ("estimator", "rule"):
+    for name in ("estimator", "confidence", "margin"):
         wanted = changed.get(f"improve__{name}")
         assert wanted is None or summary["gate"][name] == wanted
 
@@ -306,8 +314,10 @@ def test_the_table_and_what_stands_below_it(
         assert rows[stage][1:] == [f"{facts['mean_return']:.1f}", f"{facts['stderr']:.1f}", ""]
     assert rows["prepare-dataset"][1] == f"{summary['dataset']['mean_return']:.1f}"
     gate, dip, place, following = out.splitlines()[-4:]
-    assert gate.startswith(f"gate: {summary['gate']['accepted']} of 8 candidates accepted (lower-bound)")
-    assert f"member {summary['gate']['chosen_member']} chosen" in gate
+    found = summary["gate"]
+    assert gate.startswith(f"gate: {found['accepted']} of {found['checks']} candidates accepted; begun as ")
+    begun = found["portfolio"][found["started_from"][found["chosen_member"]]]
+    assert f"begun as {begun['name']}, the judge's choice of 4" in gate
     assert dip.startswith(f"dip:  {summary['dip']:.2f} ")
     assert place == f"run:  {tmp_path / summary['run_id']} ({tmp_path / 'latest'})"
     assert following == f"next: unio4 evaluate {tmp_path / 'latest'} --episodes 100"

@@ -20,6 +20,8 @@ SETTINGS = {
     "behavior.steps": 40,
     "behavior.batch_size": 32,
     "behavior.evaluate_every": 20,
+    "extract.members": 2,
+    "extract.steps": 40,
     "critics.q_hidden": [16, 16],
     "critics.v_hidden": [16, 16],
     "critics.steps": 40,

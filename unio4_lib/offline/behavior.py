@@ -98,7 +98,9 @@ class CloningTrainer:
         self.sampler = RowSampler(train_rows, weights)
         held = holdout[:: max(1, len(holdout) // HOLDOUT_ROWS)]
         self.holdout = data.rows(held)
-        self.holdout_weights = torch.stack([part[held] for part in weights]).float()  # [E, H]
+        shares = torch.stack([part[held] for part in weights])  # [E, H]
+        # The largest is 1: beside the training rows' weights all of them may be beyond the smallest float.
+        self.holdout_weights = (shares / shares.amax(dim=1, keepdim=True)).float()
         self.best = BestMembers(self.policy, config.patience)
         self.steps = 0
 

@@ -44,12 +44,12 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def ppo_in_models(config: ImproveConfig) -> FinetuneConfig:
-    """The settings of online PPO for a world that is made of models."""
-    batch = config.rollouts * config.rollout_steps
+def ppo_in_models(config: ImproveConfig, num_envs: int) -> FinetuneConfig:
+    """The settings of online PPO for a world of ``num_envs`` environments that are made of models."""
+    batch = num_envs * config.rollout_steps
     return FinetuneConfig(
         env_steps=(config.steps + config.warmup_rounds) * batch,
-        num_envs=config.rollouts,
+        num_envs=num_envs,
         rollout_steps=config.rollout_steps,
         epochs=config.epochs,
         minibatch_size=min(config.batch_size, batch),
@@ -77,7 +77,6 @@ class ModelLearner:
         *,
         seed: int,
     ) -> None:
-        settings = ppo_in_models(config)
         self.config = config
         self.tracks = []
         for member in range(start.spec.members):
@@ -89,6 +88,7 @@ class ModelLearner:
             )
             policy = start.members([member]).requires_grad_(True)
             device = policy.observation_mean.device
+            settings = ppo_in_models(config, sim.num_envs)
             self.tracks.append(PPO(policy, value.to(device), sim, settings, seed=own))
         self.warm = False
 

@@ -12,6 +12,9 @@ from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.dynamics import DynamicsModel
 from unio4_lib.sim.base import Array, StepResult, check_actions
 
+# Keeps the draws of the models apart from those of who acts in them; of a seed torch takes 32 bits alone.
+NOISE_STREAM = 1 << 29
+
 
 class ModelSim:
     """N environments that are models; see ``sim.base.BatchSim`` for the contract.
@@ -41,7 +44,7 @@ class ModelSim:
 
     def reset(self, seed: int) -> Array:
         """Start all episodes anew. Returns observations [N, D]."""
-        self._generator.manual_seed(seed)
+        self._generator.manual_seed(seed + NOISE_STREAM)
         self._time = 0
         self._states = self._begin()
         # Episodes of equal age would all end in the same step, and no batch would see the others' ages.

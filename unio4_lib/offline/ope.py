@@ -18,7 +18,8 @@ from unio4_lib.offline.dynamics import DynamicsModel
 
 COMPACT_EVERY = 25  # steps between looks at which rollouts are still alive
 ALIVE = 1e-3  # below this survival a rollout counts for nothing
-EXPLORATION_STREAM = 1 << 41  # keeps the draws of sampled actions apart from those of the models
+# Keeps the draws of sampled actions apart from those of the models; of a seed torch takes 32 bits alone.
+EXPLORATION_STREAM = 1 << 30
 
 Observe = Callable[["ModelStep"], None]
 

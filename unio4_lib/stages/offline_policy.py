@@ -4,6 +4,7 @@ Many policies are cheap to make and none is safe to trust; the learned models ju
 the same starts with the same noise, and stand before every replacement afterwards.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,11 @@ def _trust(
     if config.improve.estimator != "return" or "sampled" not in evaluator.ways:
         return None
     starts = SELECTION_FACTOR * config.improve.starts
-    sampled = evaluator.estimate(behavior, seed=seed, starts=starts)[evaluator.ways.index("sampled")]
+    # Recorded returns are plain sums from an episode's start; nothing stands for what came behind them.
+    alike = copy.copy(evaluator)
+    alike.config = config.improve.model_copy(update={"start_states": "initial", "discount": 1.0})
+    alike.bootstraps = False
+    sampled = alike.estimate(behavior, seed=seed, starts=starts)[alike.ways.index("sampled")]
     names = config.behavior.member_weightings()
     return judge_models(data, names, sampled.mean(dim=1), config.improve.trust, horizon=evaluator.horizon)
 

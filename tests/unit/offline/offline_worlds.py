@@ -74,7 +74,7 @@ class PointMassModel:
     ) -> None:
         self.members, self.noise, self.wall, self.survival = members, noise, wall, survival
 
-    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None) -> Step:
+    def step(self, observations: Tensor, actions: Tensor, noise: Tensor | None, turn: int = 0) -> Step:
         assert observations.shape[0] == self.members
         following = observations + STRIDE * actions.clamp(-1.0, 1.0)
         if noise is not None:
@@ -126,9 +126,11 @@ def parameters_of(module: torch.nn.Module) -> list[Tensor]:
 
 
 def same_bits(left: Any, right: Any) -> bool:
-    """Whether two nested structures of tensors and plain values are equal to the bit."""
+    """Whether two nested structures of tensors, arrays and plain values are equal to the bit."""
     if isinstance(left, Tensor):
         return isinstance(right, Tensor) and torch.equal(left, right)
+    if isinstance(left, np.ndarray):
+        return isinstance(right, np.ndarray) and np.array_equal(left, right)
     if isinstance(left, dict):
         return left.keys() == right.keys() and all(same_bits(left[key], right[key]) for key in left)
     if isinstance(left, list | tuple):

@@ -8,10 +8,11 @@ import pytest
 import torch
 from offline_worlds import following, make_data, make_transitions, parameters_of
 
-from unio4_lib.config import BehaviorConfig
+from unio4_lib.config import BehaviorConfig, CloningConfig
 from unio4_lib.nets.policy import Gaussian
 from unio4_lib.offline.behavior import CloningTrainer, cloning_loss, overlap, paper_disagreement
 from unio4_lib.offline.data import OfflineData
+from unio4_lib.offline.row_weights import row_weights
 from unio4_lib.offline.snapshots import BestMembers
 
 E, B, A = 4, 5, 3
@@ -124,7 +125,6 @@ def train(data: OfflineData, steps: int, **values: Any) -> CloningTrainer:
     settings: dict[str, Any] = {
         "hidden": (16,),
         "batch_size": 64,
-        "bootstrap": False,
         "activation": "tanh",
         "learning_rate": 1e-3,
         "holdout_fraction": 0.2,
@@ -161,7 +161,7 @@ def test_repulsion_lowers_the_overlap_more_with_more_weight() -> None:
     data = two_mode_data()
     alphas, overlaps, likelihoods, spreads = (0.0, 0.3, 1.0, 2.0), [], [], []
     for alpha in alphas:
-        figures = train(data, 600, alpha=alpha, learning_rate=3e-3).evaluate()
+        figures = train(data, 600, diversity="repulsion", alpha=alpha, learning_rate=3e-3).evaluate()
         overlaps.append(float(figures["behavior/overlap"]))
         likelihoods.append(float(figures["behavior/holdout_log_likelihood"].mean()))
         spreads.append(float(figures["behavior/action_spread"]))
@@ -182,7 +182,7 @@ def test_cloning_finds_the_likelihood_of_a_linear_gaussian_behavior() -> None:
     actions = np.clip(0.4 * x + 0.2 * g.normal(size=(2000, 1)), -1, 1)
     ends = np.arange(2000) % 20 == 19
     data = make_data(make_transitions(x, actions, x[:, 0], following(x), np.zeros(2000), ends))
-    trainer = train(data, 500, learning_rate=5e-3, diversity="none", bootstrap=True)
+    trainer = train(data, 500, learning_rate=5e-3, diversity="none")
     figures = trainer.evaluate()
     best = -0.5 * math.log(2 * math.pi * math.e * 0.04)
     # 400 held-out rows: the standard error of the mean log-likelihood is 0.035.
@@ -195,28 +195,82 @@ def test_cloning_finds_the_likelihood_of_a_linear_gaussian_behavior() -> None:
 def test_holdout_episodes_are_never_trained_on() -> None:
     trainer = train(two_mode_data(), 0)
     held = {tuple(row) for row in trainer.holdout.observations.tolist()}
-    trained = {tuple(row) for row in trainer.data.observations[trainer.train_rows].tolist()}
+    trained = {tuple(row) for row in trainer.data.observations[trainer.sampler.rows].tolist()}
     assert len(held) == 240
     assert not held & trained
     assert len(held) + len(trained) == 1200
 
 
-def test_bootstrap_gives_each_member_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = two_mode_data()
+def test_each_member_learns_from_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train(two_mode_data(), 0)
     seen: list[torch.Tensor] = []
-    for bootstrap in (True, False):
-        trainer = train(data, 0, bootstrap=bootstrap)
-        original = trainer.policy.distribution
-
-        def watch(observations: torch.Tensor, original: Any = original) -> Gaussian:
-            seen.append(observations)
-            return original(observations)
-
-        monkeypatch.setattr(trainer.policy, "distribution", watch)
-        trainer.step()
+    original = trainer.policy.distribution
+    monkeypatch.setattr(trainer.policy, "distribution", lambda x: seen.append(x) or original(x))
+    trainer.step()
     assert seen[0].shape == (3, 64, 2)
     assert not torch.equal(seen[0][0], seen[0][1])
-    assert seen[1].shape == (64, 2)
+
+
+def good_and_bad_data(good: float = 0.5, episodes: int = 60, seed: int = 0) -> OfflineData:
+    """Episodes of actions near 0.5, which are paid for with 1 a row, and of actions near -0.5 for nothing."""
+    g = np.random.default_rng(seed)
+    rewards = np.repeat(np.arange(episodes) < good * episodes, 20)
+    rows = len(rewards)
+    observations = g.normal(size=(rows, 2))
+    actions = np.where(rewards, 0.5, -0.5)[:, None] + g.normal(0, 0.1, size=(rows, 1))
+    ends = np.arange(rows) % 20 == 19
+    rows_of = make_transitions(observations, actions, rewards, following(observations), 0 * ends, ends)
+    return make_data(rows_of)
+
+
+def mean_actions(trainer: CloningTrainer) -> list[float]:
+    """Of each member, over all states."""
+    with torch.no_grad():
+        return trainer.policy.distribution(trainer.data.observations).mean.mean(dim=(1, 2)).tolist()
+
+
+def test_members_go_where_their_weights_are() -> None:
+    """Uniform between the modes, return-weighted to the good one; advantages that prefer the bad one win."""
+    data = good_and_bad_data()
+    settings = CloningConfig(
+        members=3, weightings=("uniform", "return:0.5", "advantage:4"), hidden=(16,), batch_size=64,
+        activation="tanh", learning_rate=5e-3, steps=10_000, holdout_fraction=0.2,
+    )  # fmt: skip
+    trainer = CloningTrainer(data, settings, seed=0, advantages=-data.environment_rewards)
+    for _ in range(400):
+        trainer.step()
+    plain, returns, advantages = mean_actions(trainer)
+    assert abs(plain) < 0.12
+    assert returns > 0.42
+    assert advantages < -0.42
+
+
+def test_the_hold_out_is_judged_under_the_weights_of_each_member() -> None:
+    data = good_and_bad_data()
+    trainer = train(data, 40, members=2, weightings=("uniform", "return:0.5"))
+    held = trainer.data.split_episodes(0.2, 0)[1]
+    figures = trainer.evaluate()
+    for member, name in enumerate(("uniform", "return:0.5")):
+        weights = row_weights(data, name)[held].numpy()
+        gaussian = trainer.policy.distribution(data.observations[held])
+        each = gaussian.log_prob(data.actions[held])[member].detach().numpy()
+        expected = float((weights * each).sum() / weights.sum())
+        found = float(figures["behavior/holdout_log_likelihood"][member])
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert torch.equal(trainer.best.losses, -figures["behavior/holdout_log_likelihood"])
+
+
+def test_weights_beyond_the_smallest_float_still_judge_a_hold_out() -> None:
+    """One good episode in forty, all of them in the training rows: every held-out weight is exp(-60) or so.
+
+    As 32-bit numbers they are zeros, the likelihood is no number, and the untrained weights are delivered.
+    """
+    data = good_and_bad_data(good=0.025, episodes=400)
+    trainer = train(data, 60, members=1, weightings=("return:0.05",), holdout_fraction=0.01)
+    held = data.environment_rewards[data.split_episodes(0.01, 0)[1]]
+    assert held.sum() == 0
+    likelihood = trainer.evaluate()["behavior/holdout_log_likelihood"]
+    assert torch.isfinite(likelihood).all()
 
 
 def test_each_member_keeps_its_own_best_weights() -> None:

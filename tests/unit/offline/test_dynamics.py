@@ -257,3 +257,42 @@ def test_members_draw_minibatches_of_their_own(trained: DynamicsTrainer, monkeyp
     trainer.step()
     assert seen[0].shape == (3, 128, 2)
     assert not torch.equal(seen[0][0], seen[0][1])
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3, 7, 300])
+def test_models_take_turns_as_a_slow_loop_does(turn: int) -> None:
+    """Block m of the rows is answered by member (m + turn) mod M, with the noise of its own rows."""
+    g = torch.Generator().manual_seed(1)
+    model = DynamicsModel(3, 2, 1, (8,), generator=g).requires_grad_(False)
+    model.target_std.copy_(torch.tensor([0.5, 2.0, 4.0]))
+    observations, actions, noise = (torch.randn(3, 5, size, generator=g) for size in (2, 1, 3))
+    found = model.step(observations, actions, noise, turn=turn)
+    for m in range(3):
+        alone = model.elites([(m + turn) % 3])
+        expected = alone.step(observations[m : m + 1], actions[m : m + 1], noise[m : m + 1])
+        for ours, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours[m], wanted[0])
+    without = model.step(observations, actions, None, turn=turn)
+    still = model.step(observations, actions, torch.zeros_like(noise), turn=turn)
+    for ours, wanted in zip(without, still, strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
+@pytest.mark.parametrize("members", [1, 2, 5, 8])
+def test_no_model_both_teaches_and_judges(members: int) -> None:
+    g = torch.Generator().manual_seed(1)
+    model = DynamicsModel(members, 2, 1, (8,), generator=g).requires_grad_(False)
+    model.low.fill_(-7.0)
+    training, judging = model.halves()
+
+    def fingerprints(part: DynamicsModel) -> list[float]:
+        return [float(weights.sum()) for weights in part.net.output.weight]
+
+    every, taught, judges = (fingerprints(part) for part in (model, training, judging))
+    assert len(set(every)) == members
+    if members == 1:
+        assert taught == judges == every
+        return
+    assert taught == every[::2]  # the best learns, the second best judges: equally good
+    assert judges == every[1::2]
+    assert float(judging.low[0]) == float(training.low[0]) == -7.0

@@ -1,20 +1,22 @@
 """One contract for all offline trainers: equal seeds give equal bits, and stopping changes nothing."""
 
-import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from offline_worlds import PointMassModel, linear_policies, make_data, point_mass_transitions, same_bits
 
-from unio4_lib.config import BehaviorConfig, CriticsConfig, DynamicsConfig, ImproveConfig
-from unio4_lib.offline.advantages import AdvantageSource, CriticAdvantages, ModelAdvantages
+from unio4_lib.config import BehaviorConfig, CloningConfig, CriticsConfig, DynamicsConfig, ImproveConfig
+from unio4_lib.offline.advantages import CriticAdvantages
 from unio4_lib.offline.behavior import CloningTrainer
 from unio4_lib.offline.critics import CriticTrainer
 from unio4_lib.offline.dynamics import DynamicsTrainer
 from unio4_lib.offline.improve import ImproveTrainer
+from unio4_lib.offline.learners import CriticLearner, Learner, ModelLearner
 from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.training.checkpoint import load_state, save_state
 from unio4_lib.training.loop import Trainer, run_loop
 
 STEPS, EVERY = 24, 3
@@ -22,9 +24,17 @@ DATA = make_data(point_mass_transitions(episodes=12))
 
 
 def behavior(seed: int) -> Trainer:
-    return CloningTrainer(
-        DATA, BehaviorConfig(members=2, hidden=(8,), batch_size=16, steps=STEPS), seed=seed
-    )
+    return CloningTrainer(DATA, BehaviorConfig(members=2, hidden=(8,), batch_size=16, steps=STEPS), seed=seed)
+
+
+def extraction(seed: int) -> Trainer:
+    """Members of every kind of weight."""
+    config = CloningConfig(
+        members=3, weightings=("return:1", "advantage:1", "advantage:2*return:0.5"), hidden=(8,),
+        batch_size=16, steps=STEPS,
+    )  # fmt: skip
+    advantages = DATA.observations[:, 0] - DATA.actions[:, 0]
+    return CloningTrainer(DATA, config, seed=seed, advantages=advantages)
 
 
 def critics(kind: Any) -> Callable[[int], CriticTrainer]:
@@ -49,8 +59,8 @@ def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int],
     """A gate that lets some candidates pass and puts others back within the test."""
     config = ImproveConfig(
         steps=STEPS, evaluate_every=EVERY, batch_size=16, learning_rate=0.02, horizon=8, starts=4, patience=2,
-        confidence=0.6, calibrate=False, start_states="dataset", model_noise=True, rollouts=4,
-        rollout_steps=12, value_hidden=(8,), epochs=3,
+        confidence=0.6, margin=0.0, start_states="dataset", model_noise=True, rollouts=4,
+        rollout_steps=12, episode_steps=8, value_hidden=(8,), epochs=3,
         anchor_every=anchor_every, advantages=advantages,
     )  # fmt: skip
 
@@ -58,19 +68,21 @@ def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int],
         model: Any = PointMassModel(noise=0.3)
         policies = linear_policies([0.3, 0.5, 0.1, 0.0, 0.7, 0.2])
         frozen = critics("iql")(0).result().requires_grad_(False)
-        source: AdvantageSource = (
-            CriticAdvantages(DATA, frozen, policies, config, seed=seed)
-            if advantages == "critic"
-            else ModelAdvantages(DATA, model, 6, config, seed=seed)
-        )
+        learner: Learner
+        if advantages == "critic":
+            source = CriticAdvantages(DATA, frozen, policies, config, seed=seed)
+            learner = CriticLearner(policies, source, config)
+        else:
+            learner = ModelLearner(policies, DATA, model, config, seed=seed)
         evaluator = PolicyEvaluator(DATA, model, frozen, config, time_limit=8)
-        return ImproveTrainer(policies, source, evaluator, config, seed=seed)
+        return ImproveTrainer(policies, learner, evaluator, config, seed=seed)
 
     return make
 
 
 TRAINERS: dict[str, Callable[[int], Any]] = {
     "behavior": behavior,
+    "extraction": extraction,
     "critics-iql": critics("iql"),
     "critics-sarsa": critics("sarsa"),
     "dynamics": dynamics,
@@ -86,12 +98,10 @@ def run(trainer: Trainer, steps: int = STEPS, start: int = 0) -> list[tuple[int,
     return [(entry.step, entry.values) for entry in entries]
 
 
-def through_a_file(state: dict[str, Any]) -> Any:
-    """As a checkpoint would keep it; nothing in it may need unpickling of code."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+def through_a_file(state: dict[str, Any], folder: Path) -> Any:
+    """As a checkpoint keeps it."""
+    save_state(folder / "state", state)
+    return load_state(folder / "state")
 
 
 @ALL_TRAINERS
@@ -110,11 +120,11 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(name: str) -> None:
 
 @ALL_TRAINERS
 @pytest.mark.parametrize("stop", [3, 7, 13, 20])
-def test_a_run_taken_up_again_is_the_same_run(name: str, stop: int) -> None:
+def test_a_run_taken_up_again_is_the_same_run(name: str, stop: int, tmp_path: Path) -> None:
     make = TRAINERS[name]
     whole = make(0)
     log = run(whole)
-    state = through_a_file(stopped_at(make, stop))
+    state = through_a_file(stopped_at(make, stop), tmp_path)
     resumed = make(0)
     run(resumed, 5)  # a new process is less dirty than this: loading must overwrite everything
     resumed.load_state_dict(state)
@@ -146,8 +156,10 @@ def test_the_gate_of_these_runs_accepts_refuses_and_puts_back() -> None:
     for name in ("improve-critic", "improve-model"):
         trainer = TRAINERS[name](0)
         put_back: list[Any] = []
-        original = trainer._put_back
-        trainer._put_back = lambda members, original=original, seen=put_back: seen.append(original(members))
+        original = trainer.learner.put_back
+        trainer.learner.put_back = lambda *given, original=original, seen=put_back: seen.append(
+            original(*given)
+        )
         run(trainer)
         assert {entry.accepted for entry in trainer.log} == {True, False}, name
         assert put_back, name

@@ -74,24 +74,47 @@ def decisions() -> list[dict[str, Any]]:
             "difference": (-1) ** number * (0.5 + number),
             "stderr": 0.2,
             "accepted": number == 2,
+            "refusal": None if number == 2 else "not sure",
+            "acting": {"mean": [8.5, 8.0], "sampled": [8.5, 8.0]},
         }
         for number in range(4)
     ]
+
+
+def gate() -> dict[str, Any]:
+    """What the gate did: track 1, which began as the first clone, is delivered."""
+    return {
+        "checks": 4,
+        "accepted": 1,
+        "estimator": "return",
+        "confidence": 0.9,
+        "margin": 0.02,
+        "acts": "mean",
+        "chosen_member": 1,
+        "started_from": [2, 0],
+        "portfolio": [
+            {"name": name, "estimates": {"mean": 7.0 + number, "sampled": 6.0 + number}}
+            for number, name in enumerate(("uniform", "return:0.5", "advantage:1"))
+        ],
+        "trust": {"weighting": "uniform", "recorded": 90.0, "modeled": 85.0, "trusted": True},
+        "estimates": [{"mean": 8.0, "sampled": 7.5}, {"mean": 9.0, "sampled": 8.5}],
+    }
 
 
 def make_run(
     *,
     seed: int = 0,
     with_facts: bool = True,
+    begun: float = 150.0,
     offline: float = 200.0,
     online: float = 300.0,
     curve: list[list[float]] | None = None,
     dataset: str = HOSTILE,
     env_id: str = "Test-v0",
 ) -> RunRecord:
-    """A run with clones at 100, whose numbers are easy to find again on a page."""
+    """A run with clones at 100, begun by a clone at 150, whose numbers are easy to find again on a page."""
     config = load_config("quick", dataset=dataset, seed=seed).model_dump(mode="json")
-    score = {"stderr": 5.0, "episodes": 50, "sampled": {"mean_return": 77.0, "stderr": 5.0}}
+    score = {"stderr": 5.0, "episodes": 50, "acts": "mean", "sampled": {"mean_return": 77.0, "stderr": 5.0}}
     summary = {
         "run_id": f"20260102-030405-{seed:08d}",
         "unio4_version": "9.8.7",
@@ -111,17 +134,11 @@ def make_run(
         },
         "scores": {
             "behavior": {**score, "mean_return": 100.0, "normalized": 10.0, "members": [95.0, 105.0]},
+            "start": {**score, "mean_return": begun, "normalized": begun / 10},
             "offline": {**score, "mean_return": offline, "normalized": offline / 10},
             "online": {**score, "mean_return": online, "normalized": online / 10},
         },
-        "gate": {
-            "checks": 4,
-            "accepted": 1,
-            "estimator": "return",
-            "rule": "lower-bound",
-            "chosen_member": 1,
-            "estimates": [8.0, 9.0],
-        },
+        "gate": gate(),
     }
     logs = {
         "clone-behavior": history("behavior/holdout_log_likelihood"),
