@@ -9,9 +9,11 @@ prints one line for each file, and the figures of the gate and the judge over al
 """
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,17 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from unio4_lib.config import RunConfig, config_digest
+from unio4_lib.config import RunConfig, StageConfig, config_digest
 from unio4_lib.config_io import load_config
 from unio4_lib.data.sources import load_transitions
-from unio4_lib.nets.policy import GaussianPolicy, stack_policies
+from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.offline.data import OfflineData
 from unio4_lib.offline.learners import Learner
 from unio4_lib.progress import Reporter
 from unio4_lib.stages import method, offline_policy
 from unio4_lib.stages.task import Task
 from unio4_lib.training.loop import Metrics
+from unio4_lib.weightings import UNIFORM
 
 WAYS = ("mean", "sampled")
 
@@ -60,84 +63,78 @@ def copy_of(policy: GaussianPolicy) -> GaussianPolicy:
     return policy.members(range(policy.spec.members)).requires_grad_(False)
 
 
-def measure(
-    dataset: str, preset: str, seed: int, settings: list[str], episodes: int, cache: Path | None
-) -> dict[str, Any]:
-    """The offline phase of one run, and the truth beside it."""
-    config = load_config(preset=preset, overrides=settings, dataset=dataset, seed=seed)
-    silent, seconds = Reporter(None), {}
+@dataclass
+class Stages:
+    """What comes before improvement, each part made once and kept in a folder that calls may share."""
 
-    def stage(name: str, part: Any, make: Callable[[], Any]) -> Any:
-        key = config_digest(part)[:12]
-        kept = (
-            cache / f"{name}-{config_digest(RunConfig(dataset=dataset, seed=seed))[:12]}-{key}.pt"
-            if cache
-            else None
-        )
-        if kept and kept.is_file():
-            made, seconds[name] = torch.load(kept, weights_only=False)
+    config: RunConfig
+    cache: Path | None
+    seconds: dict[str, float] = field(default_factory=dict)  # of the processor
+
+    def make(self, name: str, part: StageConfig, build: Callable[[], Any]) -> Any:
+        source = f"{self.config.dataset} {self.config.seed} {config_digest(part)}"
+        key = hashlib.sha256(source.encode()).hexdigest()[:16]
+        kept = None if self.cache is None else self.cache / f"{name}-{key}.pt"
+        if kept is not None and kept.is_file():
+            made, self.seconds[name] = torch.load(kept, weights_only=False)
             return made
         begun = time.process_time()
-        made = make()
-        seconds[name] = time.process_time() - begun
-        if kept:
+        made = build()
+        self.seconds[name] = time.process_time() - begun
+        if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.save((made, seconds[name]), kept)
+            torch.save((made, self.seconds[name]), kept)
         return made
 
-    transitions = stage("data", config.prepare, lambda: load_transitions(config.dataset))
-    data = OfflineData.build(
-        transitions, config.prepare, discount=config.critics.discount, device=torch.device("cpu")
-    )
-    task = Task.of(transitions)
-    behavior = stage("clones", config.behavior, lambda: method.clone_behavior(data, config, silent)[0])
-    critics = stage("critics", config.critics, lambda: method.fit_critics(data, config, silent)[0])
-    model = stage("models", config.dynamics, lambda: method.fit_dynamics(data, task, config, silent)[0])
-    watched: list[Watched] = []
-    make_learner = offline_policy.make_learner
+
+def measure(config: RunConfig, episodes: int, cache: Path | None) -> dict[str, Any]:
+    """The offline phase of one run, and the truth beside it."""
+    stages, silent, watched = Stages(config, cache), Reporter(None), list[Watched]()
+    transitions = stages.make("data", config.prepare, lambda: load_transitions(config.dataset))
+    task, device = Task.of(transitions), torch.device("cpu")
+    data = OfflineData.build(transitions, config.prepare, discount=config.critics.discount, device=device)
+    behavior = stages.make("clones", config.behavior, lambda: method.clone_behavior(data, config, silent)[0])
+    critics = stages.make("critics", config.critics, lambda: method.fit_critics(data, config, silent)[0])
+    model = stages.make("models", config.dynamics, lambda: method.fit_dynamics(data, task, config, silent)[0])
 
     def watch(*inputs: Any) -> Watched:
-        watched.append(Watched(make_learner(*inputs)))
+        watched.append(Watched(offline_policy.make_learner(*inputs)))
         return watched[0]
 
     begun = time.process_time()
-    world = offline_policy.World(critics, *model.halves())
-    offline_policy.make_learner = watch  # type: ignore[assignment]
-    try:
-        found = offline_policy.improve_policy(
-            data, behavior, world, config, silent, time_limit=task.time_limit()
-        )
-    finally:
-        offline_policy.make_learner = make_learner
-    seconds["improve"] = time.process_time() - begun
+    found = offline_policy.improve_policy(
+        data,
+        behavior,
+        offline_policy.World.of(critics, model, config),
+        config,
+        silent,
+        time_limit=task.time_limit(),
+        make_learner=watch,
+    )
+    stages.seconds["improve"] = time.process_time() - begun
 
-    if cache:
-        name = f"policies-{config_digest(config)[:12]}.pt"
-        torch.save((found.portfolio, watched[0].seen, found.policies), cache / name)
-    plain = [i for i, name in enumerate(config.behavior.member_weightings()) if name == "uniform"]
-    returns = truth(task, stack_policies([behavior.members(plain)]), episodes, config)
-    result: dict[str, Any] = {
-        "dataset": dataset,
-        "seed": seed,
-        "preset": preset,
-        "settings": settings,
-        "seconds": seconds,
+    def true(policies: GaussianPolicy) -> list[dict[str, float]]:
+        return truth(task, policies, episodes, config)
+
+    plain = [i for i, name in enumerate(config.behavior.member_weightings()) if name == UNIFORM]
+    return {
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "seconds": stages.seconds,
         "data": float(transitions.episode_returns().mean()),
-        "data_best": float(transitions.episode_returns().max()),
-        "plain": returns,
-        "portfolio": [{"name": member.name, "estimate": member.estimates} for member in found.members],
+        "plain": true(behavior.members(plain)),
+        "portfolio": [
+            {"name": member.name, "estimate": member.estimates, "true": returns}
+            for member, returns in zip(found.members, true(found.portfolio), strict=True)
+        ],
         "begun": found.start,
         "chosen": found.chosen,
         "acts": found.acts,
         "trust": None if found.trust is None else vars(found.trust),
         "decisions": [vars(entry) for entry in found.decisions],
+        "candidates": [true(policy) for policy in watched[0].seen],
+        "accepted": true(found.policies),
     }
-    for member, true in zip(result["portfolio"], truth(task, found.portfolio, episodes, config), strict=True):
-        member["true"] = true
-    result["candidates"] = [truth(task, policy, episodes, config) for policy in watched[0].seen]
-    result["accepted"] = truth(task, found.policies, episodes, config)
-    result["estimates"] = found.estimates
-    return result
 
 
 def truth(task: Task, policies: GaussianPolicy, episodes: int, config: RunConfig) -> list[dict[str, float]]:
@@ -258,13 +255,9 @@ if __name__ == "__main__":
         table(arguments.files)
     else:
         torch.set_num_threads(1)
-        result = measure(
-            arguments.dataset,
-            arguments.preset,
-            arguments.seed,
-            arguments.set,
-            arguments.episodes,
-            arguments.cache,
+        chosen = load_config(
+            preset=arguments.preset, overrides=arguments.set, dataset=arguments.dataset, seed=arguments.seed
         )
+        result = measure(chosen, arguments.episodes, arguments.cache)
         arguments.out.write_text(json.dumps(result))
         table([arguments.out])

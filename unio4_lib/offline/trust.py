@@ -33,7 +33,7 @@ def judge_models(
     data: OfflineData,
     weightings: list[str],
     sampled: Tensor,
-    share: float | None,
+    share: float,
     *,
     horizon: int,
 ) -> Trust | None:
@@ -53,7 +53,7 @@ def judge_models(
         modeled = float(sampled[members].mean())
         found.append((weighting, recorded, modeled))
     weighting, recorded, modeled = min(found, key=lambda kind: _misfit(*kind[1:]))
-    return Trust(weighting, recorded, modeled, share is None or _fits(recorded, modeled, share))
+    return Trust(weighting, recorded, modeled, _fits(recorded, modeled, share))
 
 
 def _misfit(recorded: float, modeled: float) -> float:

@@ -29,7 +29,7 @@ def compute(work: StageWork) -> None:
         found = improve_policy(
             data,
             read_policy(work, "behavior"),
-            World(read_critics(work), *model.halves()),
+            World.of(read_critics(work), model, work.config),
             work.config,
             work.context.reporter,
             time_limit=task.time_limit(),

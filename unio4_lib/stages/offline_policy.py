@@ -4,8 +4,7 @@ Many policies are cheap to make and none is safe to trust; the learned models ju
 the same starts with the same noise, and stand before every replacement afterwards.
 """
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +40,12 @@ class World:
     training: DynamicsModel
     judging: DynamicsModel
 
+    @classmethod
+    def of(cls, critics: Critics, model: DynamicsModel, config: RunConfig) -> "World":
+        """Where nothing is trained in the models (advantages=critic), all of them judge."""
+        halves = model.halves() if config.improve.advantages == "model" else (model, model)
+        return cls(critics, *halves)
+
 
 @dataclass(frozen=True)
 class Member:
@@ -66,6 +71,15 @@ class Improvement:
     log: list[LogEntry]
 
 
+def make_learner(start: GaussianPolicy, data: OfflineData, world: World, config: RunConfig) -> Learner:
+    """Makes the candidates by the configured kind of advantages."""
+    settings, seed = config.improve, stage_seed(config, "improve-policy")
+    if settings.advantages == "model":
+        return ModelLearner(start, data, world.training, settings, seed=seed)
+    source = CriticAdvantages(data, world.critics, start, settings, seed=seed)
+    return CriticLearner(start, source, settings)
+
+
 def improve_policy(
     data: OfflineData,
     behavior: GaussianPolicy,
@@ -75,6 +89,7 @@ def improve_policy(
     *,
     time_limit: int | None,
     journal: Journal | None = None,
+    make_learner: Callable[[GaussianPolicy, OfflineData, World, RunConfig], Learner] = make_learner,
 ) -> Improvement:
     """The best policy that the dataset and the models can vouch for."""
     settings, seed = config.improve, stage_seed(config, "improve-policy")
@@ -87,7 +102,7 @@ def improve_policy(
     evaluator = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
     starts = SELECTION_FACTOR * settings.starts
     estimates = evaluator.estimate(portfolio, seed=seed - 2, starts=starts)
-    trust = _trust(data, behavior, evaluator, config, seed=seed - 3)
+    trust = _trust(data, behavior, world, config, time_limit=time_limit, seed=seed - 3)
     trusted = trust is None or trust.trusted
     order = rank(estimates) if trusted else [_safest(names)]
     begin = order[: min(settings.members, len(order))]
@@ -150,33 +165,35 @@ def _spec(data: OfflineData, config: RunConfig) -> PolicySpec:
 
 
 def _trust(
-    data: OfflineData, behavior: GaussianPolicy, evaluator: PolicyEvaluator, config: RunConfig, *, seed: int
+    data: OfflineData,
+    behavior: GaussianPolicy,
+    world: World,
+    config: RunConfig,
+    *,
+    time_limit: int | None,
+    seed: int,
 ) -> Trust | None:
-    """Whether the models may judge; None where nothing recorded can tell."""
-    if config.improve.estimator != "return" or "sampled" not in evaluator.ways:
+    """Whether the models may judge; None where nobody asks, or nothing recorded can tell.
+
+    Recorded returns are plain sums of what sampled actions earned from an episode's start, whatever the
+    estimate of the gate is; so are these.
+    """
+    share = config.improve.trust
+    if share is None:
         return None
-    starts = SELECTION_FACTOR * config.improve.starts
-    # Recorded returns are plain sums from an episode's start; nothing stands for what came behind them.
-    alike = copy.copy(evaluator)
-    alike.config = config.improve.model_copy(update={"start_states": "initial", "discount": 1.0})
-    alike.bootstraps = False
-    sampled = alike.estimate(behavior, seed=seed, starts=starts)[alike.ways.index("sampled")]
+    plain = {"estimator": "return", "acting": "both", "start_states": "initial", "discount": 1.0}
+    settings = config.improve.model_copy(update=plain)
+    judge = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
+    judge.bootstraps = False
+    starts = SELECTION_FACTOR * settings.starts
+    sampled = judge.estimate(behavior, seed=seed, starts=starts)[judge.ways.index("sampled")]
     names = config.behavior.member_weightings()
-    return judge_models(data, names, sampled.mean(dim=1), config.improve.trust, horizon=evaluator.horizon)
+    return judge_models(data, names, sampled.mean(dim=1), share, horizon=judge.horizon)
 
 
 def _safest(names: list[str]) -> int:
     """The clone to deliver where nothing may be judged: of the better episodes, but not of a few alone."""
     return min(range(len(names)), key=lambda member: names[member] == "uniform")
-
-
-def make_learner(start: GaussianPolicy, data: OfflineData, world: World, config: RunConfig) -> Learner:
-    """Makes the candidates by the configured kind of advantages."""
-    settings, seed = config.improve, stage_seed(config, "improve-policy")
-    if settings.advantages == "model":
-        return ModelLearner(start, data, world.training, settings, seed=seed)
-    source = CriticAdvantages(data, world.critics, start, settings, seed=seed)
-    return CriticLearner(start, source, settings)
 
 
 def _acts(ways: tuple[str, ...], estimates: Tensor) -> str:

@@ -29,6 +29,7 @@ from unio4_lib.stages.catalog import (
     final_policy,
 )
 from unio4_lib.stages.method import SEED_RANGE, choose_device, score
+from unio4_lib.stages.offline_policy import World
 from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
 from unio4_lib.stages.stored import (
     CANDIDATES,
@@ -108,9 +109,9 @@ def _ranking(work: StageWork, task: Task) -> dict[str, Any]:
     passed = sorted({entry["member"] for entry in decisions if entry["accepted"]})
     policies = stack_policies([portfolio, tracks.members(passed)] if passed else [portfolio])
     labels = [member["name"] for member in gate["portfolio"]] + [f"improved {track}" for track in passed]
-    judging = read_dynamics(work).halves()[1]
+    world = World.of(read_critics(work), read_dynamics(work), config)
     limit = task.time_limit()
-    evaluator = PolicyEvaluator(data_of(work), judging, read_critics(work), config.improve, time_limit=limit)
+    evaluator = PolicyEvaluator(data_of(work), world.judging, world.critics, config.improve, time_limit=limit)
     seed = config.evaluate.seed
     estimates = evaluator.estimate(policies, seed=seed % SEED_RANGE).mean(dim=(0, 2)).tolist()
     episodes = min(config.evaluate.episodes, RANKING_EPISODES)

@@ -22,7 +22,7 @@ def episodes_of(returns: list[float], *, length: int = 4, fell: bool = True) -> 
     return make_data(make_transitions(states, states, rewards, following(states), terminals, timeouts))
 
 
-def judge(data: OfflineData, modeled: list[float], share: float | None = 0.6, **values: Any) -> Trust | None:
+def judge(data: OfflineData, modeled: list[float], share: float = 0.6, **values: Any) -> Trust | None:
     names = values.pop("names", ["uniform"] * len(modeled))
     return judge_models(data, names, torch.tensor(modeled), share, **{"horizon": 100, **values})
 
@@ -73,13 +73,6 @@ def test_models_are_trusted_near_what_was_recorded(recorded: float, modeled: flo
     assert found is not None
     assert found.recorded == pytest.approx(recorded, abs=1e-4)
     assert found.trusted is trusted
-
-
-def test_without_a_share_they_are_always_trusted_and_the_figures_stay() -> None:
-    found = judge(episodes_of([100.0] * 5), [3.0], share=None)
-    assert found is not None
-    assert (found.modeled, found.trusted) == (3.0, True)
-    assert found.ratio == pytest.approx(0.03)
 
 
 def test_without_a_whole_episode_nothing_can_be_said() -> None:
