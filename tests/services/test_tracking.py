@@ -15,7 +15,6 @@ import pytest
 from mlflow_process import MlflowServer
 
 from unio4_lib.tracking import spool
-from unio4_lib.tracking.spool import Target
 from unio4_lib.tracking.tracker import Tracker, make_tracker
 
 pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
@@ -23,7 +22,7 @@ pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from unio4_lib.tracking.delivery import DETOURS, Delivery, make_database
+from unio4_lib.tracking.delivery import Delivery, make_database
 from unio4_lib.tracking.sender import deliver_spool
 
 STAGE, PRINT = "clone-behavior", "f" * 64
@@ -392,16 +391,3 @@ def test_two_parents_made_at_once_become_one(
     # Made second: that it began earlier does not count, the first may have looked before it was there.
     assert second.parent_id(began=1000) == first.parent_id(began=2000)
     assert set(runs_of(mlflow_server, key)) == {"run"}
-
-
-@pytest.mark.parametrize(("inside", "expected"), [(False, "false"), (True, None)])
-def test_files_take_no_detour_that_only_pods_can_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool, expected: str | None
-) -> None:
-    """A server in a cluster would send large files to its S3, by a name that nobody outside can resolve."""
-    for name in (*DETOURS, "KUBERNETES_SERVICE_HOST"):
-        monkeypatch.setenv(name, "10.0.0.1")
-        if name in DETOURS or not inside:
-            monkeypatch.delenv(name)
-    Delivery("http://127.0.0.1:9", Target("http://127.0.0.1:9", "e", "r", "k"), tmp_path)
-    assert {os.environ.get(name) for name in DETOURS} == {expected}
