@@ -111,16 +111,15 @@ def sweep(
         return
     spec = PipelineSpec.load(pipeline or compiled("sweep"))
     asked = Asked(spec, settings, preset, artifact_place(artifact_root, output), tracking, *common)
-    arguments, place = (
-        asked.of_sweep(members[0].sweep, _entries(members)),
-        (cache or default_cache()).absolute(),
-    )
-    _run_here(
-        LocalSweep(spec, arguments, output, "docker" if runner == "docker" else "process", place), quiet
-    )
+    _run_here(spec, asked.of_sweep(members[0].sweep, _entries(members)), output, runner, cache, quiet)
 
 
-def _run_here(told: LocalSweep, quiet: bool) -> None:
+def _run_here(
+    spec: PipelineSpec, arguments: Values, output: Path, runner: str, cache: Path | None, quiet: bool
+) -> None:
+    """The compiled sweep on this machine; prints where its table is."""
+    here: Runner = "docker" if runner == "docker" else "process"
+    told = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute())
     with on_termination() as preemption:
         print(run_sweep(told, None if quiet else progress_console(), preemption))
 
