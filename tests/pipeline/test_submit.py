@@ -201,7 +201,8 @@ def test_a_server_that_is_too_old_is_refused(
     kfp.release = release
     code, _, err = call(capsys, *SUBMIT)
     assert code == 2
-    assert err == f"error: {endpoint}: Kubeflow Pipelines {release}; expected 2.16 or newer\n"
+    why = f"Kubeflow Pipelines {release} is too old for the pipeline; expected 2.16 or newer"
+    assert err == f"error: {endpoint}: {why}\n"
     assert kfp.stored["runs"] == []
 
 
