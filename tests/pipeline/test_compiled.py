@@ -141,3 +141,9 @@ def test_every_graph_is_given_what_its_tasks_take(name: str) -> None:
                 items = {task["parameterIterator"]["itemInput"]} if "parameterIterator" in task else set()
                 assert declared - items <= set(given), task_name
                 graphs.append((component["dag"], declared))
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_kfp_skips_nothing(name: str) -> None:
+    """Its cache knows parameters only: a changed dataset would go unnoticed, and MLflow would hear nothing."""
+    assert "enableCache: true" not in compiled(name).read_text()
