@@ -145,5 +145,5 @@ def test_every_graph_is_given_what_its_tasks_take(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(PIPELINES))
 def test_kfp_skips_nothing(name: str) -> None:
-    """Its cache knows parameters only: a changed dataset would go unnoticed, and MLflow would hear nothing."""
+    """Its cache knows parameters only: a changed dataset would go unnoticed, MLflow would hear nothing."""
     assert "enableCache: true" not in compiled(name).read_text()
