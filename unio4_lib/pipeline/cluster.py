@@ -281,7 +281,8 @@ def too_old(release: str) -> str | None:
     number = RELEASE.match(release)
     if number is None or (int(number[1]), int(number[2])) >= OLDEST:
         return None
-    return f"Kubeflow Pipelines {release}; expected {OLDEST[0]}.{OLDEST[1]} or newer"
+    oldest = ".".join(map(str, OLDEST))
+    return f"Kubeflow Pipelines {release} is too old for the pipeline; expected {oldest} or newer"
 
 
 def _details(run: Any) -> tuple[Any, ...]:

@@ -31,7 +31,12 @@ class ClusterSweep:
     active: dict[str, Member] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
-    def find(self, members: Sequence[Member], *, again: bool) -> None:
+    def run(self, members: Sequence[Member], *, again: bool, to_the_end: bool) -> None:
+        """All members, as far as they are not done; to the end, or until all have begun."""
+        self._find(members, again=again)
+        self._go_on(to_the_end=to_the_end)
+
+    def _find(self, members: Sequence[Member], *, again: bool) -> None:
         """What an earlier command has left: done, under way, or still to be started."""
         known = self.cluster.runs(self.experiment, f"{members[0].sweep} ")
         for member in members:
@@ -44,7 +49,7 @@ class ClusterSweep:
             else:
                 self.waiting.append(member)
 
-    def go_on(self, *, to_the_end: bool) -> None:
+    def _go_on(self, *, to_the_end: bool) -> None:
         """Start members as others end; return when all have begun, or when all have ended."""
         patience = Patience()
         while True:

@@ -129,6 +129,7 @@ def train(data: OfflineData, steps: int, **values: Any) -> CloningTrainer:
         "learning_rate": 1e-3,
         "holdout_fraction": 0.2,
         "members": 3,
+        "precision": "float32",  # where weights are compared digit by digit
     }
     trainer = CloningTrainer(data, BehaviorConfig(**{**settings, **values}), seed=0)
     for _ in range(steps):

@@ -4,6 +4,7 @@ import math
 import os
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from unio4_lib.artifacts.store import FolderStore
+from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
 from unio4_lib.training.checkpoint import Checkpointer, load_state, save_state
 
@@ -221,3 +223,17 @@ def test_a_store_that_fails_does_not_stop_training(tmp_path: Path) -> None:
     checkpointer.save({"step": 2})
     assert checkpointer.close(10)
     assert checkpointer.problem is None
+
+
+def test_a_sudden_end_loses_at_most_a_minute_and_checkpoints_cost_less_than_a_percent(tmp_path: Path) -> None:
+    """At the default interval, with a state as large as any of the presets quick and standard."""
+    interval = RunConfig.model_fields["checkpoint_seconds"].default
+    state = {f"layer{part}": torch.zeros(125_000) for part in range(40)}  # 20 MB
+    checkpoints = Checkpointer(interval, tmp_path / "work", FolderStore(tmp_path / "root"))
+    spent, began = time.thread_time(), time.monotonic()
+    checkpoints.save(state)
+    spent = time.thread_time() - spent
+    assert checkpoints.flush()
+    assert spent < 0.01 * interval
+    assert interval + (time.monotonic() - began) < 60.0
+    checkpoints.close()
