@@ -82,7 +82,10 @@ def test_services_that_answer(server: str) -> None:
 def test_a_kfp_that_is_too_old(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HealthyAt, "release", "2.15.0")
     found = doctor.check_kfp({"KF_PIPELINES_ENDPOINT": server})
-    assert found == ("broken", f"{server}: Kubeflow Pipelines 2.15.0 is too old for the pipeline; expected 2.16 or newer")
+    assert found == (
+        "broken",
+        f"{server}: Kubeflow Pipelines 2.15.0 is too old for the pipeline; expected 2.16 or newer",
+    )
 
 
 def test_services_that_do_not_answer() -> None:
