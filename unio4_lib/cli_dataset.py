@@ -66,7 +66,8 @@ def inspect(
     clip_actions: ClipActions = False,
 ) -> None:
     """Check a dataset and show sizes, returns, lengths, ends and actions."""
-    facts = describe(load_transitions(source, download=download, clip_actions=clip_actions))
+    with _here(source) as local:
+        facts = describe(load_transitions(local, download=download, clip_actions=clip_actions))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -78,6 +79,33 @@ def inspect(
     console.print("Episode returns", style="bold")
     for line in _histogram(facts["returns"]["histogram"]):
         console.print(line, markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def _here(source: str) -> Iterator[str]:
+    """A source of this machine; only what lies in object storage needs the parts that bring it."""
+    if not source.startswith("s3:"):
+        yield source
+        return
+    from unio4_lib.artifacts.cache import Cache
+    from unio4_lib.artifacts.ref import ARTIFACTS
+    from unio4_lib.stages.context import default_cache
+    from unio4_lib.stages.remote_source import local_source
+
+    with local_source(source, Cache(default_cache() / ARTIFACTS)) as local:
+        yield local
+
+
+@app.command("push")
+def push_dataset(
+    source: Annotated[str, typer.Argument(help="Such as transitions:data/my-robot.")],
+    target: Annotated[str, typer.Argument(help="s3://<bucket>/<prefix>, which then is a source.")],
+) -> None:
+    """Check a dataset and put it into object storage, where every stage can read it."""
+    from unio4_lib.stages.context import default_cache
+    from unio4_lib.stages.remote_source import push
+
+    typer.echo(push(source, target, default_cache() / "push").uri)
 
 
 @app.command("collect")

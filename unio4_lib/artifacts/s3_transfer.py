@@ -99,6 +99,11 @@ class Bucket:
 
         retried(put, self.attempts(key))
 
+    def bring(self, key: str, path: Path) -> None:
+        """Download an object of which nothing but its name is known."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        retried(lambda: self.client.download_file(self.name, key, str(path)), self.attempts(key))
+
     def listing(self, prefix: str) -> Iterator[S3Object]:
         """All objects below a prefix."""
         token: dict[str, str] = {}

@@ -29,7 +29,11 @@ SCHEMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "<environment id>",
         ("level", "target", "steps", "seed", "train_steps", "noise", "clip_actions", "env."),
     ),
-    "s3": ("//<bucket>/<prefix>", ()),
+    # Of what lies there, which stages bring to this machine first.
+    "s3": (
+        "//<bucket>/<prefix>",
+        ("env", "clip_actions", "max_episode_steps", "antmaze", "action_low", "action_high"),
+    ),
 }
 
 
@@ -95,7 +99,7 @@ def load_transitions(
         if source.scheme == "collect":
             return _collect(source, clip, progress, journal)
         raise InputError(
-            "s3: is reserved and cannot be read yet; copy the folder here and use transitions:<folder>"
+            "lies in object storage; local_source of unio4_lib.stages.remote_source brings it to this machine"
         )
     except InputError as error:
         raise InputError(f"dataset {_one_line(text)}: {_one_line(str(error))}") from error

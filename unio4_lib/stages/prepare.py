@@ -9,6 +9,7 @@ from unio4_lib.data.transitions import Transitions
 from unio4_lib.progress import Reporter, Update
 from unio4_lib.report import words
 from unio4_lib.report.data_facts import dataset_facts
+from unio4_lib.stages.remote_source import local_source
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.task import check_dataset
 
@@ -57,8 +58,9 @@ def _load(work: StageWork) -> Transitions:
     updates: dict[str, Update] = {}
     config = work.config
     with ExitStack() as stack:
+        source = stack.enter_context(local_source(config.dataset, work.context.cache))
         transitions = load_transitions(
-            config.dataset, clip_actions=config.prepare.clip_actions, progress=show, journal=work.journal
+            source, clip_actions=config.prepare.clip_actions, progress=show, journal=work.journal
         )
     reporter.say(
         f"dataset: {transitions.num_transitions:,} transitions in {transitions.num_episodes:,} episodes of "

@@ -4,12 +4,15 @@ import hashlib
 from pathlib import Path
 
 from unio4_lib.files import hash_file
+from unio4_lib.stages.remote_source import remote, remote_digest
 
 
 def source_digest(dataset: str) -> str | None:
-    """Digest of the files behind a source; None where there are none here, or none that can change."""
+    """Digest of what is behind a source; None where nothing is, or nothing that can change."""
     from unio4_lib.data.sources import parse_source
 
+    if (elsewhere := remote(dataset)) is not None:
+        return remote_digest(elsewhere)
     source = parse_source(dataset)
     if source.scheme in ("d4rl", "transitions"):
         place = Path(source.place).expanduser()
