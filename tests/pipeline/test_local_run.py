@@ -50,7 +50,7 @@ def test_processes_give_the_bits_of_one_process(
         assert code == 0
         offline = json.loads(out)
         assert "finetune-online" not in offline["stages"]
-        assert set(offline["scores"]) == {"behavior", "offline"}
+        assert set(offline["scores"]) == {"behavior", "start", "offline"}
         reused = [facts["reused"] for name, facts in offline["stages"].items() if name != "report"]
         assert reused == [True] * 5
 

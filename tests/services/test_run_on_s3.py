@@ -110,7 +110,7 @@ def test_a_damaged_object_is_found_by_whoever_needs_it_and_made_again(
     changed = bytearray(path.read_bytes())
     changed[random.Random(0).randrange(len(changed))] ^= 1
     path.write_bytes(changed)
-    more = ("--set", "improve.clip=0.2")  # so that somebody needs it
+    more = ("--set", "improve.clip=0.3")  # so that somebody needs it
     code, out, err = run_on(bucket, dataset, tmp_path / "second", monkeypatch, capsys, *more)
     assert code == 0, err
     second = json.loads(out)

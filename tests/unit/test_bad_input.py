@@ -37,7 +37,7 @@ SETTINGS = {
     "section": ("improve", 3, ["improve is a section", "expected one of its keys"]),
     "wrong type": ("improve__steps", "many", ["improve.steps is 'many'", "a whole number >= 1"]),
     "out of range": ("improve__clip", 1.5, ["improve.clip is 1.5", "> 0 and < 1"]),
-    "no such choice": ("improve__rule", "luck", ["improve.rule is 'luck'", "mean, lower-bound, margin"]),
+    "no such choice": ("improve__acting", "luck", ["improve.acting is 'luck'", "both, mean"]),
     "entry of a list": ("behavior__hidden", [64, 0], ["behavior.hidden entry 1 is 0", ">= 1"]),
     "one episode": ("evaluate__episodes", 1, ["evaluate.episodes is 1", ">= 2"]),
     "negative seed": ("seed", -1, ["seed is -1", ">= 0"]),

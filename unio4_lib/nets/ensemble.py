@@ -108,10 +108,11 @@ class EnsembleMLP(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         for layer, norm in zip(self.layers, self.norms, strict=True):
             inputs = self.activation(norm(layer(inputs)))
-        if not torch.is_autocast_enabled(inputs.device.type):
+        device = inputs.device.type
+        if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
             return self.output(inputs)
         # Targets are told apart by less than bfloat16 can say.
-        with torch.autocast(inputs.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return self.output(inputs.float())
 
 
