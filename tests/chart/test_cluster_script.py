@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).parents[1] / "cluster" / "try_chart.py"
 sys.path.insert(0, str(SCRIPT.parent))
 sys.path.insert(0, str(CHART / "files" / "scripts"))
 
-from runs import DATASET, MISSING  # noqa: E402
+from cluster_runs import DATASET, MISSING  # noqa: E402
 
 
 @pytest.fixture

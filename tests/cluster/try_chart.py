@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "charts" / "unio4" / "files" / "scripts"), str(ROOT / "tests" / "unit")]
 
 from cluster import CHART, Cluster, StepFailedError  # noqa: E402
-from runs import DATASET, MISSING, opened, tags  # noqa: E402
+from cluster_runs import DATASET, MISSING, opened, tags  # noqa: E402
 from services import RefusedError  # noqa: E402
 
 log = logging.getLogger("try-chart")
