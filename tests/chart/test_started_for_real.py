@@ -46,7 +46,8 @@ ON_SQLITE: dict[str, Any] = {
     },
     "kfp": {"enabled": False},
 }
-PATIENCE = 900  # seconds: servers start in 20 on a quiet machine, in many minutes on one that others use
+PATIENCE = 300  # seconds: servers start in 20 on a quiet machine, in minutes on one that others use
+STARTS = 3  # of SeaweedFS, whose parts now and then do not find each other
 MLFLOW = f"unio4-mlflow.{NAMESPACE}.svc.cluster.local"
 HOSTS = [MLFLOW, "ml-pipeline.kubeflow.svc.cluster.local"]
 HOSTS += [f"unio4-{service}.{NAMESPACE}.svc.cluster.local" for service in ("postgresql", "s3")]
@@ -101,15 +102,18 @@ def start_postgresql(pods: Pods, programs: Path) -> None:
 
 
 def start_s3(pods: Pods) -> None:
-    """SeaweedFS with its arguments, until its probe is content."""
-    server = pods.start("StatefulSet", "unio4-s3", "seaweedfs", "s3.log")
+    """SeaweedFS with its arguments, until its probe is content; begun again if it is not, as by the kubelet."""
     probe = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8333/status', timeout=5)"
-
-    def ready() -> bool:
-        assert server.poll() is None, (pods.home / "s3.log").read_text()[-3000:]
-        return run_inside(pods, sys.executable, "-c", probe).returncode == 0
-
-    wait_until("SeaweedFS", ready, seconds=PATIENCE)
+    for _ in range(STARTS):
+        server = pods.start("StatefulSet", "unio4-s3", "seaweedfs", "s3.log")
+        deadline = time.monotonic() + PATIENCE / STARTS
+        while server.poll() is None and time.monotonic() < deadline:
+            if run_inside(pods, sys.executable, "-c", probe).returncode == 0:
+                return
+            time.sleep(0.3)
+        server.kill()
+        server.wait()
+    raise AssertionError((pods.home / "s3.log").read_text()[-3000:])
 
 
 def s3(pods: Pods, secret: str, action: str, **arguments: str) -> str:

@@ -49,7 +49,7 @@ SOURCES = {
     "missing folder": ("transitions:nowhere", ["nowhere: no such folder", "Transitions.save"]),
     "unknown option": ("d4rl:a.hdf5?antmase=true", ["unknown option 'antmase'", "did you mean antmaze?"]),
     "option without value": ("d4rl:a.hdf5?antmaze", ["'antmaze' must be given once", "antmaze=<value>"]),
-    "not there yet": ("s3://bucket/data", ["reserved", "transitions:<folder>"]),
+    "no bucket": ("s3://", ["expected s3://<bucket>/<prefix>"]),
     "bad level": ("collect:Hopper-v5?level=great", ["level=great", "must be one of random, medium"]),
     "bad number": ("collect:Hopper-v5?steps=0", ["steps=0", "at least 1"]),
     "level and target": (
