@@ -102,7 +102,7 @@ def start_postgresql(pods: Pods, programs: Path) -> None:
 
 
 def start_s3(pods: Pods) -> None:
-    """SeaweedFS with its arguments, until its probe is content; begun anew if it is not, as by the kubelet."""
+    """SeaweedFS with its arguments, until its probe is content; begun anew if not, as by the kubelet."""
     probe = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8333/status', timeout=5)"
     for _ in range(STARTS):
         server = pods.start("StatefulSet", "unio4-s3", "seaweedfs", "s3.log")
