@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from unio4_lib.artifacts.store import open_store
-from unio4_lib.config import RunConfig
-from unio4_lib.training.checkpoint import Checkpointer
+from unio4_lib.learning.checkpoint import Checkpointer
+from unio4_lib.settings.model import RunConfig
 
 MEGABYTES = (1, 4, 16, 64, 256)
 TRIES = 3

@@ -8,13 +8,13 @@ import itertools
 
 import torch
 
-from unio4_lib.config import RunConfig
-from unio4_lib.config_io import load_config
-from unio4_lib.data.sources import load_transitions
+from unio4_lib.learning.cloning import CloningTrainer, overlap
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.unio4 import trainings as method
 from unio4_lib.nets.policy import Gaussian
-from unio4_lib.offline.behavior import CloningTrainer, overlap
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.stages import method
+from unio4_lib.settings.layers import load_config
+from unio4_lib.settings.model import RunConfig
+from unio4_lib.sources.grammar import load_transitions
 
 ALPHAS = (0.0, 0.3, 1.0, 3.0, 10.0)
 

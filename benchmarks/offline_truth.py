@@ -22,17 +22,18 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from unio4_lib.config import RunConfig, StageConfig, config_digest
-from unio4_lib.config_io import load_config
-from unio4_lib.data.sources import load_transitions
+from unio4_lib.learning.loop import Metrics
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.unio4 import offline_policy
+from unio4_lib.methods.unio4 import trainings as method
+from unio4_lib.methods.unio4.learners import Learner
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.learners import Learner
 from unio4_lib.progress import Reporter
-from unio4_lib.stages import method, offline_policy
+from unio4_lib.settings.layers import load_config
+from unio4_lib.settings.model import RunConfig, StageConfig, config_digest
+from unio4_lib.settings.weightings import UNIFORM
+from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.stages.task import Task
-from unio4_lib.training.loop import Metrics
-from unio4_lib.weightings import UNIFORM
 
 WAYS = ("mean", "sampled")
 

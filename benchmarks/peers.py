@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from timed_run import ONE_THREAD, timed_run
 
-from unio4_lib.config import RunConfig
-from unio4_lib.config_io import load_config
-from unio4_lib.data.sources import load_transitions
 from unio4_lib.data.transitions import Transitions
-from unio4_lib.evaluation import evaluate
+from unio4_lib.learning.evaluation import evaluate
+from unio4_lib.settings.layers import load_config
+from unio4_lib.settings.model import RunConfig
+from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.stages.task import Task
 
 HERE = Path(__file__).parent

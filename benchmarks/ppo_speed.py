@@ -10,10 +10,10 @@ import time
 
 import torch
 
-from unio4_lib.config import FinetuneConfig
+from unio4_lib.learning.ppo import PPO
+from unio4_lib.learning.value import ValueFunction
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.online.ppo import PPO
-from unio4_lib.online.value import ValueFunction
+from unio4_lib.settings.model import FinetuneConfig
 from unio4_lib.sim import make_sim
 
 

@@ -39,7 +39,7 @@ def timed(call):
     return timing
 
 threading.Thread.run = noting
-from unio4_lib.cli import main
+from unio4_lib.cli.commands import main
 from unio4_lib.stages import tracked
 from unio4_lib.tracking.spool import Outbox
 from unio4_lib.tracking.tracker import SpoolTracker

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.images import REGISTRY
 from unio4_lib import __version__
 from unio4_lib.errors import InputError
-from unio4_lib.yaml_io import read_yaml
+from unio4_lib.settings.yaml_io import read_yaml
 
 Component = Literal[
     "prepare-dataset",

@@ -22,7 +22,7 @@ from pipelines.settings import (
     PipelineSettings,
     Resources,
 )
-from unio4_lib.cli_component import CREDENTIALS, OWN
+from unio4_lib.cli.component import CREDENTIALS, OWN
 
 # The image that a component runs in, where that is not the one of its own name.
 IMAGE_OF: dict[Component, str] = {

@@ -20,6 +20,6 @@ def clone_behavior(
         behavior: Reference to the clones.
         metrics: Hold-out likelihood of the clones.
     """
-    from unio4_lib.cli_component import run_component
+    from unio4_lib.cli.component import run_component
 
     run_component("clone-behavior", run, {"dataset": dataset}, behavior, metrics)

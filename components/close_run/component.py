@@ -28,7 +28,7 @@ def close_run(
         artifact_root: Folder or s3://bucket/prefix, where a stage that failed has left its reason.
         status: What became of the stages.
     """
-    from unio4_lib.cli_component import close_tracking
+    from unio4_lib.cli.component import close_tracking
 
     member = (sweep, source, seed) if sweep else None
     close_tracking(mlflow_tracking_uri, experiment, run_name, member, artifact_root, status.state)

@@ -18,6 +18,6 @@ def decide_finetuning(run: str, finetune: str, offline: dsl.Input[dsl.Model]) ->
     Returns:
         The next step: finetune or report.
     """
-    from unio4_lib.cli_component import decide
+    from unio4_lib.cli.component import decide
 
     return decide(run, finetune, offline)

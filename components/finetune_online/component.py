@@ -24,7 +24,7 @@ def finetune_online(
         online: Reference to the fine-tuned policy.
         metrics: Environment steps and last return.
     """
-    from unio4_lib.cli_component import run_component
+    from unio4_lib.cli.component import run_component
 
     run_component(
         "finetune-online", run, {"dataset": dataset, "critics": critics, "offline": offline}, online, metrics

@@ -20,6 +20,6 @@ def fit_critics(
         critics: Reference to Q and V.
         metrics: Mean value and return.
     """
-    from unio4_lib.cli_component import run_component
+    from unio4_lib.cli.component import run_component
 
     run_component("fit-critics", run, {"dataset": dataset}, critics, metrics)

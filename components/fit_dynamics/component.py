@@ -20,6 +20,6 @@ def fit_dynamics(
         dynamics: Reference to the transition models.
         metrics: Hold-out error of the models.
     """
-    from unio4_lib.cli_component import run_component
+    from unio4_lib.cli.component import run_component
 
     run_component("fit-dynamics", run, {"dataset": dataset}, dynamics, metrics)

@@ -26,7 +26,7 @@ def improve_policy(
         offline: Reference to the improved policy.
         metrics: Estimates and decisions of the gate.
     """
-    from unio4_lib.cli_component import run_component
+    from unio4_lib.cli.component import run_component
 
     run_component(
         "improve-policy",

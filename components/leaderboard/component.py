@@ -28,6 +28,6 @@ def leaderboard(
         table: The leaderboard.
         metrics: Mean, interval and interquartile mean of each dataset.
     """
-    from unio4_lib.cli_component import write_leaderboard
+    from unio4_lib.cli.component import write_leaderboard
 
     write_leaderboard(members, sweep, artifact_root, mlflow_tracking_uri, experiment, page, table, metrics)

@@ -39,7 +39,7 @@ def prepare_dataset(
     Returns:
         The settings of the run as JSON, which all later stages take.
     """
-    from unio4_lib.cli_component import resolve_run, run_component
+    from unio4_lib.cli.component import resolve_run, run_component
 
     run = resolve_run(
         source,

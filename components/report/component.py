@@ -32,7 +32,7 @@ def report(
         metrics: Scores of the policies.
         online: Reference to the fine-tuned policy, where there is one.
     """
-    from unio4_lib.cli_component import run_component
+    from unio4_lib.cli.component import run_component
 
     inputs = {
         "dataset": dataset,

@@ -12,7 +12,7 @@ from chart_values import GOOD, Values
 from rendered_chart import NAMESPACE, notes, render
 from test_chart_pipelines import pipelines
 
-from unio4_lib.cli_kfp import submit_app
+from unio4_lib.cli.submit import submit_app
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 SWITCHES = ("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD")

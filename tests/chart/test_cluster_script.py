@@ -17,8 +17,8 @@ from kube_api import KubeApi
 from rendered_chart import CHART, find, render
 from tiny_runs import SETTINGS
 
-from unio4_lib.config_io import load_config
-from unio4_lib.data.sources import load_transitions
+from unio4_lib.settings.layers import load_config
+from unio4_lib.sources.grammar import load_transitions
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")

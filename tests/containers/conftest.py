@@ -10,7 +10,7 @@ import pytest
 import tiny_runs
 from mlflow_process import MlflowServer
 
-from unio4_lib.pipeline.spec import PipelineSpec, compiled
+from unio4_lib.runs.spec import PipelineSpec, compiled
 
 # The servers are those of the other services' tests.
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from tiny_runs import call, run_arguments
 
-from unio4_lib.pipeline.spec import PipelineSpec, compiled
+from unio4_lib.runs.spec import PipelineSpec, compiled
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.usefixtures("images")]
 

@@ -11,11 +11,11 @@ from whole_runs import TRAINING, AskedToEnd, all_artifacts, inputs_of, tiny_conf
 
 from unio4_lib.artifacts.store import FolderStore
 from unio4_lib.errors import InputError, Preempted
+from unio4_lib.learning.checkpoint import Checkpointer, load_state
 from unio4_lib.stages.catalog import find_stage
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import read_entry
 from unio4_lib.stages.runner import run_stage
-from unio4_lib.training.checkpoint import Checkpointer, load_state
 
 PLACES = 200
 

@@ -17,8 +17,8 @@ from tiny_runs import SETTINGS, saved_recording
 from whole_runs import all_artifacts
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig
-from unio4_lib.config_io import load_config
+from unio4_lib.settings.layers import load_config
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.catalog import STAGES, find_stage
 
 KILLS = int(os.environ.get("UNIO4_KILLS", "1"))

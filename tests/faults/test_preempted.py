@@ -10,8 +10,8 @@ from tiny_runs import run_arguments, saved_recording
 from whole_runs import TRAINING, AskedToEnd, all_artifacts, inputs_of, tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig
 from unio4_lib.errors import Preempted
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.catalog import STAGES, find_stage
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import StageOutcome, run_stage
@@ -63,7 +63,12 @@ def test_sigterm_ends_a_run_with_75_and_both_branches_have_saved(tmp_path: Path)
     endless = {
         f"{name}__{key}": ENDLESS for name in ("behavior", "dynamics") for key in ("steps", "patience")
     }
-    command = [sys.executable, "-m", "unio4_lib.cli", *run_arguments(dataset, tmp_path / "runs", **endless)]
+    command = [
+        sys.executable,
+        "-m",
+        "unio4_lib.cli.commands",
+        *run_arguments(dataset, tmp_path / "runs", **endless),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("dataset: ")

@@ -13,7 +13,13 @@ TOGETHER = 2
 def test_two_runs_at_once_find_the_same(tmp_path: Path) -> None:
     dataset = saved_recording(tmp_path / "recorded")
     more = ("--artifact-root", str(tmp_path / "root"), "--json", "--quiet")
-    command = [sys.executable, "-m", "unio4_lib.cli", *run_arguments(dataset, tmp_path / "runs"), *more]
+    command = [
+        sys.executable,
+        "-m",
+        "unio4_lib.cli.commands",
+        *run_arguments(dataset, tmp_path / "runs"),
+        *more,
+    ]
     command += ["--set", "checkpoint_seconds=0"]
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -8,7 +8,7 @@ import pytest
 import tiny_runs
 from kfp_api import RecordedKfp, make_server
 
-from unio4_lib.pipeline import cluster
+from unio4_lib.runs import cluster
 
 
 @pytest.fixture(scope="session")

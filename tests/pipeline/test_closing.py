@@ -8,9 +8,9 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from unio4_lib import cli_component
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.artifacts.store import open_store
+from unio4_lib.cli import component as cli_component
 from unio4_lib.stages import failures
 from unio4_lib.stages import sweep as sweeps
 

@@ -7,8 +7,8 @@ from kfp_api import RecordedKfp
 from kfp_steps import NODE, pod_logs, step
 from tiny_runs import call
 
-from unio4_lib.pipeline.cluster_sweep import table_of
-from unio4_lib.pipeline.spec import compiled
+from unio4_lib.runs.cluster_sweep import table_of
+from unio4_lib.runs.spec import compiled
 
 HOPPER, WALKER = "minari:mujoco/hopper/medium-v0", "minari:mujoco/walker2d/medium-v0"
 TABLE = "| Dataset | Runs | Mean |\n|---|---|---|\n| d | 2 | 1.0 |\n\nOf 2 runs: fine."

@@ -14,7 +14,7 @@ from pipelines.compile import COMPILED, PIPELINES, compile_all
 from pipelines.readme import COMPONENTS, readme
 from pipelines.settings import STAGES, PipelineSettings
 from unio4_lib.errors import InputError
-from unio4_lib.pipeline.spec import PipelineSpec, compiled, holds
+from unio4_lib.runs.spec import PipelineSpec, compiled, holds
 
 FOLDER = Path(components.__file__).parent
 

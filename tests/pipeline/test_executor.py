@@ -10,9 +10,9 @@ import small_pipelines
 from kfp.dsl.base_component import BaseComponent
 
 from unio4_lib.errors import InputError
-from unio4_lib.pipeline.executor import LocalPipeline, TaskReport
-from unio4_lib.pipeline.launch import ProcessLauncher
-from unio4_lib.pipeline.spec import PipelineSpec, holds
+from unio4_lib.runs.executor import LocalPipeline, TaskReport
+from unio4_lib.runs.launch import ProcessLauncher
+from unio4_lib.runs.spec import PipelineSpec, holds
 
 
 class Ran:

@@ -13,7 +13,7 @@ from kubernetes_rules import quantity, violations
 
 from pipelines.compile import COMPILED, PIPELINES, compile_all
 from pipelines.settings import PipelineSettings, Resources
-from unio4_lib.cli_component import resolve_run
+from unio4_lib.cli.component import resolve_run
 
 GPU = {"accelerator": "nvidia.com/gpu", "accelerators": "2", "node_selector": {"pool": "gpu"}}
 GPU |= {"tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "cpu_limit": "16"}

@@ -8,8 +8,8 @@ from kfp_api import RecordedKfp
 from kfp_steps import pod_logs, step
 from tiny_runs import call
 
-from unio4_lib.pipeline import cluster
-from unio4_lib.pipeline.spec import PipelineSpec, compiled
+from unio4_lib.runs import cluster
+from unio4_lib.runs.spec import PipelineSpec, compiled
 
 DATASET = "minari:mujoco/hopper/medium-v0"
 SUBMIT = ("submit", "--dataset", DATASET, "--artifact-root", "s3://b/p")

@@ -13,8 +13,8 @@ import pytest
 from mlflow_process import MlflowServer
 from tiny_runs import run_arguments, saved_recording
 
-from unio4_lib import cli
-from unio4_lib.report import words
+from unio4_lib import words
+from unio4_lib.cli import commands as cli
 from unio4_lib.stages.catalog import STAGE_NAMES
 
 pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")

@@ -8,11 +8,11 @@ from tiny_runs import call, run_arguments, saved_recording
 
 from unio4_lib.artifacts.cache import Cache
 from unio4_lib.artifacts.s3_transfer import Bucket
-from unio4_lib.data.sources import load_transitions
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
-from unio4_lib.stages.remote_source import POINTER, local_source, push
-from unio4_lib.stages.source import source_digest
+from unio4_lib.sources.grammar import load_transitions
+from unio4_lib.sources.remote import POINTER, local_source, push
+from unio4_lib.sources.state import source_digest
 
 pytest.importorskip("boto3", reason='no boto3: pip install "unio4[s3]"')
 pytestmark = pytest.mark.services

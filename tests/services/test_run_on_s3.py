@@ -40,7 +40,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def local(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The summary of the same run on a folder."""
     output = tmp_path_factory.mktemp("local")
-    command = [sys.executable, "-m", "unio4_lib.cli", *run_arguments(dataset, output), "--json", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "unio4_lib.cli.commands",
+        *run_arguments(dataset, output),
+        "--json",
+        "--quiet",
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(ended.stdout))
 

@@ -20,7 +20,7 @@ from unio4_lib.artifacts.s3_store import S3Store
 from unio4_lib.artifacts.s3_transfer import Bucket, Download
 from unio4_lib.artifacts.store import hold
 from unio4_lib.errors import InputError
-from unio4_lib.training.checkpoint import Checkpointer
+from unio4_lib.learning.checkpoint import Checkpointer
 
 pytest.importorskip("boto3", reason='no boto3: pip install "unio4[s3]"')
 pytestmark = pytest.mark.services

@@ -24,7 +24,7 @@ pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
 from mlflow.models import get_model_info
 from mlflow.tracking import MlflowClient
 
-from unio4_lib.serving.registry import save_model
+from unio4_lib.tracking.registry import save_model
 
 # Neither we nor torch can be imported there.
 ELSEWHERE = """

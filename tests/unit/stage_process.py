@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.catalog import STAGES
 from unio4_lib.stages.context import NullTracker, StageContext
 from unio4_lib.stages.runner import run_stage
@@ -18,9 +18,9 @@ from unio4_lib.stages.runner import run_stage
 LONGEST_SECONDS = 240.0  # a busy machine is slow, not stuck
 PRELOADED = [
     "torch._dynamo",  # the first optimizer of a process asks for it
-    "unio4_lib.training.checkpoint",
-    "unio4_lib.data.sources",
-    "unio4_lib.data.collect",
+    "unio4_lib.learning.checkpoint",
+    "unio4_lib.sources.grammar",
+    "unio4_lib.sources.collect",
     *(f"unio4_lib.stages.{stage.module}" for stage in STAGES),
 ]
 

@@ -24,7 +24,7 @@ from gymnasium import spaces
 from minari.serialization import serialize_space
 from tiny_runs import call, record, run_arguments
 
-from unio4_lib.data.minari_source import datasets_root
+from unio4_lib.sources.minari_source import datasets_root
 
 
 @pytest.fixture(autouse=True)

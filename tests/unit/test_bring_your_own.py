@@ -36,7 +36,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (programs / "unio4").write_text(
         "#!/bin/sh\n"
         f'[ "$1" != run ] || set -- "$@" --tracking none {shlex.join(tiny)}\n'
-        f'PYTHONPATH="$PYTHONPATH:{ROOT}" exec {sys.executable} -m unio4_lib.cli "$@"\n'
+        f'PYTHONPATH="$PYTHONPATH:{ROOT}" exec {sys.executable} -m unio4_lib.cli.commands "$@"\n'
     )
     (programs / "unio4").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}")

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from unio4_lib import __version__, cli
+from unio4_lib import __version__
 from unio4_lib.artifacts.s3 import StoreUnavailable
-from unio4_lib.config import RunConfig
+from unio4_lib.cli import commands as cli
 from unio4_lib.errors import InputError, Preempted
+from unio4_lib.settings.model import RunConfig
 
 SLOWEST_HELP_SECONDS = 0.6
 HOPPER = "minari:mujoco/hopper/medium-v0"
@@ -68,7 +69,7 @@ def fake_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(place=place, **options)
         return SCORE
 
-    for name, function in (("unio4_lib.run", run), ("unio4_lib.score_policy", evaluate_policy)):
+    for name, function in (("unio4_lib.runs.inline", run), ("unio4_lib.runs.score_policy", evaluate_policy)):
         module = ModuleType(name)
         setattr(module, function.__name__, function)
         monkeypatch.setitem(sys.modules, name, module)
@@ -86,7 +87,8 @@ def test_help_is_there_at_once() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, unio4_lib.cli; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
+    heavy = "('torch', 'numpy', 'pydantic')"
+    code = f"import sys, unio4_lib.cli.commands; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
@@ -264,7 +266,7 @@ def test_dataset_commands_are_mounted(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_closed_pipe_is_no_error() -> None:
-    command = f"{sys.executable} -m unio4_lib.cli config schema | head -c 1"
+    command = f"{sys.executable} -m unio4_lib.cli.commands config schema | head -c 1"
     ended = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ
     )

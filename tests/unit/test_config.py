@@ -6,11 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unio4_lib.config import EvaluateConfig, config_digest
-from unio4_lib.config_docs import config_yaml, reference_page
-from unio4_lib.config_io import PRESETS, dataset_words, find_task, load_config, resolve_config, task_table
-from unio4_lib.config_keys import known_keys, nearest_key
 from unio4_lib.errors import InputError
+from unio4_lib.settings.keys import known_keys, nearest_key
+from unio4_lib.settings.layers import (
+    PRESETS,
+    dataset_words,
+    find_task,
+    load_config,
+    resolve_config,
+    task_table,
+)
+from unio4_lib.settings.model import EvaluateConfig, config_digest
+from unio4_lib.settings.pages import config_yaml, reference_page
 
 HOPPER = "minari:mujoco/hopper/medium-v0"
 

@@ -14,7 +14,25 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unio4_lib.config import (
+from unio4_lib.data.info import DatasetInfo
+from unio4_lib.data.transitions import Transitions
+from unio4_lib.errors import InputError
+from unio4_lib.judging.dynamics import DynamicsTrainer, Step
+from unio4_lib.judging.ope import PolicyEvaluator
+from unio4_lib.learning.cloning import CloningTrainer, cloning_loss
+from unio4_lib.learning.critics import Critics, CriticTrainer
+from unio4_lib.learning.finetune import FineTuning
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.ppo import PPO
+from unio4_lib.learning.value import ValueFunction
+from unio4_lib.methods.unio4 import learners
+from unio4_lib.methods.unio4.advantages import CriticAdvantages
+from unio4_lib.methods.unio4.improve import ImproveTrainer
+from unio4_lib.methods.unio4.learners import CriticLearner
+from unio4_lib.methods.unio4.offline_policy import World, improve_policy
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.progress import Reporter
+from unio4_lib.settings.model import (
     BehaviorConfig,
     CriticsConfig,
     DynamicsConfig,
@@ -24,25 +42,7 @@ from unio4_lib.config import (
     PrepareConfig,
     RunConfig,
 )
-from unio4_lib.data.info import DatasetInfo
-from unio4_lib.data.transitions import Transitions
-from unio4_lib.errors import InputError
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.offline import learners
-from unio4_lib.offline.advantages import CriticAdvantages
-from unio4_lib.offline.behavior import CloningTrainer, cloning_loss
-from unio4_lib.offline.critics import Critics, CriticTrainer
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.dynamics import DynamicsTrainer, Step
-from unio4_lib.offline.improve import ImproveTrainer
-from unio4_lib.offline.learners import CriticLearner
-from unio4_lib.offline.ope import PolicyEvaluator
-from unio4_lib.online.finetune import FineTuning
-from unio4_lib.online.ppo import PPO
-from unio4_lib.online.value import ValueFunction
-from unio4_lib.progress import Reporter
 from unio4_lib.sim import make_sim
-from unio4_lib.stages.offline_policy import World, improve_policy
 
 EPISODE = 5
 

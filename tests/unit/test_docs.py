@@ -14,12 +14,16 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from unio4_lib import cli, cli_artifacts, cli_dataset, cli_kfp, cli_sweep
-from unio4_lib.config_docs import reference_page
-from unio4_lib.config_io import PRESETS
-from unio4_lib.config_keys import known_keys, known_sections
-from unio4_lib.data.sources import SCHEMES, parse_source
-from unio4_lib.pipeline.spec import PipelineSpec
+from unio4_lib.cli import artifacts as cli_artifacts
+from unio4_lib.cli import commands as cli
+from unio4_lib.cli import dataset as cli_dataset
+from unio4_lib.cli import submit as cli_kfp
+from unio4_lib.cli import sweep as cli_sweep
+from unio4_lib.runs.spec import PipelineSpec
+from unio4_lib.settings.keys import known_keys, known_sections
+from unio4_lib.settings.layers import PRESETS
+from unio4_lib.settings.pages import reference_page
+from unio4_lib.sources.grammar import SCHEMES, parse_source
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -287,7 +291,8 @@ def test_messages_that_are_explained_are_said(message: str) -> None:
 def test_every_metric_is_explained() -> None:
     page = (ROOT / "docs" / "algorithms" / "uni-o4.md").read_text(encoding="utf-8")
     metric = re.compile(r"[\"`]((?:behavior|critics|dynamics|improve)/\w+)[\"`]")
-    offline = "".join(path.read_text() for path in (ROOT / "unio4_lib" / "offline").glob("*.py"))
+    rooms = [ROOT / "unio4_lib" / name for name in ("judging", "learning", "methods/unio4")]
+    offline = "".join(path.read_text() for room in rooms for path in room.glob("*.py"))
     assert set(metric.findall(page)) == set(metric.findall(offline))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from unio4_lib import cli, doctor
-from unio4_lib.doctor import Finding, examine
+from unio4_lib.cli import commands as cli
+from unio4_lib.runs import doctor
+from unio4_lib.runs.doctor import Finding, examine
 
 # Nothing listens on port 1.
 NOBODY = "http://127.0.0.1:1"

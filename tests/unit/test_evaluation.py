@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unio4_lib import evaluation
 from unio4_lib.data.reference import D4RL_SCORES
 from unio4_lib.errors import InputError
-from unio4_lib.evaluation import (
+from unio4_lib.learning import evaluation
+from unio4_lib.learning.evaluation import (
     EpisodeStats,
     evaluate,
     normalized_score,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from unio4_lib.config import RunConfig
-from unio4_lib.config_io import load_config, task_table
+from unio4_lib.settings.layers import load_config, task_table
+from unio4_lib.settings.model import RunConfig
 
 # critic, observations normalized, activation, OPE horizon, improvement rate, improvement steps,
 # critic steps, cloning steps

@@ -17,13 +17,13 @@ import torch
 from rich.console import Console
 from tiny_runs import ENVIRONMENT, call, files_under, record, run_arguments
 
-from unio4_lib import __version__, run
-from unio4_lib.config_io import load_config
-from unio4_lib.data.sources import load_transitions
-from unio4_lib.offline.data import OfflineData
+from unio4_lib import __version__, words
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.unio4 import trainings as method
 from unio4_lib.progress import Reporter
-from unio4_lib.report import words
-from unio4_lib.stages import method
+from unio4_lib.runs import inline as run
+from unio4_lib.settings.layers import load_config
+from unio4_lib.sources.grammar import load_transitions
 
 STAGES = [
     *("prepare-dataset", "clone-behavior", "fit-critics", "fit-dynamics", "improve-policy"),

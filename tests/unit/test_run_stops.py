@@ -13,7 +13,7 @@ import pytest
 from broken_inputs import saved
 from tiny_runs import call, files_under, run_arguments
 
-from unio4_lib.stages import method
+from unio4_lib.methods.unio4 import trainings as method
 
 ENDLESS = 150_000  # steps: minutes at this size
 PROMPT_SECONDS = 20.0  # far less than the branch would take, far more than a busy machine needs
@@ -87,7 +87,7 @@ def test_an_interrupt_ends_both_branches(dataset: str, tmp_path: Path) -> None:
     }
     # A shell may have started the tests with interrupts ignored; a user's terminal never does.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + (
-        "from unio4_lib.cli import main; main()"
+        "from unio4_lib.cli.commands import main; main()"
     )
     command = [sys.executable, "-c", program, *run_arguments(dataset, tmp_path, **endless)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

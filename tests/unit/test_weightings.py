@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from unio4_lib.config import BehaviorConfig, ExtractConfig
-from unio4_lib.config_io import load_config
 from unio4_lib.errors import InputError
-from unio4_lib.weightings import factors, needs_critics
+from unio4_lib.settings.layers import load_config
+from unio4_lib.settings.model import BehaviorConfig, ExtractConfig
+from unio4_lib.settings.weightings import factors, needs_critics
 
 
 def test_names_are_read_factor_by_factor() -> None:

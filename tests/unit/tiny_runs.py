@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from unio4_lib import cli
-from unio4_lib.data.collect import collect
-from unio4_lib.data.collect_spec import CollectSpec
-from unio4_lib.data.sources import load_transitions
+from unio4_lib.cli import commands as cli
+from unio4_lib.sources.collect import collect
+from unio4_lib.sources.collect_spec import CollectSpec
+from unio4_lib.sources.grammar import load_transitions
 
 ENVIRONMENT = "InvertedPendulum-v5"
 SETTINGS = {

@@ -8,12 +8,12 @@ from typing import Any
 from tiny_runs import SETTINGS
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig
-from unio4_lib.config_io import load_config
+from unio4_lib.learning.journal import Preemption
+from unio4_lib.settings.layers import load_config
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.catalog import STAGES
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import run_stage
-from unio4_lib.training.journal import Preemption
 
 # The stages that write checkpoints.
 TRAINING = ("clone-behavior", "fit-critics", "fit-dynamics", "improve-policy", "finetune-online")

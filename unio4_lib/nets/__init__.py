@@ -1,0 +1,1 @@
+"""Networks, and policies on disk."""

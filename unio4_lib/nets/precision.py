@@ -2,7 +2,7 @@
 
 import torch
 
-from unio4_lib.config import Precision
+from unio4_lib.settings.model import Precision
 
 
 def product_precision(wanted: Precision, device: torch.device) -> torch.autocast:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unio4_lib.report import words
+from unio4_lib import words
 from unio4_lib.report.markup import Markup, el
 
 Span = tuple[float, float]

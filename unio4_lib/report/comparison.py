@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from unio4_lib import words
 from unio4_lib.errors import InputError
 from unio4_lib.files import write_atomically
-from unio4_lib.report import words
 from unio4_lib.report.aggregate import bootstrap_interval, interquartile_mean, performance_profile
 from unio4_lib.report.chart import Chart, Scale, span, ticks
 from unio4_lib.report.markup import Markup, el

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unio4_lib.report import words
+from unio4_lib import words
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import quiet, section, table
 from unio4_lib.report.record import RunRecord

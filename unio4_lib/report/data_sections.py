@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from unio4_lib.report import words
+from unio4_lib import words
 from unio4_lib.report.chart import Chart, span
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import figure, grid, quiet, section

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unio4_lib.report.record import RunRecord
-from unio4_lib.report.words import INTERVAL_FACTOR
+from unio4_lib.words import INTERVAL_FACTOR
 
 PHASES = {"data": "Data", "clones": "Clones", "offline": "Offline", "online": "Online"}
 POLICY_OF = {"clones": "behavior", "offline": "offline", "online": "online"}

@@ -4,14 +4,14 @@ import statistics
 from collections import Counter
 from typing import Any
 
-from unio4_lib.report import words
+from unio4_lib import words
 from unio4_lib.report.chart import Chart, span
 from unio4_lib.report.learning_sections import SIZE, curves
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, grid, quiet, section, table
 from unio4_lib.report.phases import dip, interval_of, phases
 from unio4_lib.report.record import RunRecord
-from unio4_lib.report.words import INTERVAL_FACTOR
+from unio4_lib.words import INTERVAL_FACTOR
 
 PANELS = 4  # members side by side
 SWITCH_SHARE = 0.25  # of the online steps that the close look at the switch shows

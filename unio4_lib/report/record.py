@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unio4_lib.errors import InputError
-from unio4_lib.yaml_io import read_yaml
+from unio4_lib.settings.yaml_io import read_yaml
 
 SUMMARY, CONFIG, LOGS, FACTS, DECISIONS, CURVE = (
     "summary.json",

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from unio4_lib.config_io import PRESETS, load_config
 from unio4_lib.errors import InputError
+from unio4_lib.settings.layers import PRESETS, load_config
 
 FROM_FILE = "unio4 run --config config.yaml"  # the file lies beside every run
 

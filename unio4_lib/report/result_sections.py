@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from unio4_lib.report import words
+from unio4_lib import words
 from unio4_lib.report.chart import Chart, Scale, Span, span, ticks
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, quiet, section

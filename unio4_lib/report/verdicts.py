@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from unio4_lib.report import words
+from unio4_lib import words
 from unio4_lib.report.phases import Phase, change, dip, lowest, phases, start
 from unio4_lib.report.record import RunRecord
 

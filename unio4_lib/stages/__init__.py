@@ -1,0 +1,1 @@
+"""The engine: one stage from its inputs to its artifact."""

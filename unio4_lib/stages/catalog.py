@@ -31,35 +31,41 @@ DATA_KEYS = tuple(
 SCORED = ("dataset", "behavior", "critics", "dynamics", "offline", "online")
 
 STAGES = (
-    Stage("prepare-dataset", "dataset", (), ("dataset", "prepare.clip_actions"), "prepare"),
+    Stage("prepare-dataset", "dataset", (), ("dataset", "prepare.clip_actions"), "unio4_lib.stages.prepare"),
     Stage(
         "clone-behavior",
         "behavior",
         ("dataset",),
         ("seed", "device", *DATA_KEYS, "critics.discount", "behavior"),
-        "clone",
+        "unio4_lib.methods.unio4.steps.clone",
     ),
-    Stage("fit-critics", "critics", ("dataset",), ("seed", "device", *DATA_KEYS, "critics"), "critics"),
+    Stage(
+        "fit-critics",
+        "critics",
+        ("dataset",),
+        ("seed", "device", *DATA_KEYS, "critics"),
+        "unio4_lib.methods.unio4.steps.critics",
+    ),
     Stage(
         "fit-dynamics",
         "dynamics",
         ("dataset",),
         ("seed", "device", *DATA_KEYS, "critics.discount", "dynamics"),
-        "dynamics",
+        "unio4_lib.methods.unio4.steps.dynamics",
     ),
     Stage(
         "improve-policy",
         "offline",
         ("dataset", "behavior", "critics", "dynamics"),
         ("seed", "device", *DATA_KEYS, "critics.discount", "behavior", "extract", "improve"),
-        "improve",
+        "unio4_lib.methods.unio4.steps.improve",
     ),
     Stage(
         "finetune-online",
         "online",
         ("dataset", "critics", "offline"),
         ("seed", "device", *DATA_KEYS, "critics.discount", "finetune", "evaluate.seed"),
-        "finetune",
+        "unio4_lib.methods.unio4.steps.finetune",
     ),
     Stage(
         "report",
@@ -69,7 +75,7 @@ STAGES = (
             *("method", "dataset", "seed", "device"),
             *("prepare", "behavior", "critics", "dynamics", "extract", "improve", "finetune", "evaluate"),
         ),
-        "report",
+        "unio4_lib.stages.report",
         optional=("online",),
     ),
 )

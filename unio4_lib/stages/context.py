@@ -13,9 +13,9 @@ from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import Store, hold, open_store
 from unio4_lib.errors import InputError
+from unio4_lib.learning.journal import Preemption
 from unio4_lib.progress import Reporter
 from unio4_lib.tracking.tracker import NullTracker, Tracker
-from unio4_lib.training.journal import Preemption
 
 CACHE_VARIABLE = "UNIO4_CACHE"
 SPOOL_VARIABLE = "UNIO4_SPOOL"  # set where one process delivers the numbers of all stages; none for nowhere

@@ -3,22 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import unio4_lib
 from unio4_lib.artifacts.manifest import Closed, Sha256, canonical_json
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import Store
-from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
-from unio4_lib.files import blocks_of
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.catalog import Stage
+from unio4_lib.stages.code import code_version
 
 FINGERPRINTS, CHECKPOINTS = "fingerprints", "checkpoints"  # key prefixes below a root
-# Code that decides about numbers; the command line, the stores and the tracker do not.
-NUMBERS = ("data", "nets", "offline", "online", "sim", "stages", "training", "evaluation.py")
 
 
 class IndexEntry(Closed):
@@ -45,7 +40,7 @@ def fingerprint(stage: Stage, config: RunConfig, inputs: Mapping[str, ArtifactRe
         "stage": stage.name,
         "config": stage_settings(stage, config),
         "inputs": {kind: ref.digest for kind, ref in inputs.items()},
-        "code": code_version(stage.name == "report"),
+        "code": code_version(stage.module),
     }
     return digest_of(facts)
 
@@ -53,20 +48,6 @@ def fingerprint(stage: Stage, config: RunConfig, inputs: Mapping[str, ArtifactRe
 def digest_of(values: Any) -> str:
     """SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical_json(values)).hexdigest()
-
-
-@cache
-def code_version(report: bool = False) -> str:
-    """The release, and the source of everything that decides about numbers (or, too, about the report)."""
-    root = Path(unio4_lib.__file__).parent
-    state = hashlib.sha256(unio4_lib.__version__.encode())
-    for name in (*NUMBERS, "report") if report else NUMBERS:
-        place = root / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            state.update(f"{path.relative_to(root).as_posix()}\n".encode())
-            for block in blocks_of(path):
-                state.update(block)
-    return state.hexdigest()
 
 
 def read_entry(store: Store, key: str) -> IndexEntry | None:
@@ -92,6 +73,6 @@ def write_entry(store: Store, key: str, entry: IndexEntry) -> None:
 def _device(config: RunConfig) -> str:
     if config.device != "auto":
         return config.device
-    from unio4_lib.stages.method import choose_device
+    from unio4_lib.methods.unio4.trainings import choose_device
 
     return choose_device(config).type

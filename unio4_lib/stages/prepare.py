@@ -4,12 +4,12 @@ import math
 from contextlib import ExitStack
 from typing import Any
 
+from unio4_lib import words
 from unio4_lib.data.normalize import return_range
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.progress import Reporter, Update
-from unio4_lib.report import words
 from unio4_lib.report.data_facts import dataset_facts
-from unio4_lib.stages.remote_source import local_source
+from unio4_lib.sources.remote import local_source
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.task import check_dataset
 
@@ -41,7 +41,7 @@ def dataset_summary(source: str, transitions: Transitions) -> dict[str, Any]:
 
 def _load(work: StageWork) -> Transitions:
     """The dataset; where it has to be collected first, that shows its progress."""
-    from unio4_lib.data.sources import load_transitions
+    from unio4_lib.sources.grammar import load_transitions
 
     reporter: Reporter = work.context.reporter
 

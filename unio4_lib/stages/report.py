@@ -5,19 +5,21 @@ from importlib.metadata import version
 from itertools import product
 from typing import Any
 
-from unio4_lib import __version__
-from unio4_lib.config import config_digest
+from unio4_lib import __version__, words
 from unio4_lib.data.info import DatasetInfo
-from unio4_lib.evaluation import EpisodeStats
+from unio4_lib.judging.ope import PolicyEvaluator
+from unio4_lib.learning.evaluation import EpisodeStats
+from unio4_lib.learning.threads import torch_threads
+from unio4_lib.methods.unio4.facts import ope_facts
+from unio4_lib.methods.unio4.offline_policy import World
+from unio4_lib.methods.unio4.trainings import SEED_RANGE, choose_device, score
 from unio4_lib.nets.files import load_policy
 from unio4_lib.nets.policy import GaussianPolicy, stack_policies
-from unio4_lib.offline.ope import PolicyEvaluator
-from unio4_lib.online.threads import torch_threads
-from unio4_lib.report import words
-from unio4_lib.report.facts import ope_facts
 from unio4_lib.report.html import REPORT, write_report
 from unio4_lib.report.phases import find_dip
 from unio4_lib.report.record import RunRecord, make_record
+from unio4_lib.settings.model import config_digest
+from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.catalog import (
     CURVE_FILE,
     DECISIONS_FILE,
@@ -28,8 +30,6 @@ from unio4_lib.stages.catalog import (
     SUMMARY_FILE,
     final_policy,
 )
-from unio4_lib.stages.method import SEED_RANGE, choose_device, score
-from unio4_lib.stages.offline_policy import World
 from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
 from unio4_lib.stages.stored import (
     CANDIDATES,
@@ -42,7 +42,6 @@ from unio4_lib.stages.stored import (
     transitions_of,
 )
 from unio4_lib.stages.task import Task
-from unio4_lib.weightings import UNIFORM
 
 RANKING_EPISODES = 20  # of a policy that is scored for the ranking alone
 # What the summary says of the data and the gate; their facts say more.

@@ -16,8 +16,10 @@ from unio4_lib.artifacts.integrity import read_manifest
 from unio4_lib.artifacts.manifest import Manifest
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError, StoreRefused
-from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
+from unio4_lib.learning.journal import Journal
+from unio4_lib.settings.model import RunConfig
+from unio4_lib.sources.state import source_digest
 from unio4_lib.stages import tracked
 from unio4_lib.stages.catalog import FACTS_FILE, LOG_FILE, STAGE_OF_KIND, Stage, find_stage
 from unio4_lib.stages.context import StageContext
@@ -31,12 +33,10 @@ from unio4_lib.stages.fingerprint import (
     write_entry,
 )
 from unio4_lib.stages.outcome import StageOutcome
-from unio4_lib.stages.source import source_digest
 from unio4_lib.tracking.tracker import StageTracker
-from unio4_lib.training.journal import Journal
 
 if TYPE_CHECKING:
-    from unio4_lib.training.checkpoint import Checkpointer
+    from unio4_lib.learning.checkpoint import Checkpointer
 
 SECONDS, PEAK_MEMORY = "seconds", "peak_memory_bytes"  # metrics of every manifest
 FLUSH_SECONDS = 20.0  # for the last checkpoint's upload: less than what a cluster waits before it kills
@@ -172,7 +172,7 @@ class _Computation:
         try:
             journal = self._journal(checkpoints)
             work = StageWork(self.stage, self.config, self.refs, folder, self.context, self.tracker, journal)
-            import_module(f"unio4_lib.stages.{self.stage.module}").compute(work)
+            import_module(self.stage.module).compute(work)
             outcome = self._publish(work, began)
             self._clean_up(checkpoints)
             return outcome
@@ -183,7 +183,7 @@ class _Computation:
                 work_folder.rmdir()
 
     def _checkpointer(self, folder: Path) -> "Checkpointer":
-        from unio4_lib.training.checkpoint import Checkpointer
+        from unio4_lib.learning.checkpoint import Checkpointer
 
         store, key = self.context.store, f"{CHECKPOINTS}/{self.key}"
         return Checkpointer(self.config.checkpoint_seconds, folder, store, key)

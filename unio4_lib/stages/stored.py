@@ -9,18 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unio4_lib.config import CriticsConfig
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
+from unio4_lib.judging.dynamics import DynamicsModel
+from unio4_lib.learning.critics import Critics
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.unio4.trainings import choose_device
 from unio4_lib.nets.files import load_policy, save_policy
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.offline.critics import Critics
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.dynamics import DynamicsModel
+from unio4_lib.settings.model import CriticsConfig
 from unio4_lib.sim.terminations import known_termination
 from unio4_lib.stages.catalog import DATA_KEYS, POLICY
 from unio4_lib.stages.fingerprint import digest_of
-from unio4_lib.stages.method import choose_device
 from unio4_lib.stages.prepare import TRANSITIONS
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.task import Task

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from unio4_lib.config import RunConfig
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
 from unio4_lib.progress import Reporter
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.base import BatchSim
 

@@ -12,10 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from unio4_lib import __version__
+from unio4_lib import __version__, words
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig, config_digest
-from unio4_lib.report import words
+from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.stages.catalog import (
     CURVE_FILE,
     DECISIONS_FILE,

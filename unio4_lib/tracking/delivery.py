@@ -154,7 +154,7 @@ class Delivery:
         elif kind == "dataset":
             self._send_dataset(run.run_id, events[0])
         elif kind == "model":
-            from unio4_lib.serving.registry import log_model_once
+            from unio4_lib.tracking.registry import log_model_once
 
             policy = self.folder / events[0]["path"]
             log_model_once(self.client, run.run_id, policy, events[0]["name"], self.target)

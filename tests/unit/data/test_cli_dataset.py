@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from unio4_lib.cli_dataset import app
-from unio4_lib.data.collect_spec import CollectSpec
+from unio4_lib.cli.dataset import app
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
+from unio4_lib.sources.collect_spec import CollectSpec
 
 
 def run(*arguments: str) -> Result:
@@ -87,7 +87,7 @@ def test_mistakes_reach_the_caller_as_input_errors(source: str) -> None:
 
 def test_collect_builds_the_spec_from_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[CollectSpec] = []
-    module = ModuleType("unio4_lib.data.collect")
+    module = ModuleType("unio4_lib.sources.collect")
 
     def collect(spec: CollectSpec, progress: Callable[[str, int, int, float], None]) -> str:
         seen.append(spec)
@@ -95,8 +95,8 @@ def test_collect_builds_the_spec_from_flags(monkeypatch: pytest.MonkeyPatch) -> 
         return "made/set-v0"
 
     module.collect = collect  # type: ignore[attr-defined]
-    monkeypatch.setattr("unio4_lib.cli_dataset.LINE_SECONDS", 0.0)
-    monkeypatch.setitem(sys.modules, "unio4_lib.data.collect", module)
+    monkeypatch.setattr("unio4_lib.cli.dataset.LINE_SECONDS", 0.0)
+    monkeypatch.setitem(sys.modules, "unio4_lib.sources.collect", module)
     result = run("collect", "Hopper-v5", "--level", "expert", "--steps", "500", "--env-kwarg", "a=1")
     assert result.stdout == "minari:made/set-v0\n"
     assert "train: 10 of 100 steps" in result.stderr

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 
-from unio4_lib.config import FinetuneConfig
-from unio4_lib.data import collect as module
-from unio4_lib.data.collect import Behavior, Recording, _medium, _thinned, collect
-from unio4_lib.data.collect_spec import CollectSpec
 from unio4_lib.errors import InputError
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.settings.model import FinetuneConfig
 from unio4_lib.sim.base import StepResult
+from unio4_lib.sources import collect as module
+from unio4_lib.sources.collect import Behavior, Recording, _medium, _thinned, collect
+from unio4_lib.sources.collect_spec import CollectSpec
 
 TINY = CollectSpec("InvertedPendulum-v5", "expert", steps=500, train_steps=4096)
 

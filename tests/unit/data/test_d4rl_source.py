@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from unio4_lib.data.sources import load_transitions
 from unio4_lib.errors import InputError
+from unio4_lib.sources.grammar import load_transitions
 
 LENGTHS = (4, 6, 1, 6, 3)
 ENDS = np.cumsum(LENGTHS) - 1

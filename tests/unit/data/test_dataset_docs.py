@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from unio4_lib.data.checks import ROW_FIELDS
-from unio4_lib.data.sources import SCHEMES, load_transitions, parse_source
+from unio4_lib.sources.grammar import SCHEMES, load_transitions, parse_source
 
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 

@@ -9,9 +9,9 @@ import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
-from unio4_lib.data.sources import load_transitions
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.seeding import env_seed
+from unio4_lib.sources.grammar import load_transitions
 
 LIMIT = 5
 

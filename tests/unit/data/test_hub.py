@@ -12,10 +12,10 @@ from typing import Any
 import minari
 import pytest
 
-from unio4_lib.data import hub
-from unio4_lib.data.hub import unreachable_hub
-from unio4_lib.data.sources import load_transitions
 from unio4_lib.errors import InputError
+from unio4_lib.sources import hub
+from unio4_lib.sources.grammar import load_transitions
+from unio4_lib.sources.hub import unreachable_hub
 
 Answer = Callable[..., Any]
 

@@ -11,9 +11,9 @@ import pytest
 from gymnasium import spaces
 from minari.data_collector import EpisodeBuffer
 
-from unio4_lib.data import minari_source
-from unio4_lib.data.sources import load_transitions
 from unio4_lib.errors import InputError
+from unio4_lib.sources import minari_source
+from unio4_lib.sources.grammar import load_transitions
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 ACTIONS = spaces.Box(-2.0, 2.0, (2,), np.float32)

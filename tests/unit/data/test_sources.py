@@ -8,11 +8,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from unio4_lib.data import sources
-from unio4_lib.data.collect_spec import CollectSpec
-from unio4_lib.data.sources import Source, collect_spec, load_transitions, parse_source
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
+from unio4_lib.sources import grammar as sources
+from unio4_lib.sources.collect_spec import CollectSpec
+from unio4_lib.sources.grammar import Source, collect_spec, load_transitions, parse_source
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_collect_hands_over_and_loads_the_result(
     monkeypatch: pytest.MonkeyPatch, make_transitions: Callable[..., Transitions]
 ) -> None:
     seen = {}
-    module = ModuleType("unio4_lib.data.collect")
+    module = ModuleType("unio4_lib.sources.collect")
 
     def collect(spec: CollectSpec, progress: object, journal: object) -> str:
         seen.update(spec=spec, progress=progress, journal=journal)
         return "made/set-v0"
 
     module.collect = collect  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "unio4_lib.data.collect", module)
+    monkeypatch.setitem(sys.modules, "unio4_lib.sources.collect", module)
     data = make_transitions((3, 2))
     monkeypatch.setattr(sources, "load_minari", lambda name, **_: data if name == "made/set-v0" else None)
     assert load_transitions("collect:Hopper-v5?seed=4", progress=print) is data
@@ -125,7 +125,7 @@ def test_clip_actions_reaches_a_saved_folder(
 
 def test_reading_needs_no_torch_and_no_simulator() -> None:
     code = (
-        "import sys, unio4_lib.data.sources, unio4_lib.data.normalize, unio4_lib.cli_dataset;"
+        "import sys, unio4_lib.sources.grammar, unio4_lib.data.normalize, unio4_lib.cli.dataset;"
         "assert not {'torch', 'mujoco'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

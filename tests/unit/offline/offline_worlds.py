@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unio4_lib.config import PrepareConfig
 from unio4_lib.data.info import DatasetInfo
 from unio4_lib.data.transitions import Transitions
+from unio4_lib.judging.dynamics import Step
+from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.dynamics import Step
+from unio4_lib.settings.model import PrepareConfig
 
 STRIDE = 0.25  # how far the largest action moves the point mass
 

@@ -13,8 +13,8 @@ from offline_worlds import (
 )
 from torch import Tensor
 
-from unio4_lib.config import ImproveConfig
-from unio4_lib.offline.advantages import CriticAdvantages, standardize
+from unio4_lib.methods.unio4.advantages import CriticAdvantages, standardize
+from unio4_lib.settings.model import ImproveConfig
 
 DATA = make_data(point_mass_transitions(episodes=10))
 

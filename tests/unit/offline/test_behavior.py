@@ -8,12 +8,12 @@ import pytest
 import torch
 from offline_worlds import following, make_data, make_transitions, parameters_of
 
-from unio4_lib.config import BehaviorConfig, CloningConfig
+from unio4_lib.learning.cloning import CloningTrainer, cloning_loss, overlap, paper_disagreement
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.row_weights import row_weights
+from unio4_lib.learning.snapshots import BestMembers
 from unio4_lib.nets.policy import Gaussian
-from unio4_lib.offline.behavior import CloningTrainer, cloning_loss, overlap, paper_disagreement
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.row_weights import row_weights
-from unio4_lib.offline.snapshots import BestMembers
+from unio4_lib.settings.model import BehaviorConfig, CloningConfig
 
 E, B, A = 4, 5, 3
 

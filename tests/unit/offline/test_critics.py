@@ -7,8 +7,7 @@ import pytest
 import torch
 from offline_worlds import following, make_data, make_transitions, parameters_of, same_bits
 
-from unio4_lib.config import CriticsConfig
-from unio4_lib.offline.critics import (
+from unio4_lib.learning.critics import (
     Critics,
     CriticTrainer,
     expectile_loss,
@@ -16,7 +15,8 @@ from unio4_lib.offline.critics import (
     regression_loss,
     value_loss,
 )
-from unio4_lib.offline.data import Batch, OfflineData
+from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.settings.model import CriticsConfig
 
 
 def make_config(**values: Any) -> CriticsConfig:
@@ -284,7 +284,7 @@ def test_sarsa_takes_the_next_action_of_the_data(monkeypatch: pytest.MonkeyPatch
         seen.append(next_values)
         return torch.zeros(())
 
-    monkeypatch.setattr("unio4_lib.offline.critics.q_loss", watch)
+    monkeypatch.setattr("unio4_lib.learning.critics.q_loss", watch)
     trainer._sarsa_loss(data.rows(index), index)
     expected = [100 * data.actions[1, 0].item(), 100 * data.actions[6, 0].item(), 7.0, 7.0]
     assert seen[0].tolist() == expected

@@ -8,10 +8,10 @@ import torch
 from offline_worlds import following, make_data, make_transitions
 from torch import Tensor
 
-from unio4_lib.config import DynamicsConfig
 from unio4_lib.data.transitions import Transitions
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.dynamics import DynamicsModel, DynamicsTrainer, dynamics_loss
+from unio4_lib.judging.dynamics import DynamicsModel, DynamicsTrainer, dynamics_loss
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.settings.model import DynamicsConfig
 
 MATRIX = np.array([[0.95, 0.1], [-0.2, 0.9]])
 INPUT = np.array([[0.1], [0.5]])

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from unio4_lib.config import ImproveConfig
-from unio4_lib.offline.gate import Decision, decide, student_quantile
+from unio4_lib.judging.gate import Decision, decide, student_quantile
+from unio4_lib.settings.model import ImproveConfig
 
 PAIRS = 1000
 PAPER = {"confidence": 0.5, "margin": 0.0}  # a higher mean passes

@@ -16,11 +16,11 @@ from offline_worlds import (
 )
 from torch import Tensor
 
-from unio4_lib.config import ImproveConfig
+from unio4_lib.judging.ope import PolicyEvaluator
+from unio4_lib.learning.loop import Metrics
+from unio4_lib.methods.unio4.improve import ImproveTrainer, rank
 from unio4_lib.nets.policy import GaussianPolicy, copy_members, stack_policies
-from unio4_lib.offline.improve import ImproveTrainer, rank
-from unio4_lib.offline.ope import PolicyEvaluator
-from unio4_lib.training.loop import Metrics
+from unio4_lib.settings.model import ImproveConfig
 
 DATA = make_data(point_mass_transitions(episodes=20))
 

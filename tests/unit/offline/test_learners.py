@@ -17,16 +17,16 @@ from offline_worlds import (
 )
 from torch import Tensor
 
-from unio4_lib.config import ImproveConfig
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.offline.advantages import CriticAdvantages, Minibatch
-from unio4_lib.offline.learners import (
+from unio4_lib.methods.unio4.advantages import CriticAdvantages, Minibatch
+from unio4_lib.methods.unio4.learners import (
     CriticLearner,
     ModelLearner,
     clip_gradients,
     clipped_objective,
     ppo_in_models,
 )
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.settings.model import ImproveConfig
 
 E, B, CLIP = 3, 16, 0.2
 DATA = make_data(point_mass_transitions(episodes=20))

@@ -8,12 +8,12 @@ import torch
 from offline_worlds import PointMassModel, make_data, make_transitions, point_mass_transitions
 from torch import Tensor
 
-from unio4_lib.config import PrepareConfig
 from unio4_lib.data.info import DatasetInfo
 from unio4_lib.data.transitions import Transitions
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.dynamics import DynamicsModel, Step
-from unio4_lib.offline.model_sim import ModelSim
+from unio4_lib.judging.dynamics import DynamicsModel, Step
+from unio4_lib.judging.model_sim import ModelSim
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.settings.model import PrepareConfig
 
 LENGTH = 7
 

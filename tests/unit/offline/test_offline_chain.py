@@ -6,14 +6,14 @@ import pytest
 import torch
 from offline_worlds import make_data, point_mass_transitions, true_returns
 
-from unio4_lib.config import BehaviorConfig, CriticsConfig, DynamicsConfig, ImproveConfig
-from unio4_lib.offline.advantages import CriticAdvantages
-from unio4_lib.offline.behavior import CloningTrainer
-from unio4_lib.offline.critics import CriticTrainer
-from unio4_lib.offline.dynamics import DynamicsTrainer
-from unio4_lib.offline.improve import ImproveTrainer, rank
-from unio4_lib.offline.learners import CriticLearner, Learner, ModelLearner
-from unio4_lib.offline.ope import PolicyEvaluator
+from unio4_lib.judging.dynamics import DynamicsTrainer
+from unio4_lib.judging.ope import PolicyEvaluator
+from unio4_lib.learning.cloning import CloningTrainer
+from unio4_lib.learning.critics import CriticTrainer
+from unio4_lib.methods.unio4.advantages import CriticAdvantages
+from unio4_lib.methods.unio4.improve import ImproveTrainer, rank
+from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
+from unio4_lib.settings.model import BehaviorConfig, CriticsConfig, DynamicsConfig, ImproveConfig
 
 
 @pytest.mark.parametrize("advantages", ["critic", "model"])

@@ -19,11 +19,11 @@ from offline_worlds import (
 from scipy import stats
 from torch import Tensor
 
-from unio4_lib.config import ImproveConfig
+from unio4_lib.judging import ope
+from unio4_lib.judging.dynamics import DynamicsModel, Step
+from unio4_lib.judging.ope import ModelStep, PolicyEvaluator, model_rollouts
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.offline import ope
-from unio4_lib.offline.dynamics import DynamicsModel, Step
-from unio4_lib.offline.ope import ModelStep, PolicyEvaluator, model_rollouts
+from unio4_lib.settings.model import ImproveConfig
 
 HORIZON = 20
 DATA = make_data(point_mass_transitions(episodes=40))

@@ -8,16 +8,22 @@ import pytest
 import torch
 from offline_worlds import PointMassModel, linear_policies, make_data, point_mass_transitions, same_bits
 
-from unio4_lib.config import BehaviorConfig, CloningConfig, CriticsConfig, DynamicsConfig, ImproveConfig
-from unio4_lib.offline.advantages import CriticAdvantages
-from unio4_lib.offline.behavior import CloningTrainer
-from unio4_lib.offline.critics import CriticTrainer
-from unio4_lib.offline.dynamics import DynamicsTrainer
-from unio4_lib.offline.improve import ImproveTrainer
-from unio4_lib.offline.learners import CriticLearner, Learner, ModelLearner
-from unio4_lib.offline.ope import PolicyEvaluator
-from unio4_lib.training.checkpoint import load_state, save_state
-from unio4_lib.training.loop import Trainer, run_loop
+from unio4_lib.judging.dynamics import DynamicsTrainer
+from unio4_lib.judging.ope import PolicyEvaluator
+from unio4_lib.learning.checkpoint import load_state, save_state
+from unio4_lib.learning.cloning import CloningTrainer
+from unio4_lib.learning.critics import CriticTrainer
+from unio4_lib.learning.loop import Trainer, run_loop
+from unio4_lib.methods.unio4.advantages import CriticAdvantages
+from unio4_lib.methods.unio4.improve import ImproveTrainer
+from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
+from unio4_lib.settings.model import (
+    BehaviorConfig,
+    CloningConfig,
+    CriticsConfig,
+    DynamicsConfig,
+    ImproveConfig,
+)
 
 STEPS, EVERY = 24, 3
 DATA = make_data(point_mass_transitions(episodes=12))

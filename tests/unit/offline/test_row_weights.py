@@ -9,8 +9,8 @@ from offline_worlds import FunctionCritics, following, make_data, make_transitio
 from scipy import stats
 from torch import Tensor
 
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.row_weights import FEWEST_EPISODES, RowSampler, data_advantages, row_weights
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.row_weights import FEWEST_EPISODES, RowSampler, data_advantages, row_weights
 
 
 def episodes_of(returns: list[float], lengths: list[int]) -> OfflineData:
@@ -104,7 +104,7 @@ def test_weights_belong_to_the_episode_and_not_to_the_row() -> None:
 
 
 def test_advantages_of_the_data_are_its_own_actions_slow_q_minus_v(monkeypatch: pytest.MonkeyPatch) -> None:
-    from unio4_lib.offline import row_weights as module
+    from unio4_lib.learning import row_weights as module
 
     monkeypatch.setattr(module, "CHUNK", 7)  # several chunks
     critics: Any = FunctionCritics(lambda s, a: torch.full(s.shape[:-1], torch.nan), lambda s: s[..., 0] ** 2)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from offline_worlds import following, make_data, make_transitions
 
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.row_weights import row_weights
-from unio4_lib.offline.trust import Trust, judge_models, whole_returns
+from unio4_lib.judging.trust import Trust, judge_models, whole_returns
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.row_weights import row_weights
 
 
 def episodes_of(returns: list[float], *, length: int = 4, fell: bool = True) -> OfflineData:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unio4_lib.config import FinetuneConfig
+from unio4_lib.learning.ppo import PPO
+from unio4_lib.learning.value import ValueFunction
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.online.ppo import PPO
-from unio4_lib.online.value import ValueFunction
+from unio4_lib.settings.model import FinetuneConfig
 from unio4_lib.sim.base import Array, StepResult
 
 STEP = 0.25  # how far the largest action moves the point

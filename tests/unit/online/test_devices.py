@@ -8,13 +8,13 @@ import pytest
 import torch
 from point_mass import PointMass, make_ppo
 
-from unio4_lib.config import FinetuneConfig
-from unio4_lib.evaluation import EpisodeStats, evaluate
+from unio4_lib.learning.evaluation import EpisodeStats, evaluate
+from unio4_lib.learning.finetune import FineTuning
+from unio4_lib.learning.loop import Metrics, to_numbers
+from unio4_lib.learning.ppo import PPO
+from unio4_lib.learning.rollout import Rollout
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.online.finetune import FineTuning
-from unio4_lib.online.ppo import PPO
-from unio4_lib.online.rollout import Rollout
-from unio4_lib.training.loop import Metrics, to_numbers
+from unio4_lib.settings.model import FinetuneConfig
 
 LIBRARY = Path(__file__).parents[3] / "unio4_lib"
 META = torch.device("meta")  # shapes and devices without numbers: an operation across devices fails

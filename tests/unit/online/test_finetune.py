@@ -5,11 +5,11 @@ import pytest
 import torch
 from point_mass import PointMass, make_ppo
 
-from unio4_lib.config import FinetuneConfig
-from unio4_lib.evaluation import EpisodeStats, evaluate
+from unio4_lib.learning.evaluation import EpisodeStats, evaluate
+from unio4_lib.learning.finetune import CurvePoint, FineTuning
+from unio4_lib.learning.value import ValueFunction
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.online.finetune import CurvePoint, FineTuning
-from unio4_lib.online.value import ValueFunction
+from unio4_lib.settings.model import FinetuneConfig
 
 CONFIG = FinetuneConfig(
     env_steps=4096,

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from unio4_lib.learning.ppo import remaining_fraction, value_loss
+from unio4_lib.learning.surrogate import clipped_surrogate
+from unio4_lib.learning.value import ValueFunction
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.online.objective import clipped_surrogate
-from unio4_lib.online.ppo import remaining_fraction, value_loss
-from unio4_lib.online.value import ValueFunction
 
 
 def test_each_loss_reaches_its_own_parameters_only() -> None:

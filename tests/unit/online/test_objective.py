@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from unio4_lib.learning.surrogate import clipped_surrogate, generalized_advantages, standardize_advantages
+from unio4_lib.methods.unio4.advantages import Minibatch
+from unio4_lib.methods.unio4.learners import clipped_objective
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy, PolicySpec
-from unio4_lib.offline.advantages import Minibatch
-from unio4_lib.offline.learners import clipped_objective
-from unio4_lib.online.objective import clipped_surrogate, generalized_advantages, standardize_advantages
 
 LIBRARY = Path(__file__).parents[3] / "unio4_lib"
 
@@ -188,4 +188,4 @@ def test_the_offline_objective_is_the_surrogate_summed_over_members() -> None:
 def test_there_is_one_clipped_ratio_and_one_recursion_of_advantages() -> None:
     sources = {str(path.relative_to(LIBRARY)): path.read_text() for path in LIBRARY.rglob("*.py")}
     for phrase in ("1.0 + clip", "discount * lam"):
-        assert [name for name, text in sources.items() if phrase in text] == ["online/objective.py"]
+        assert [name for name, text in sources.items() if phrase in text] == ["learning/surrogate.py"]

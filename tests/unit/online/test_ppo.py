@@ -8,11 +8,11 @@ import pytest
 import torch
 from point_mass import EPISODE_STEPS, STEP, PointMass, make_ppo
 
-from unio4_lib.config import FinetuneConfig
+from unio4_lib.learning.ppo import PPO
+from unio4_lib.learning.rollout import Rollout
+from unio4_lib.learning.value import ValueFunction
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.online.ppo import PPO
-from unio4_lib.online.rollout import Rollout
-from unio4_lib.online.value import ValueFunction
+from unio4_lib.settings.model import FinetuneConfig
 from unio4_lib.sim import make_sim
 
 

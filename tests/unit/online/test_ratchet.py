@@ -9,14 +9,14 @@ import torch
 from point_mass import PointMass
 from test_finetune import CONFIG, Evaluator, half_trained, same_weights, score, tuning
 
-from unio4_lib.config import RunConfig
+from unio4_lib.learning.finetune import CurvePoint, FineTuning
+from unio4_lib.learning.ratchet import LOOK, SAMPLED, Level, Ratchet
+from unio4_lib.learning.rollout import Collector
+from unio4_lib.methods.unio4 import trainings as method
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.online.finetune import CurvePoint, FineTuning
-from unio4_lib.online.ratchet import LOOK, SAMPLED, Level, Ratchet
-from unio4_lib.online.rollout import Collector
 from unio4_lib.progress import Reporter
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.sim import make_sim
-from unio4_lib.stages import method
 
 # Steps that are far too large: this learner falls unless something holds it.
 WILD = CONFIG.model_copy(

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from unio4_lib.config_io import load_config
 from unio4_lib.report.record import RunRecord, make_record
+from unio4_lib.settings.layers import load_config
 
 COMPUTED = ("prepare-dataset", "clone-behavior", "fit-critics", "fit-dynamics", "improve-policy")
 HOSTILE = "minari:<script>alert('x')</script>\"&amp;"

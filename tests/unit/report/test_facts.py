@@ -16,12 +16,12 @@ from offline_worlds import (
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from unio4_lib.config import CriticsConfig
+from unio4_lib.judging.dynamics import DynamicsModel
+from unio4_lib.learning.critics import Critics
+from unio4_lib.methods.unio4 import facts
 from unio4_lib.nets.policy import Gaussian
-from unio4_lib.offline.critics import Critics
-from unio4_lib.offline.dynamics import DynamicsModel
-from unio4_lib.report import facts
 from unio4_lib.report.data_facts import dataset_facts
+from unio4_lib.settings.model import CriticsConfig
 
 
 def is_json(values: Any) -> bool:

@@ -9,11 +9,11 @@ import pytest
 from made_records import make_run
 from tiny_runs import call
 
-from unio4_lib.config import RunConfig, config_digest
-from unio4_lib.config_docs import config_yaml
-from unio4_lib.config_io import load_config
 from unio4_lib.report.record import RunRecord, read_run
 from unio4_lib.report.reproduce import FROM_FILE, reproduce_command
+from unio4_lib.settings.layers import load_config
+from unio4_lib.settings.model import RunConfig, config_digest
+from unio4_lib.settings.pages import config_yaml
 
 Capture = pytest.CaptureFixture[str]
 

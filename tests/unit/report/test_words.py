@@ -2,7 +2,7 @@
 
 import pytest
 
-from unio4_lib.report import words
+from unio4_lib import words
 
 
 @pytest.mark.parametrize(

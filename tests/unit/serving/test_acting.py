@@ -13,7 +13,7 @@ from tiny_runs import call
 
 from unio4_lib.nets.files import save_policy
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
-from unio4_lib.score_policy import evaluate_policy
+from unio4_lib.runs.score_policy import evaluate_policy
 from unio4_lib.serving import acting
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)

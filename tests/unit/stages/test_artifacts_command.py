@@ -12,9 +12,9 @@ from tiny_runs import call, saved_recording
 from whole_runs import AskedToEnd, all_artifacts, tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig
 from unio4_lib.errors import Preempted
-from unio4_lib.run import run
+from unio4_lib.runs.inline import run
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.catalog import STAGES
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import run_stage

@@ -21,15 +21,15 @@ from offline_worlds import (
 )
 from torch import Tensor
 
-from unio4_lib.config import BehaviorConfig, ExtractConfig, ImproveConfig, RunConfig
+from unio4_lib.judging.dynamics import Step
+from unio4_lib.learning.checkpoint import load_state, save_state
+from unio4_lib.learning.journal import Journal
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.unio4 import offline_policy
+from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.offline.data import OfflineData
-from unio4_lib.offline.dynamics import Step
 from unio4_lib.progress import Reporter
-from unio4_lib.stages import offline_policy
-from unio4_lib.stages.offline_policy import Improvement, World, improve_policy
-from unio4_lib.training.checkpoint import load_state, save_state
-from unio4_lib.training.journal import Journal
+from unio4_lib.settings.model import BehaviorConfig, ExtractConfig, ImproveConfig, RunConfig
 
 LENGTH = 20
 DATA = make_data(point_mass_transitions(episodes=60, length=LENGTH))

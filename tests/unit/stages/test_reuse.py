@@ -14,11 +14,11 @@ from tiny_runs import call, files_under, saved_recording, set_arguments
 from whole_runs import tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.config import RunConfig, StageConfig
 from unio4_lib.errors import InputError
 from unio4_lib.progress import Reporter
-from unio4_lib.run import run
-from unio4_lib.run_folder import RunFolder
+from unio4_lib.runs.folder import RunFolder
+from unio4_lib.runs.inline import run
+from unio4_lib.settings.model import RunConfig, StageConfig
 from unio4_lib.stages.catalog import STAGE_NAMES, STAGES
 from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.runner import run_stage

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from unio4_lib.artifacts.store import FolderStore
-from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
-from unio4_lib.training.checkpoint import Checkpointer, load_state, save_state
+from unio4_lib.learning.checkpoint import Checkpointer, load_state, save_state
+from unio4_lib.settings.model import RunConfig
 
 
 def same(a: Any, b: Any) -> bool:
@@ -130,7 +130,7 @@ def test_a_failed_write_keeps_the_old_state(tmp_path: Path, monkeypatch: pytest.
 
 def test_saved_on_an_interval_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("unio4_lib.training.checkpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("unio4_lib.learning.checkpoint.time.monotonic", lambda: now[0])
     checkpointer = Checkpointer(10.0, tmp_path / "local")
     assert checkpointer.load() is None
     collected: list[float] = []

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from unio4_lib.training import loop
-from unio4_lib.training.loop import LogEntry, Metrics, TrainingDiverged, run_loop, to_numbers
+from unio4_lib.learning import loop
+from unio4_lib.learning.loop import LogEntry, Metrics, TrainingDiverged, run_loop, to_numbers
 
 
 class Counter:

@@ -1,0 +1,30 @@
+"""What commands need of the process they run in: where progress goes, and how it is asked to end."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from unio4_lib.learning.journal import Preemption
+
+
+@contextmanager
+def on_termination() -> "Iterator[Preemption]":
+    """What stages ask whether this process is to end: SIGTERM says so, as long as they run."""
+    from unio4_lib.learning.journal import Preemption
+
+    preemption = Preemption()
+    before = signal.signal(signal.SIGTERM, lambda *_: preemption.request())
+    try:
+        yield preemption
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def progress_console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,58 @@
+"""``unio4 stage``: one stage by hand or by an orchestrator."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.errors import InputError
+from unio4_lib.learning.journal import Preemption
+from unio4_lib.progress import Reporter
+from unio4_lib.settings.model import RunConfig, config_digest
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.runner import run_stage
+from unio4_lib.tracking.tracker import Tracking
+
+
+def run_one_stage(
+    name: str,
+    config: RunConfig,
+    inputs: Sequence[str],
+    output: Path | None,
+    *,
+    artifact_root: str | os.PathLike[str],
+    reuse: bool,
+    cache: Path | None,
+    preemption: Preemption,
+    tracking: Tracking,
+    run_key: str | None,
+    console: Console | None,
+) -> dict[str, Any]:
+    """Run a stage from ``KIND=FILE`` references and write the reference to what it made."""
+    refs = dict(_read_input(text) for text in inputs)
+    with (
+        Reporter(console) as reporter,
+        StageContext(
+            artifact_root, reporter=reporter, cache=cache, reuse=reuse, preemption=preemption
+        ) as context,
+    ):
+        # Stages of one config belong to one run unless someone knows better.
+        key = run_key or config_digest(config)[:16]
+        spools = context.work / "tracking"
+        with tracking.tracker(key, spools / key / name, spools, reporter.say) as tracker:
+            context.tracker = tracker
+            outcome = run_stage(name, config, refs, context)
+    if output is not None:
+        outcome.ref.save(output)
+    return {**asdict(outcome), "ref": outcome.ref.model_dump()}
+
+
+def _read_input(text: str) -> tuple[str, ArtifactRef]:
+    kind, equals, path = text.partition("=")
+    if not equals or not kind or not path:
+        raise InputError(f"--input {text}: expected KIND=FILE, for example --input dataset=dataset.json")
+    return kind, ArtifactRef.load(Path(path))

@@ -1,0 +1,1 @@
+"""The rooms of the methods: only here their names are known."""

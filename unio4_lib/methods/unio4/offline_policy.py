@@ -1,0 +1,207 @@
+"""The offline phase behind clones, critics and models: extract, judge, improve, choose.
+
+Many policies are cheap to make and none is safe to trust; the learned models judge them all alike, from
+the same starts with the same noise, and stand before every replacement afterwards.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from unio4_lib.judging.dynamics import DynamicsModel
+from unio4_lib.judging.ope import PolicyEvaluator
+from unio4_lib.judging.trust import Trust, judge_models
+from unio4_lib.learning.cloning import CloningTrainer
+from unio4_lib.learning.critics import Critics
+from unio4_lib.learning.journal import Journal
+from unio4_lib.learning.loop import LogEntry
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.row_weights import data_advantages
+from unio4_lib.methods.unio4.advantages import CriticAdvantages
+from unio4_lib.methods.unio4.improve import GateEntry, ImproveTrainer, rank
+from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
+from unio4_lib.methods.unio4.trainings import stage_seed, train
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec, stack_policies
+from unio4_lib.progress import Reporter
+from unio4_lib.settings.model import RunConfig
+
+SELECTION_FACTOR = 4  # times as many starts behind a choice among policies as behind a gate check
+SAMPLED_GAIN = 0.15  # of the mean action's estimate, from which sampled actions are delivered
+EXTRACTION_STREAM = 7_001  # of the stage's seed
+
+
+@dataclass(frozen=True)
+class World:
+    """What was learned of the data: two sets of models, so that no policy is judged where it was trained."""
+
+    critics: Critics
+    training: DynamicsModel
+    judging: DynamicsModel
+
+    @classmethod
+    def of(cls, critics: Critics, model: DynamicsModel, config: RunConfig) -> "World":
+        """Where nothing is trained in the models (advantages=critic), all of them judge."""
+        halves = model.halves() if config.improve.advantages == "model" else (model, model)
+        return cls(critics, *halves)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One policy that the judge looked at."""
+
+    name: str  # its weighting
+    estimates: dict[str, float]  # by way of acting
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """What the offline phase delivers, and how it came to that."""
+
+    policies: GaussianPolicy  # of all tracks, as accepted
+    start: list[int]  # of each track, the portfolio's member that it began from
+    chosen: int  # track
+    acts: str  # mean | sampled: how the chosen one is to act
+    portfolio: GaussianPolicy
+    members: list[Member]
+    estimates: list[dict[str, float]]  # of the tracks, by the final choice
+    trust: Trust | None
+    decisions: list[GateEntry]
+    log: list[LogEntry]
+
+
+def make_learner(start: GaussianPolicy, data: OfflineData, world: World, config: RunConfig) -> Learner:
+    """Makes the candidates by the configured kind of advantages."""
+    settings, seed = config.improve, stage_seed(config, "improve-policy")
+    if settings.advantages == "model":
+        return ModelLearner(start, data, world.training, settings, seed=seed)
+    source = CriticAdvantages(data, world.critics, start, settings, seed=seed)
+    return CriticLearner(start, source, settings)
+
+
+def improve_policy(
+    data: OfflineData,
+    behavior: GaussianPolicy,
+    world: World,
+    config: RunConfig,
+    reporter: Reporter,
+    *,
+    time_limit: int | None,
+    journal: Journal | None = None,
+    make_learner: Callable[[GaussianPolicy, OfflineData, World, RunConfig], Learner] = make_learner,
+) -> Improvement:
+    """The best policy that the dataset and the models can vouch for."""
+    settings, seed = config.improve, stage_seed(config, "improve-policy")
+    journal = journal or Journal()
+    extracted, log = _extract(data, world, config, reporter, journal)
+    parts = [behavior] if extracted is None else [behavior, extracted]
+    portfolio = stack_policies([part.narrowed(settings.std_scale) for part in parts])
+    names = config.behavior.member_weightings()
+    weightings = names + (config.extraction().member_weightings() if extracted is not None else [])
+    evaluator = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
+    starts = SELECTION_FACTOR * settings.starts
+    estimates = evaluator.estimate(portfolio, seed=seed - 2, starts=starts)
+    trust = _trust(data, behavior, world, config, time_limit=time_limit, seed=seed - 3)
+    trusted = trust is None or trust.trusted
+    order = rank(estimates) if trusted else [_safest(names)]
+    begin = order[: min(settings.members, len(order))]
+    start = portfolio.members(begin)
+    trainer = ImproveTrainer(start, make_learner(start, data, world, config), evaluator, settings, seed=seed)
+    if trusted:
+        carried = None if extracted is None else extracted.state_dict()
+        log = log + train(
+            trainer, settings.steps, settings.evaluate_every, "improve-policy", reporter, journal,
+            {"extracted": carried, "log": [vars(entry) for entry in log]},
+        )  # fmt: skip
+    last = evaluator.estimate(trainer.accepted, seed=seed - 1, starts=starts)
+    chosen = rank(last)[0]
+    return Improvement(
+        trainer.accepted,
+        begin,
+        chosen,
+        _acts(evaluator.ways, last[:, chosen]) if trusted else "mean",
+        portfolio,
+        [
+            Member(name, dict(zip(evaluator.ways, column.tolist(), strict=True)))
+            for name, column in zip(weightings, estimates.mean(dim=2).T, strict=True)
+        ],
+        [dict(zip(evaluator.ways, column.tolist(), strict=True)) for column in last.mean(dim=2).T],
+        trust,
+        trainer.log,
+        log,
+    )
+
+
+def _extract(
+    data: OfflineData, world: World, config: RunConfig, reporter: Reporter, journal: Journal
+) -> tuple[GaussianPolicy | None, list[LogEntry]]:
+    """Policies cloned by the critics' advantages, from the journal if they were finished before."""
+    if config.extract.members == 0:
+        return None, []
+    settings = config.extraction()
+    seed = stage_seed(config, "improve-policy") + EXTRACTION_STREAM
+    resumed: Mapping[str, Any] | None = journal.resumed
+    if resumed is not None and resumed["training"] == "improve-policy":
+        policy = GaussianPolicy(_spec(data, config)).to(data.observations.device)
+        policy.load_state_dict(resumed["carried"]["extracted"])
+        return policy.requires_grad_(False), [LogEntry(**entry) for entry in resumed["carried"]["log"]]
+    advantages = data_advantages(world.critics, data)
+    trainer = CloningTrainer(data, settings, seed=seed, advantages=advantages)
+    log = train(trainer, settings.steps, settings.evaluate_every, "extract-policies", reporter, journal)
+    return trainer.result().requires_grad_(False), log
+
+
+def _spec(data: OfflineData, config: RunConfig) -> PolicySpec:
+    settings = config.extraction()
+    return PolicySpec(
+        settings.members,
+        data.observation_dim,
+        data.action_dim,
+        settings.hidden,
+        settings.activation,
+        settings.std,
+    )
+
+
+def _trust(
+    data: OfflineData,
+    behavior: GaussianPolicy,
+    world: World,
+    config: RunConfig,
+    *,
+    time_limit: int | None,
+    seed: int,
+) -> Trust | None:
+    """Whether the models may judge; None where nobody asks, or nothing recorded can tell.
+
+    Recorded returns are plain sums of what sampled actions earned from an episode's start, whatever the
+    estimate of the gate is; so are these.
+    """
+    share = config.improve.trust
+    if share is None:
+        return None
+    plain = {"estimator": "return", "acting": "both", "start_states": "initial", "discount": 1.0}
+    settings = config.improve.model_copy(update=plain)
+    judge = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
+    judge.bootstraps = False
+    starts = SELECTION_FACTOR * settings.starts
+    sampled = judge.estimate(behavior, seed=seed, starts=starts)[judge.ways.index("sampled")]
+    names = config.behavior.member_weightings()
+    return judge_models(data, names, sampled.mean(dim=1), share, horizon=judge.horizon)
+
+
+def _safest(names: list[str]) -> int:
+    """The clone to deliver where nothing may be judged: of the better episodes, but not of a few alone."""
+    return min(range(len(names)), key=lambda member: names[member] == "uniform")
+
+
+def _acts(ways: tuple[str, ...], estimates: Tensor) -> str:
+    """The way of acting to deliver, by estimates [W, S]: the mean action unless sampled ones are far better.
+
+    Models that fall a little too early or too late favor one of the two by some percent.
+    """
+    if len(ways) == 1:
+        return ways[0]
+    mean, sampled = (float(estimates[ways.index(way)].mean()) for way in ("mean", "sampled"))
+    return "sampled" if sampled - mean > SAMPLED_GAIN * abs(mean) else "mean"

@@ -1,0 +1,1 @@
+"""The stages of Uni-O4: from artifacts to an artifact."""

@@ -1,0 +1,64 @@
+"""Better policies from the dataset alone, every replacement through the gate."""
+
+from dataclasses import asdict
+from typing import Any
+
+from unio4_lib.learning.threads import torch_threads
+from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
+from unio4_lib.stages.catalog import DECISIONS_FILE
+from unio4_lib.stages.runner import StageWork
+from unio4_lib.stages.stored import (
+    CANDIDATES,
+    PORTFOLIO,
+    START,
+    data_of,
+    read_critics,
+    read_dynamics,
+    read_policy,
+    transitions_of,
+    write_policy,
+)
+from unio4_lib.stages.task import Task
+
+
+def compute(work: StageWork) -> None:
+    """Extract policies, let the models judge them all, improve the best and choose one."""
+    task = Task.of(transitions_of(work))
+    with torch_threads(1):
+        data, model = data_of(work), read_dynamics(work)
+        found = improve_policy(
+            data,
+            read_policy(work, "behavior"),
+            World.of(read_critics(work), model, work.config),
+            work.config,
+            work.context.reporter,
+            time_limit=task.time_limit(),
+            journal=work.journal,
+        )
+    chosen, begun = found.chosen, found.start[found.chosen]
+    write_policy(work, found.policies.members([chosen]), task, acts=found.acts)
+    write_policy(work, found.portfolio.members([begun]), task, START)
+    write_policy(work, found.policies, task, CANDIDATES)
+    write_policy(work, found.portfolio, task, PORTFOLIO)
+    work.write(DECISIONS_FILE, [asdict(entry) for entry in found.decisions])
+    facts = offline_facts(found, work)
+    work.metrics.update({name: float(facts[name]) for name in ("checks", "accepted")})
+    work.finish([(entry.step, entry.values) for entry in found.log], facts)
+
+
+def offline_facts(found: Improvement, work: StageWork) -> dict[str, Any]:
+    """What the report tells of the offline phase."""
+    settings = work.config.improve
+    return {
+        "checks": len(found.decisions),
+        "accepted": sum(entry.accepted for entry in found.decisions),
+        "estimator": settings.estimator,
+        "confidence": settings.confidence,
+        "margin": settings.margin,
+        "acts": found.acts,
+        "chosen_member": found.chosen,
+        "started_from": found.start,
+        "portfolio": [asdict(member) for member in found.members],
+        "estimates": found.estimates,
+        "trust": None if found.trust is None else asdict(found.trust),
+    }

@@ -1,0 +1,156 @@
+"""What a run leaves behind: one folder for people and programs."""
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.settings.model import RunConfig, config_digest
+from unio4_lib.settings.pages import config_yaml
+from unio4_lib.errors import NO_SPACE, InputError, Preempted
+from unio4_lib.report.html import REPORT, write_report
+from unio4_lib.report.record import CONFIG, FACTS, FAILED, LOGS, SUMMARY, read_run
+from unio4_lib.stages.catalog import (
+    DECISIONS_FILE,
+    LOG_FILE,
+    POLICY,
+    STAGE_FACTS_FILE,
+    STAGE_NAMES,
+    STAGE_OF_KIND,
+    SUMMARY_FILE,
+)
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.runner import StageOutcome
+
+POLICIES, REFERENCES = "policies", "artifacts"
+
+
+class RunFolder:
+    """The folder of one run; what is written appears whole or not at all."""
+
+    def __init__(self, output: Path, config: RunConfig) -> None:
+        self.logs: dict[str, Any] = {}
+        try:
+            self.path = _new_folder(output, config)
+            self.write(CONFIG, config_yaml(config))
+        except OSError as error:
+            if hasattr(self, "path"):
+                shutil.rmtree(self.path, ignore_errors=True)
+            if error.errno in NO_SPACE:
+                raise
+            raise InputError(
+                f"{output}: cannot be written ({error.strerror}); choose another --output"
+            ) from error
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def write(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.new"
+        try:
+            temporary.write_text(text)
+            temporary.replace(self.path / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def keep(self, kind: str, ref: ArtifactRef, context: StageContext) -> None:
+        """Remember an artifact, and copy what people want at hand: a policy, the gate's decisions, curves."""
+        (self.path / REFERENCES).mkdir(exist_ok=True)
+        ref.save(self.path / REFERENCES / f"{kind}.json")
+        if kind in ("dataset", "report"):  # the first has nothing of the kind; the second comes at the end
+            return
+        folder = context.hold(ref)
+        self.logs[STAGE_OF_KIND[kind]] = json.loads((folder / LOG_FILE).read_bytes())
+        if (folder / POLICY).is_dir():
+            self._copy(folder / POLICY, f"{POLICIES}/{kind}")
+        if (folder / DECISIONS_FILE).exists():
+            self._copy(folder / DECISIONS_FILE, DECISIONS_FILE)
+
+    def result(self, report: Path) -> dict[str, Any]:
+        """Copy the curves and facts of all stages; returns the summary of the computation."""
+        self._copy(report / STAGE_FACTS_FILE, FACTS)
+        logs = {name: self.logs[name] for name in STAGE_NAMES if name in self.logs}
+        self.write(LOGS, json.dumps(logs))
+        summary: dict[str, Any] = json.loads((report / SUMMARY_FILE).read_bytes())
+        return summary
+
+    def _copy(self, source: Path, name: str) -> None:
+        target = self.path / name
+        temporary = self.path / f".{target.name}.new"
+        try:
+            if source.is_dir():
+                shutil.copytree(source, temporary)
+                target.parent.mkdir(exist_ok=True)
+                shutil.rmtree(target, ignore_errors=True)
+            else:
+                shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            temporary.unlink(missing_ok=True)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary and the report, and let ``latest`` point here.
+
+        The report is drawn anew rather than copied: it speaks of this run's name and times.
+        """
+        self.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_report(read_run(self.path), self.path / REPORT)
+        link = self.path.parent / f".latest-{os.getpid()}"
+        try:
+            link.symlink_to(self.run_id)
+            link.replace(self.path.parent / "latest")
+        finally:
+            link.unlink(missing_ok=True)
+
+    def fail(self, error: BaseException, finished: list[str]) -> None:
+        """Say in the folder that the run failed; bad input and a full disk leave no folder without a policy.
+
+        A folder without ``summary.json`` is not a finished run, whatever became of its process.
+        """
+        if isinstance(error, InputError | OSError) and not (self.path / POLICIES).exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        stopped = isinstance(error, KeyboardInterrupt | Preempted)
+        reason = "interrupted" if stopped else f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # the error itself is on its way and says more
+            self.write(FAILED, f"{reason}\nfinished stages: {', '.join(finished) or 'none'}\n")
+
+
+def _new_folder(output: Path, config: RunConfig) -> Path:
+    """A folder that no other run has: time and config, and a number if they began in one second."""
+    output.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{config_digest(config)[:8]}"
+    for number in itertools.count(1):
+        path = output / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("there is always another number")
+
+
+def circumstances(run_id: str, config: RunConfig, outcomes: Mapping[str, StageOutcome]) -> dict[str, Any]:
+    """When and how a run came to its findings, which may be older than itself."""
+    return {
+        "run_id": run_id,
+        "config_digest": config_digest(config),
+        "stages": {
+            name: {
+                "seconds": round(outcome.seconds, 2),
+                "reused": outcome.reused,
+                "resumed": outcome.resumed,
+                "peak_memory_bytes": outcome.peak_memory_bytes,
+                "artifact_digest": outcome.ref.digest,
+            }
+            for name, outcome in outcomes.items()
+        },
+    }

@@ -1,0 +1,106 @@
+"""The score of a policy from wherever it is: a run, a folder, an artifact."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unio4_lib.artifacts.cache import Cache
+from unio4_lib.artifacts.integrity import check_folder, read_manifest
+from unio4_lib.artifacts.manifest import MANIFEST_FILE
+from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef
+from unio4_lib.artifacts.store import hold, open_store
+from unio4_lib.errors import InputError
+from unio4_lib.learning.evaluation import normalized_score, reference_scores
+from unio4_lib.nets.files import load_policy
+from unio4_lib.learning.threads import torch_threads
+from unio4_lib.progress import Reporter
+from unio4_lib.runs.folder import POLICIES
+from unio4_lib.stages.context import default_cache
+from unio4_lib.methods.unio4.trainings import score
+from unio4_lib.stages.stored import POLICY
+from unio4_lib.stages.task import Task, check_sizes
+
+
+def evaluate_policy(
+    place: str, *, episodes: int, seed: int, sampled: bool | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Score the policy of a place; of a run's folder, the last policy that it made.
+
+    Unless ``sampled`` says otherwise it acts as it was delivered: by its mean action or by sampled ones.
+    """
+    with policy_folder(place) as folder:
+        policy, facts = load_policy(folder)
+    name = str(folder) if Path(place).is_dir() else place
+    if "env_id" not in facts:
+        raise InputError(f"{name}: the policy does not say its environment; expected env_id in policy.json")
+    task = Task(facts["env_id"], facts.get("env_kwargs", {}))
+    if sampled is None:
+        sampled = facts.get("acts") == "sampled"
+    try:
+        sim = task.sim(1)
+        check_sizes(sim, "the policy", policy.spec.observation_dim, policy.spec.action_dim)
+        sim.close()
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    Reporter(console).say(
+        f"{name}: {episodes} episodes of {task.env_id}, {'sampled actions' if sampled else 'mean action'}"
+    )
+    with torch_threads(1):  # as in the run: equal seeds give equal scores
+        stats = score(task, policy, episodes, seed, sampled=sampled)
+    references = reference_scores(task.env_id)
+    mean = float(stats.mean)
+    return {
+        "policy": name,
+        "env_id": task.env_id,
+        "mean_return": mean,
+        "stderr": float(stats.stderr),
+        "interval": list(stats.bootstrap_interval()),
+        "normalized": None if references is None else normalized_score(mean, *references),
+        "episodes": len(stats.returns),
+        "sampled": sampled,
+    }
+
+
+@contextmanager
+def policy_folder(place: str) -> Iterator[Path]:
+    """The folder of the policy of a run, of an artifact (its folder, URI or reference), or its own."""
+    path = Path(place)
+    if path.is_dir():
+        yield _inside(path)
+    elif path.is_file():
+        with _artifact(ArtifactRef.load(path).uri) as folder:
+            yield folder
+    elif f"/{ARTIFACTS}/" in place and "://" in place:
+        with _artifact(place) as folder:
+            yield folder
+    else:
+        raise InputError(
+            f"{place}: no such folder; expected a run such as runs/latest, a policy, or an artifact such as "
+            f"s3://bucket/prefix/{ARTIFACTS}/<digest>"
+        )
+
+
+def _inside(folder: Path) -> Path:
+    """The last policy of a run, the policy of an artifact, or the folder itself."""
+    if (folder / MANIFEST_FILE).exists():
+        check_folder(folder, read_manifest(folder))
+        return folder / POLICY
+    for name in ("online", "offline"):
+        if (folder / POLICIES / name).is_dir():
+            return folder / POLICIES / name
+    return folder
+
+
+@contextmanager
+def _artifact(uri: str) -> Iterator[Path]:
+    root, _, digest = uri.rstrip("/").rpartition(f"/{ARTIFACTS}/")
+    with hold(open_store(root), digest, Cache(default_cache() / ARTIFACTS)) as folder:
+        if not (folder / POLICY).is_dir():
+            kind = read_manifest(folder, digest).kind
+            raise InputError(
+                f"{uri}: an artifact of kind {kind} has no policy; expected behavior, offline or online"
+            )
+        yield folder / POLICY

@@ -1,0 +1,1 @@
+"""Where data comes from: Minari, D4RL files, folders, object storage, a simulator."""

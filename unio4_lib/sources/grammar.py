@@ -1,0 +1,215 @@
+"""Where a dataset comes from: one line of text, ``<scheme>:<place>[?option=value&...]``."""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import unquote
+
+from unio4_lib.data.transitions import Transitions
+from unio4_lib.errors import InputError
+from unio4_lib.learning.journal import Journal
+from unio4_lib.sources.collect_spec import LEVELS, CollectSpec, Level
+from unio4_lib.sources.d4rl_source import D4rlOptions, load_d4rl
+from unio4_lib.sources.minari_source import load_minari
+
+Value = TypeVar("Value")
+
+# What follows the colon, and the options that a scheme knows. A name that ends in a dot is a family.
+SCHEMES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "minari": ("<dataset id>", ("env", "clip_actions")),
+    "d4rl": (
+        "<file.hdf5>",
+        ("env", "clip_actions", "max_episode_steps", "antmaze", "action_low", "action_high"),
+    ),
+    "transitions": ("<folder>", ("clip_actions",)),
+    "collect": (
+        "<environment id>",
+        ("level", "target", "steps", "seed", "train_steps", "noise", "clip_actions", "env."),
+    ),
+    # Of what lies there, which stages bring to this machine first.
+    "s3": (
+        "//<bucket>/<prefix>",
+        ("env", "clip_actions", "max_episode_steps", "antmaze", "action_low", "action_high"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source; options are still text."""
+
+    scheme: str
+    place: str
+    options: Mapping[str, str]
+
+
+def parse_source(text: str) -> Source:
+    """Split a source and check its scheme and the names of its options."""
+    scheme, colon, rest = text.partition(":")
+    if not colon or scheme not in SCHEMES:
+        known = ", ".join(f"{name}:{form}" for name, (form, _) in SCHEMES.items())
+        raise InputError(f"dataset {_one_line(text)!r}: unknown scheme; a source is one of {known}")
+    place, _, query = rest.partition("?")
+    if not place.strip():
+        raise InputError(
+            f"dataset {_one_line(text)!r}: nothing after the colon; write {scheme}:{SCHEMES[scheme][0]}"
+        )
+    options: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        name, equals, value = part.partition("=")
+        _check_option(text, scheme, name)
+        if not equals or not value or name in options:
+            raise InputError(
+                f"dataset {_one_line(text)!r}: option {name!r} must be given once, as {name}=<value>"
+            )
+        options[name] = unquote(value)
+    source = Source(scheme, unquote(place), options)
+    if scheme == "collect":
+        collect_spec(source)  # values are checked before any work starts
+    return source
+
+
+def load_transitions(
+    text: str,
+    *,
+    download: bool = True,
+    clip_actions: bool = False,
+    progress: Callable[..., Any] | None = None,
+    journal: Journal | None = None,
+) -> Transitions:
+    """Load, check and return what a source names.
+
+    ``download`` lets Minari fetch a dataset that is not on this machine; ``clip_actions`` cuts actions at
+    their bounds in place of refusing them; ``progress`` and ``journal`` are handed to the collector.
+    """
+    source = parse_source(text)
+    try:
+        clip = clip_actions or _read(source, "clip_actions", _boolean, False)
+        if source.scheme == "minari":
+            return load_minari(
+                source.place, env_id=source.options.get("env"), clip_actions=clip, download=download
+            )
+        if source.scheme == "d4rl":
+            return load_d4rl(source.place, _d4rl_options(source), clip_actions=clip)
+        if source.scheme == "transitions":
+            return Transitions.load(Path(source.place).expanduser(), clip_actions=clip)
+        if source.scheme == "collect":
+            return _collect(source, clip, progress, journal)
+        raise InputError(
+            "lies in object storage; local_source of unio4_lib.sources.remote brings it to this machine"
+        )
+    except InputError as error:
+        raise InputError(f"dataset {_one_line(text)}: {_one_line(str(error))}") from error
+
+
+def collect_spec(source: Source) -> CollectSpec:
+    """The values of a ``collect:`` source."""
+    target = _read(source, "target", float, None)
+    level = _read(source, "level", _level, "medium" if target is None else "target")
+    if (level == "target") != (target is not None):
+        raise InputError(
+            f"dataset collect:{source.place}: level={level} and target={target}; give one of the two"
+        )
+    return CollectSpec(
+        env_id=source.place,
+        level=cast(Level, level),
+        target_return=target,
+        steps=_read(source, "steps", _positive, CollectSpec.steps),
+        seed=_read(source, "seed", _not_negative, CollectSpec.seed),
+        train_steps=_read(source, "train_steps", _positive, CollectSpec.train_steps),
+        noise=_read(source, "noise", _not_negative_float, CollectSpec.noise),
+        env_kwargs={
+            name.removeprefix("env."): _json_or_text(value)
+            for name, value in source.options.items()
+            if name.startswith("env.")
+        },
+    )
+
+
+def _collect(
+    source: Source, clip: bool, progress: Callable[..., Any] | None, journal: Journal | None
+) -> Transitions:
+    from unio4_lib.sources.collect import (
+        collect,  # trains a policy: torch and a simulator, only when asked for
+    )
+
+    dataset_id = collect(collect_spec(source), progress, journal)
+    return load_minari(dataset_id, clip_actions=clip, download=False)
+
+
+def _d4rl_options(source: Source) -> D4rlOptions:
+    return D4rlOptions(
+        env_id=source.options.get("env"),
+        max_episode_steps=_read(source, "max_episode_steps", _positive, None),
+        antmaze=_read(source, "antmaze", _boolean, False),
+        action_low=_read(source, "action_low", float, D4rlOptions.action_low),
+        action_high=_read(source, "action_high", float, D4rlOptions.action_high),
+    )
+
+
+def _check_option(text: str, scheme: str, name: str) -> None:
+    known = SCHEMES[scheme][1]
+    if name in known or any(family.endswith(".") and name.startswith(family) for family in known):
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"{scheme}: knows {', '.join(known) or 'no options'}"
+    raise InputError(f"dataset {_one_line(text)!r}: unknown option {name!r}; {hint}")
+
+
+def _read(source: Source, name: str, convert: Callable[[str], Value], default: Value) -> Value:
+    text = source.options.get(name)
+    if text is None:
+        return default
+    try:
+        return convert(text)
+    except ValueError as error:
+        wanted = str(error) if convert.__module__ == __name__ else "must be a number"
+        raise InputError(f"option {name}={text}: {wanted}") from error
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
+def _level(text: str) -> str:
+    if text not in LEVELS:
+        raise ValueError(f"must be one of {', '.join(LEVELS)}")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("must be a whole number of at least 1, such as 100000")
+    return int(text)
+
+
+def _not_negative(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("must be a whole number of at least 0")
+    return int(text)
+
+
+def _not_negative_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError("must be a number of at least 0")
+    return value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

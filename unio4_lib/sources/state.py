@@ -1,0 +1,31 @@
+"""What a dataset's source held: files of this machine can change while their names stay."""
+
+import hashlib
+from pathlib import Path
+
+from unio4_lib.files import hash_file
+from unio4_lib.sources.remote import remote, remote_digest
+
+
+def source_digest(dataset: str) -> str | None:
+    """Digest of what is behind a source; None where nothing is, or nothing that can change."""
+    from unio4_lib.sources.grammar import parse_source
+
+    if (elsewhere := remote(dataset)) is not None:
+        return remote_digest(elsewhere)
+    source = parse_source(dataset)
+    if source.scheme in ("d4rl", "transitions"):
+        place = Path(source.place).expanduser()
+    elif source.scheme == "minari":
+        from minari.storage.datasets_root_dir import get_dataset_path
+
+        place = Path(get_dataset_path(source.place))
+    else:
+        return None
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    if not files:
+        return None
+    state = hashlib.sha256()
+    for path in files:
+        state.update(f"{path.relative_to(place).as_posix()} {hash_file(path)}\n".encode())
+    return state.hexdigest()
