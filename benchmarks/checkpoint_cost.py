@@ -16,7 +16,7 @@ import torch
 
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.learning.checkpoint import Checkpointer
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.methods.unio4.settings import UniO4Config
 
 MEGABYTES = (1, 4, 16, 64, 256)
 TRIES = 3
@@ -48,7 +48,7 @@ def main() -> None:
     )
     parser.add_argument("--root", help="artifact root; by default a folder that is removed again")
     root = parser.parse_args().root
-    interval = RunConfig.model_fields["checkpoint_seconds"].default
+    interval = UniO4Config.model_fields["checkpoint_seconds"].default
     print(f"| State | Training | Share of the time, every {interval:g} s | Lost at most |")
     print("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

@@ -10,16 +10,16 @@ import torch
 
 from unio4_lib.learning.cloning import CloningTrainer, overlap
 from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.unio4 import trainings as method
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import Gaussian
-from unio4_lib.settings.layers import load_config
-from unio4_lib.settings.model import RunConfig
 from unio4_lib.sources.grammar import load_transitions
 
 ALPHAS = (0.0, 0.3, 1.0, 3.0, 10.0)
 
 
-def build(config: RunConfig) -> tuple[OfflineData, method.Task]:
+def build(config: UniO4Config) -> tuple[OfflineData, method.Task]:
     """The dataset as tensors, and its environment."""
     transitions = load_transitions(config.dataset)
     data = OfflineData.build(

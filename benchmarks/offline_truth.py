@@ -24,13 +24,14 @@ from torch import Tensor
 
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.unio4 import offline_policy
 from unio4_lib.methods.unio4 import trainings as method
 from unio4_lib.methods.unio4.learners import Learner
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.progress import Reporter
-from unio4_lib.settings.layers import load_config
-from unio4_lib.settings.model import RunConfig, StageConfig, config_digest
+from unio4_lib.settings.model import StageConfig, config_digest
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.stages.task import Task
@@ -68,7 +69,7 @@ def copy_of(policy: GaussianPolicy) -> GaussianPolicy:
 class Stages:
     """What comes before improvement, each part made once and kept in a folder that calls may share."""
 
-    config: RunConfig
+    config: UniO4Config
     cache: Path | None
     seconds: dict[str, float] = field(default_factory=dict)  # of the processor
 
@@ -88,7 +89,7 @@ class Stages:
         return made
 
 
-def measure(config: RunConfig, episodes: int, cache: Path | None) -> dict[str, Any]:
+def measure(config: UniO4Config, episodes: int, cache: Path | None) -> dict[str, Any]:
     """The offline phase of one run, and the truth beside it."""
     stages, silent, watched = Stages(config, cache), Reporter(None), list[Watched]()
     transitions = stages.make("data", config.prepare, lambda: load_transitions(config.dataset))
@@ -138,7 +139,7 @@ def measure(config: RunConfig, episodes: int, cache: Path | None) -> dict[str, A
     }
 
 
-def truth(task: Task, policies: GaussianPolicy, episodes: int, config: RunConfig) -> list[dict[str, float]]:
+def truth(task: Task, policies: GaussianPolicy, episodes: int, config: UniO4Config) -> list[dict[str, float]]:
     """Mean return of every policy by every way of acting."""
     return [
         {

@@ -23,8 +23,8 @@ from timed_run import ONE_THREAD, timed_run
 
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.learning.evaluation import evaluate
-from unio4_lib.settings.layers import load_config
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.stages.task import Task
 
@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def unio4(config: RunConfig, preset: str, folder: Path) -> tuple[list[Row], float, float]:
+def unio4(config: UniO4Config, preset: str, folder: Path) -> tuple[list[Row], float, float]:
     """Our own rows, and the processor seconds of the parts before and after the switch."""
     rows, seconds = [], []
     for finetune in ("never", "always"):
@@ -85,7 +85,7 @@ def save(transitions: Transitions, task: Task, path: Path) -> None:
     np.savez(path, env_id=task.env_id, action_high=transitions.info.action_high, **arrays)
 
 
-def peer(command: list[str], who: str, config: RunConfig, task: Task, folder: Path) -> list[Row]:
+def peer(command: list[str], who: str, config: UniO4Config, task: Task, folder: Path) -> list[Row]:
     """Run a peer's script, which leaves TorchScript policies and what it did; score what it left."""
     folder.mkdir()
     done = subprocess.run(

@@ -14,6 +14,7 @@ from components.fit_dynamics.component import fit_dynamics
 from components.improve_policy.component import improve_policy
 from components.prepare_dataset.component import prepare_dataset
 from components.report.component import report
+from components.train_offline.component import train_offline
 from pipelines.settings import (
     BACKOFF_FACTOR,
     BACKOFF_SECONDS,
@@ -28,6 +29,7 @@ from unio4_lib.cli.component import CREDENTIALS, OWN
 IMAGE_OF: dict[Component, str] = {
     "fit-critics": "improve-policy",
     "fit-dynamics": "improve-policy",
+    "train-offline": "improve-policy",
     "report": "improve-policy",
     "decide-finetuning": "prepare-dataset",
     "close-run": "prepare-dataset",
@@ -178,16 +180,27 @@ def add_stages(
     improved = place(improve_policy(run=run, **learned), "improve-policy")
     learned["offline"] = improved.outputs["offline"]
 
-    # Online, or not
-    decided = decide_finetuning(run=run, finetune=finetune, offline=learned["offline"])
-    place(decided, "decide-finetuning")
+    tuned = {"critics": learned["critics"]}
+    _go_on(placement, run, finetune, learned, tuned)
+
+
+def add_offpolicy_stages(placement: Placement, *, finetune: Any, prepare_image: Any, **prepare: Any) -> None:
+    """As ``add_stages``, of a method that trains policy and values together."""
+    prepared = placement.place(prepare_dataset(**prepare), "prepare-dataset", image=prepare_image)
+    run, dataset = prepared.outputs["Output"], prepared.outputs["dataset"]
+    trained = placement.place(train_offline(run=run, dataset=dataset), "train-offline")
+    _go_on(placement, run, finetune, {"dataset": dataset, "offline": trained.outputs["offline"]}, {})
+
+
+def _go_on(
+    placement: Placement, run: Any, finetune: Any, learned: dict[str, Any], tuned: dict[str, Any]
+) -> None:
+    """Online, or not, and the report; ``tuned`` is what fine-tuning takes beside data and policy."""
+    place, offline = placement.place, learned["offline"]
+    decided = place(decide_finetuning(run=run, finetune=finetune, offline=offline), "decide-finetuning")
     with dsl.If(decided.output == "finetune", name="go-online"):
-        tuned = finetune_online(
-            run=run, dataset=dataset, critics=learned["critics"], offline=learned["offline"]
-        )
-        place(tuned, "finetune-online")
-        whole = report(run=run, online=tuned.outputs["online"], **learned)
-        place(whole, "report")
+        tuning = finetune_online(run=run, dataset=learned["dataset"], offline=offline, **tuned)
+        place(tuning, "finetune-online")
+        place(report(run=run, online=tuning.outputs["online"], **learned), "report")
     with dsl.Else(name="stay-offline"):
-        offline_only = report(run=run, **learned)
-        place(offline_only, "report")
+        place(report(run=run, **learned), "report")

@@ -16,6 +16,7 @@ def build_members(placement: Placement) -> BaseComponent:
         members: list,
         sweep: str,
         artifact_root: str,
+        method: str,
         preset: str,
         overrides: list,
         mlflow_tracking_uri: str,
@@ -33,6 +34,7 @@ def build_members(placement: Placement) -> BaseComponent:
                 seed=member.seed,
                 run_name="",  # of sweep, dataset and seed; KFP 2.17 loses items of a loop inside a text
                 sweep=sweep,
+                method=method,
                 preset=preset,
                 overrides=overrides,
                 artifact_root=artifact_root,
@@ -56,6 +58,7 @@ def build_sweep(settings: PipelineSettings) -> BaseComponent:
         members: list,
         sweep: str,
         artifact_root: str,
+        method: str = "unio4",
         preset: str = "quick",
         overrides: list = [],  # noqa: B006 - KFP reads the default when it compiles
         mlflow_tracking_uri: str = "none",
@@ -68,6 +71,7 @@ def build_sweep(settings: PipelineSettings) -> BaseComponent:
             members=members,
             sweep=sweep,
             artifact_root=artifact_root,
+            method=method,
             preset=preset,
             overrides=overrides,
             mlflow_tracking_uri=mlflow_tracking_uri,

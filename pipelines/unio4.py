@@ -1,21 +1,36 @@
 """One run of the method: from a dataset to a fine-tuned policy."""
 
+from collections.abc import Callable
+
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components.close_run.component import close_run
 from pipelines.settings import PipelineSettings
-from pipelines.stages import Needs, Placement, add_stages
+from pipelines.stages import Needs, Placement, add_offpolicy_stages, add_stages
 
 
 def build_unio4(settings: PipelineSettings) -> BaseComponent:
+    """Of Uni-O4."""
+    return _build(settings, "unio4", "unio4", add_stages)
+
+
+def build_offpolicy(settings: PipelineSettings) -> BaseComponent:
+    """Of every method that trains policy and values together."""
+    return _build(settings, "unio4-offpolicy", "iql", add_offpolicy_stages)
+
+
+def _build(
+    settings: PipelineSettings, name: str, usual_method: str, add: Callable[..., None]
+) -> BaseComponent:
     """The pipeline with these settings."""
     images, usual = Placement(settings), settings.needs
 
-    @dsl.pipeline(name="unio4", description="Offline-to-online reinforcement learning of one dataset.")
-    def unio4(
+    @dsl.pipeline(name=name, description="Offline-to-online reinforcement learning of one dataset.")
+    def one_run(
         dataset: str,
         artifact_root: str,
+        method: str = usual_method,
         preset: str = "quick",
         seed: int = 0,
         overrides: list = [],  # noqa: B006 - KFP reads the default when it compiles
@@ -43,8 +58,9 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
         closing = close_run(artifact_root=artifact_root, **named, **tracked)
         placement.place(closing, "close-run")
         with dsl.ExitHandler(closing, name="stages"):
-            add_stages(
+            add(
                 placement,
+                method=method,
                 preset=preset,
                 overrides=overrides,
                 artifact_root=artifact_root,
@@ -55,4 +71,4 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
                 **tracked,
             )
 
-    return unio4
+    return one_run

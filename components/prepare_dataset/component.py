@@ -8,6 +8,7 @@ from components.images import LIGHT
 @dsl.component(base_image=LIGHT, install_kfp_package=False)
 def prepare_dataset(
     source: str,
+    method: str,
     preset: str,
     seed: int,
     overrides: list,
@@ -24,6 +25,7 @@ def prepare_dataset(
 
     Args:
         source: Where the data comes from: minari:, d4rl:, transitions: or collect:.
+        method: The offline-to-online method: unio4, iql and others.
         preset: Preset of settings: quick, standard or paper.
         seed: Seed of everything random.
         overrides: Settings that differ from the preset, as key=value.
@@ -43,6 +45,7 @@ def prepare_dataset(
 
     run = resolve_run(
         source,
+        method,
         preset,
         seed,
         overrides,

@@ -9,13 +9,13 @@ from components.images import TRAINING
 def report(
     run: str,
     dataset: dsl.Input[dsl.Dataset],
-    behavior: dsl.Input[dsl.Model],
-    critics: dsl.Input[dsl.Model],
-    dynamics: dsl.Input[dsl.Model],
     offline: dsl.Input[dsl.Model],
     report: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
+    behavior: dsl.Input[dsl.Model] = None,
+    critics: dsl.Input[dsl.Model] = None,
+    dynamics: dsl.Input[dsl.Model] = None,
     online: dsl.Input[dsl.Model] = None,
 ) -> None:
     """Score the policies in the simulator and write the report.
@@ -23,24 +23,18 @@ def report(
     Args:
         run: Settings of the run, as prepare-dataset resolved them.
         dataset: Reference to the dataset.
-        behavior: Reference to the clones.
-        critics: Reference to Q and V.
-        dynamics: Reference to the transition models.
-        offline: Reference to the improved policy.
+        offline: Reference to the offline policy.
         report: Reference to the summary and the report.
         page: The report as it is shown.
         metrics: Scores of the policies.
+        behavior: Reference to the clones, where the method makes them.
+        critics: Reference to Q and V, where the method makes them apart.
+        dynamics: Reference to the transition models, where the method makes them.
         online: Reference to the fine-tuned policy, where there is one.
     """
     from unio4_lib.cli.component import run_component
 
-    inputs = {
-        "dataset": dataset,
-        "behavior": behavior,
-        "critics": critics,
-        "dynamics": dynamics,
-        "offline": offline,
-    }
-    if online is not None:
-        inputs["online"] = online
+    made = {"behavior": behavior, "critics": critics, "dynamics": dynamics, "online": online}
+    inputs = {"dataset": dataset, "offline": offline}
+    inputs |= {kind: artifact for kind, artifact in made.items() if artifact is not None}
     run_component("report", run, inputs, report, metrics, page)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import saved_recording
-from whole_runs import TRAINING, AskedToEnd, all_artifacts, inputs_of, tiny_config
+from whole_runs import TRAINING, AskedToEnd, all_artifacts, find_stage, inputs_of, tiny_config
 
 from unio4_lib.artifacts.store import FolderStore
 from unio4_lib.errors import InputError, Preempted
 from unio4_lib.learning.checkpoint import Checkpointer, load_state
-from unio4_lib.stages.catalog import find_stage
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import read_entry
 from unio4_lib.stages.runner import run_stage
@@ -30,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         inputs = inputs_of(find_stage(name).inputs, refs)
         context = StageContext(place, cache=place / "cache", reuse=False, preemption=AskedToEnd(4))
         with context, pytest.raises(Preempted):
-            run_stage(name, config, inputs, context)
+            run_stage(find_stage(name), config, inputs, context)
     return place
 
 

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from stage_process import LONGEST_SECONDS, start, steps_of
 from tiny_runs import SETTINGS, saved_recording
-from whole_runs import all_artifacts
+from whole_runs import STAGES, all_artifacts, find_stage
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.settings.layers import load_config
-from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.catalog import STAGES, find_stage
+from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.unio4.settings import UniO4Config
 
 KILLS = int(os.environ.get("UNIO4_KILLS", "1"))
 INTERVAL_SECONDS = 0.1
@@ -41,7 +40,7 @@ RESUMING = ("clone-behavior", "fit-critics", "fit-dynamics", "improve-policy", "
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def config(tmp_path_factory: pytest.TempPathFactory) -> UniO4Config:
     dataset = saved_recording(tmp_path_factory.mktemp("datasets"))
     return load_config(
         dataset=dataset, overrides=[f"{k}={json.dumps(v)}" for k, v in (SETTINGS | LONGER).items()]
@@ -49,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ArtifactRef]:
+def whole(config: UniO4Config, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ArtifactRef]:
     """Every artifact of a run that nobody interrupts."""
     return all_artifacts(config, tmp_path_factory.mktemp("whole"))
 
@@ -62,7 +61,7 @@ def moments() -> random.Random:
 @pytest.mark.parametrize("name", [stage.name for stage in STAGES])
 def test_killed_anywhere_it_goes_on_elsewhere(
     name: str,
-    config: RunConfig,
+    config: UniO4Config,
     whole: dict[str, ArtifactRef],
     moments: random.Random,
     tmp_path: Path,
@@ -73,7 +72,7 @@ def test_killed_anywhere_it_goes_on_elsewhere(
 
 
 def test_collecting_goes_on_from_its_training(
-    config: RunConfig, moments: random.Random, tmp_path: Path
+    config: UniO4Config, moments: random.Random, tmp_path: Path
 ) -> None:
     collecting = config.model_copy(update={"dataset": COLLECTED})
     place, root = tmp_path / "whole", tmp_path / "whole-root"
@@ -84,7 +83,7 @@ def test_collecting_goes_on_from_its_training(
 
 def _kill_and_go_on(
     name: str,
-    config: RunConfig,
+    config: UniO4Config,
     inputs: dict[str, ArtifactRef],
     digest: str,
     moments: random.Random,
@@ -114,7 +113,9 @@ def _kill_and_go_on(
     raise AssertionError(f"{name}: killed {kills} times only")
 
 
-def _finished(name: str, config: RunConfig, inputs: dict[str, ArtifactRef], place: Path, root: Path) -> float:
+def _finished(
+    name: str, config: UniO4Config, inputs: dict[str, ArtifactRef], place: Path, root: Path
+) -> float:
     """Seconds of a stage that is left alone, on an empty local disk."""
     process = start(name, config, inputs, place, str(root))
     began = time.monotonic()

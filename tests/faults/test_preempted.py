@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import run_arguments, saved_recording
-from whole_runs import TRAINING, AskedToEnd, all_artifacts, inputs_of, tiny_config
+from whole_runs import STAGES, TRAINING, AskedToEnd, all_artifacts, find_stage, inputs_of, tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.errors import Preempted
-from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.catalog import STAGES, find_stage
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import StageOutcome, run_stage
 
@@ -21,18 +20,18 @@ PROMPT_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def config(tmp_path_factory: pytest.TempPathFactory) -> UniO4Config:
     return tiny_config(saved_recording(tmp_path_factory.mktemp("recorded")))
 
 
 @pytest.fixture(scope="module")
-def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ArtifactRef]:
+def whole(config: UniO4Config, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ArtifactRef]:
     return all_artifacts(config, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("name", [stage.name for stage in STAGES])
 def test_a_stage_goes_on_with_the_same_bits(
-    name: str, config: RunConfig, whole: dict[str, ArtifactRef], tmp_path: Path
+    name: str, config: UniO4Config, whole: dict[str, ArtifactRef], tmp_path: Path
 ) -> None:
     stage = find_stage(name)
     inputs = inputs_of(stage.inputs, whole)
@@ -43,7 +42,7 @@ def test_a_stage_goes_on_with_the_same_bits(
         if name == "prepare-dataset":  # of rows that are there: nothing in it takes long
             break
         with context, pytest.raises(Preempted):
-            run_stage(name, config, inputs, context)
+            run_stage(find_stage(name), config, inputs, context)
     outcome = _finish(name, config, inputs, tmp_path)
     assert outcome.ref.digest == whole[stage.kind].digest
     assert outcome.resumed == (name in TRAINING)
@@ -53,9 +52,9 @@ def test_a_stage_goes_on_with_the_same_bits(
     assert _finish(name, config, inputs, tmp_path).reused
 
 
-def _finish(name: str, config: RunConfig, inputs: dict[str, ArtifactRef], tmp_path: Path) -> StageOutcome:
+def _finish(name: str, config: UniO4Config, inputs: dict[str, ArtifactRef], tmp_path: Path) -> StageOutcome:
     with StageContext(tmp_path / "root", cache=tmp_path / "last") as context:
-        return run_stage(name, config, inputs, context)
+        return run_stage(find_stage(name), config, inputs, context)
 
 
 def test_sigterm_ends_a_run_with_75_and_both_branches_have_saved(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from tiny_runs import SETTINGS, call, run_arguments, saved_recording, set_argume
 
 from unio4_lib.cli.sweep import parse_seeds
 from unio4_lib.errors import InputError
+from unio4_lib.methods.configs import load_config
 from unio4_lib.runs import local_sweep
 from unio4_lib.runs.arguments import overrides
 from unio4_lib.runs.launch import Launch, ProcessLauncher
 from unio4_lib.runs.spec import compiled
-from unio4_lib.settings.layers import load_config
 from unio4_lib.stages.context import CACHE_VARIABLE
 
 

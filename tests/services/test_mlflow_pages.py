@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow_process import MlflowServer
 from tiny_runs import run_arguments, saved_recording
+from whole_runs import STAGE_NAMES
 
 from unio4_lib import words
 from unio4_lib.cli import commands as cli
-from unio4_lib.stages.catalog import STAGE_NAMES
 
 pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")
 pytest.importorskip("websocket", reason="websocket-client is not installed")

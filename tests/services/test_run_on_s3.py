@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from faulty_proxy import FaultyProxy
 from tiny_runs import call, run_arguments, saved_recording
+from whole_runs import STAGE_NAMES
 
 from unio4_lib.artifacts import store as stores
 from unio4_lib.artifacts.s3 import S3Settings
-from unio4_lib.stages.catalog import STAGE_NAMES
 
 pytest.importorskip("boto3", reason='no boto3: pip install "unio4[s3]"')
 pytestmark = pytest.mark.services

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from mlflow_process import MlflowServer
 from tiny_runs import call, run_arguments, saved_recording
+from whole_runs import STAGE_NAMES
 
-from unio4_lib.stages.catalog import STAGE_NAMES
 from unio4_lib.tracking import spool
 
 pytest.importorskip("mlflow", reason="no mlflow: pip install 'unio4[tracking]'")

@@ -9,9 +9,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from whole_runs import STAGES, find_stage
+
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.catalog import STAGES
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.stages.context import NullTracker, StageContext
 from unio4_lib.stages.runner import run_stage
 
@@ -21,7 +22,7 @@ PRELOADED = [
     "unio4_lib.learning.checkpoint",
     "unio4_lib.sources.grammar",
     "unio4_lib.sources.collect",
-    *(f"unio4_lib.stages.{stage.module}" for stage in STAGES),
+    *(stage.module for stage in STAGES),
 ]
 
 
@@ -54,12 +55,12 @@ def work(name: str, config: dict[str, Any], refs: dict[str, Any], place: Path, r
     inputs = {kind: ArtifactRef.model_validate(values) for kind, values in refs.items()}
     tracker = WritingTracker(place / "steps")
     with StageContext(root, cache=place / "cache", tracker=tracker) as context:
-        outcome = run_stage(name, RunConfig.model_validate(config), inputs, context)
+        outcome = run_stage(find_stage(name), UniO4Config.model_validate(config), inputs, context)
     outcome.ref.save(place / "ref.json")
 
 
 def start(
-    name: str, config: RunConfig, inputs: Mapping[str, ArtifactRef], place: Path, root: str
+    name: str, config: UniO4Config, inputs: Mapping[str, ArtifactRef], place: Path, root: str
 ) -> BaseProcess:
     """A stage in a new process."""
     place.mkdir(parents=True)

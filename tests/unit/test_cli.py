@@ -18,7 +18,7 @@ from unio4_lib import __version__
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.cli import commands as cli
 from unio4_lib.errors import InputError, Preempted
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.methods.unio4.settings import UniO4Config
 
 SLOWEST_HELP_SECONDS = 0.6
 HOPPER = "minari:mujoco/hopper/medium-v0"
@@ -59,7 +59,7 @@ def fake_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """``run`` and ``evaluate_policy`` that record their calls; an exception under "raise" is raised."""
     seen: dict[str, Any] = {}
 
-    def run(config: RunConfig, output: Path, console: object, **options: Any) -> dict[str, Any]:
+    def run(config: UniO4Config, output: Path, console: object, **options: Any) -> dict[str, Any]:
         seen.update(options, config=config, output=output, console=console)
         if "raise" in seen:
             raise seen["raise"]

@@ -7,18 +7,15 @@ import pytest
 import yaml
 
 from unio4_lib.errors import InputError
+from unio4_lib.methods.configs import load_config, resolve_config, settings_page
+from unio4_lib.methods.registry import METHODS, find_method
 from unio4_lib.settings.keys import known_keys, nearest_key
-from unio4_lib.settings.layers import (
-    PRESETS,
-    dataset_words,
-    find_task,
-    load_config,
-    resolve_config,
-    task_table,
-)
+from unio4_lib.settings.layers import PRESETS, dataset_words, find_task
 from unio4_lib.settings.model import EvaluateConfig, config_digest
-from unio4_lib.settings.pages import config_yaml, reference_page
+from unio4_lib.settings.pages import config_yaml
 
+MODEL = find_method("unio4").settings
+TASKS = find_method("unio4").presets_of().tasks("paper", MODEL)
 HOPPER = "minari:mujoco/hopper/medium-v0"
 
 
@@ -194,7 +191,7 @@ def test_digest_depends_on_values_only() -> None:
     assert config_digest(load_config(dataset=HOPPER, seed=1)) != digest
 
 
-@pytest.mark.parametrize("task", task_table("paper"))
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_is_valid_and_found_by_its_names(task: str) -> None:
     domain, _, kind = task.partition("-")
     for dataset in (f"minari:D4RL/{domain}/{kind}-v2", f"d4rl:/data/hopper-medium/{domain}_{kind}-v2.hdf5"):
@@ -214,27 +211,31 @@ def test_names_of_datasets() -> None:
     assert dataset_words("minari:mujoco/hopper/medium-replay-v0") == [
         *("mujoco", "hopper", "medium", "replay", "v0")
     ]
-    assert find_task("collect:Hopper-v5?level=medium-expert&steps=9", "paper") == "hopper-medium-expert"
-    assert find_task("d4rl:/hopper-medium/x.hdf5", "paper") is None
+    assert find_task("collect:Hopper-v5?level=medium-expert&steps=9", TASKS) == "hopper-medium-expert"
+    assert find_task("d4rl:/hopper-medium/x.hdf5", TASKS) is None
 
 
-def test_every_key_is_described() -> None:
-    assert [key.name for key in known_keys().values() if len(key.meaning) < 10] == []
+@pytest.mark.parametrize("method", METHODS)
+def test_every_key_is_described(method: str) -> None:
+    keys = known_keys(find_method(method).settings)
+    assert [key.name for key in keys.values() if len(key.meaning) < 10] == []
 
 
-def test_nearest_key_is_itself_for_every_key() -> None:
-    assert [name for name in known_keys() if nearest_key(name) != name] == []
+@pytest.mark.parametrize("method", METHODS)
+def test_nearest_key_is_itself_for_every_key(method: str) -> None:
+    model = find_method(method).settings
+    assert [name for name in known_keys(model) if nearest_key(name, model) != name] == []
 
 
 def test_nearest_key_looks_past_a_wrong_section() -> None:
     # As whole words both are nearer to a key of the wrong section.
-    assert nearest_key("improve.expectile") == "critics.expectile"
-    assert nearest_key("finetune.elites") == "dynamics.elites"
+    assert nearest_key("improve.expectile", MODEL) == "critics.expectile"
+    assert nearest_key("finetune.elites", MODEL) == "dynamics.elites"
 
 
 def test_committed_reference_page_is_current(repository: Path) -> None:
     page = (repository / "docs" / "config.md").read_text(encoding="utf-8")
-    assert page == reference_page(), "run: make docs-config"
+    assert page == settings_page(), "run: make docs-config"
 
 
 def test_origins_are_comments() -> None:

@@ -30,6 +30,7 @@ from unio4_lib.methods.unio4.advantages import CriticAdvantages
 from unio4_lib.methods.unio4.improve import ImproveTrainer
 from unio4_lib.methods.unio4.learners import CriticLearner
 from unio4_lib.methods.unio4.offline_policy import World, improve_policy
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.progress import Reporter
 from unio4_lib.settings.model import (
@@ -40,7 +41,6 @@ from unio4_lib.settings.model import (
     FinetuneConfig,
     ImproveConfig,
     PrepareConfig,
-    RunConfig,
 )
 from unio4_lib.sim import make_sim
 
@@ -200,7 +200,7 @@ def test_4_schedules_do_not_stop_at_step_200(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_5_the_accepted_policy_is_handed_on_and_ope_alone_chooses_the_member() -> None:
     """Published: the last iterate is saved, and real episodes choose among the members."""
-    config = RunConfig(
+    config = UniO4Config(
         dataset="none",
         evaluate={"seed": 9},  # type: ignore[arg-type]
         critics=small_critics(),

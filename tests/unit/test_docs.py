@@ -19,10 +19,11 @@ from unio4_lib.cli import commands as cli
 from unio4_lib.cli import dataset as cli_dataset
 from unio4_lib.cli import submit as cli_kfp
 from unio4_lib.cli import sweep as cli_sweep
+from unio4_lib.methods.configs import settings_page
+from unio4_lib.methods.registry import METHODS, find_method
 from unio4_lib.runs.spec import PipelineSpec
 from unio4_lib.settings.keys import known_keys, known_sections
 from unio4_lib.settings.layers import PRESETS
-from unio4_lib.settings.pages import reference_page
 from unio4_lib.sources.grammar import SCHEMES, parse_source
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,10 @@ INLINE = re.compile(r"`((?:unio4|make|kfp run) [^`]+)`")
 BEFORE_PROGRAM = re.compile(r"^(?:[A-Z][A-Z0-9_]*=\S+ +)*(?:\.venv/bin/)?")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
-KEY = re.compile(rf"`((?:{'|'.join(known_sections())})\.\w+)[`=]")
+MODELS = [find_method(name).settings for name in METHODS]
+KEYS = {key for model in MODELS for key in known_keys(model)}
+SECTIONS = sorted({section for model in MODELS for section in known_sections(model)})
+KEY = re.compile(rf"`((?:{'|'.join(SECTIONS)})\.\w+)[`=]")
 # Handed on by `unio4` to a command of their own.
 ELSEWHERE = {
     "artifacts": cli_artifacts.app,
@@ -254,12 +258,12 @@ def test_the_index_has_every_page() -> None:
 def test_settings_that_are_named_exist(page: Path) -> None:
     for name in KEY.findall(page.read_text(encoding="utf-8")):
         files = ("yaml", "py", "json", "md", "safetensors")
-        assert name in known_keys() or name.rpartition(".")[2] in files, name
+        assert name in KEYS or name.rpartition(".")[2] in files, name
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
     # Renewed by: make docs-config
-    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == reference_page()
+    assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == settings_page()
 
 
 def test_the_readme_says_what_to_type_first() -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from unio4_lib.settings.layers import load_config, task_table
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.registry import find_method
+from unio4_lib.methods.unio4.settings import UniO4Config
 
 # critic, observations normalized, activation, OPE horizon, improvement rate, improvement steps,
 # critic steps, cloning steps
@@ -61,7 +62,7 @@ LARGE = (400,) * 4
 ADROIT = ("pen", "hammer", "door", "relocate")
 
 
-def paper(task: str) -> RunConfig:
+def paper(task: str) -> UniO4Config:
     domain, _, kind = task.partition("-")
     return load_config("paper", dataset=f"minari:D4RL/{domain}/{kind}-v2")
 
@@ -76,7 +77,7 @@ def expected_dynamics(task: str) -> tuple[tuple[int, ...], float, int]:
 
 
 def test_the_table_is_complete() -> None:
-    assert set(task_table("paper")) == set(OFFLINE)
+    assert set(find_method("unio4").presets_of().tasks("paper", UniO4Config)) == set(OFFLINE)
 
 
 @pytest.mark.parametrize("task", OFFLINE)

@@ -19,10 +19,10 @@ from tiny_runs import ENVIRONMENT, call, files_under, record, run_arguments
 
 from unio4_lib import __version__, words
 from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.unio4 import trainings as method
 from unio4_lib.progress import Reporter
 from unio4_lib.runs import inline as run
-from unio4_lib.settings.layers import load_config
 from unio4_lib.sources.grammar import load_transitions
 
 STAGES = [
@@ -183,10 +183,10 @@ def without_seconds(folder: Path) -> dict[str, Any]:
 
 
 class InTurn:
-    """An executor without threads: the models are done before anything else begins."""
+    """An executor without threads: each stage is done before the next one begins."""
 
     def __init__(self, max_workers: int) -> None:
-        assert max_workers == 1
+        assert max_workers == 2
 
     def __enter__(self) -> "InTurn":
         return self
@@ -194,9 +194,9 @@ class InTurn:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def submit(self, function: Any) -> "Future[Any]":
+    def submit(self, function: Any, *arguments: Any) -> "Future[Any]":
         done: Future[Any] = Future()
-        done.set_result(function())
+        done.set_result(function(*arguments))
         return done
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from unio4_lib.errors import InputError
-from unio4_lib.settings.layers import load_config
+from unio4_lib.methods.configs import load_config
 from unio4_lib.settings.model import BehaviorConfig, ExtractConfig
 from unio4_lib.settings.weightings import factors, needs_critics
 

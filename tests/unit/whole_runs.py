@@ -9,28 +9,31 @@ from tiny_runs import SETTINGS
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.learning.journal import Preemption
-from unio4_lib.settings.layers import load_config
-from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.catalog import STAGES
+from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.registry import find_method
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import run_stage
 
-# The stages that write checkpoints.
+STAGES = find_method("unio4").steps
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+find_stage = find_method("unio4").step
+# Those that write checkpoints.
 TRAINING = ("clone-behavior", "fit-critics", "fit-dynamics", "improve-policy", "finetune-online")
 
 
-def tiny_config(dataset: str, **changed: Any) -> RunConfig:
+def tiny_config(dataset: str, **changed: Any) -> UniO4Config:
     """Settings of a run of a second; ``changed`` names settings with __ for the dot."""
     values = SETTINGS | {name.replace("__", "."): value for name, value in changed.items()}
     return load_config(dataset=dataset, overrides=[f"{k}={json.dumps(v)}" for k, v in values.items()])
 
 
-def all_artifacts(config: RunConfig, root: Path | str) -> dict[str, ArtifactRef]:
+def all_artifacts(config: UniO4Config, root: Path | str) -> dict[str, ArtifactRef]:
     """Every stage in turn, without interruption."""
     refs: dict[str, ArtifactRef] = {}
     with StageContext(root) as context:
         for stage in STAGES:
-            refs[stage.kind] = run_stage(stage.name, config, inputs_of(stage.inputs, refs), context).ref
+            refs[stage.kind] = run_stage(stage, config, inputs_of(stage.inputs, refs), context).ref
     return refs
 
 

@@ -33,6 +33,7 @@ from unio4_lib.cli.options import (
     FileOption,
     FinetuneOption,
     JsonOption,
+    MethodOption,
     NoReuseOption,
     OutputOption,
     PresetOption,
@@ -87,6 +88,7 @@ def _options(
 @app.command("run")
 def run_command(
     dataset: DatasetOption = None,
+    method: MethodOption = None,
     preset: PresetOption = "quick",
     config: FileOption = None,
     overrides: SetOption = None,
@@ -106,7 +108,7 @@ def run_command(
     quiet: QuietOption = False,
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
-    resolved = resolve(dataset, preset, config, overrides, seed)
+    resolved = resolve(dataset, method, preset, config, overrides, seed)
     from unio4_lib.cli.run import run_method
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
@@ -203,6 +205,7 @@ def stage_command(
         Path | None, typer.Option("--output", help="Where the reference to the artifact is written.")
     ] = None,
     dataset: DatasetOption = None,
+    method: MethodOption = None,
     preset: PresetOption = "quick",
     config: FileOption = None,
     overrides: SetOption = None,
@@ -221,7 +224,7 @@ def stage_command(
     quiet: QuietOption = False,
 ) -> None:
     """Run one stage alone, from references to a reference."""
-    resolved = resolve(dataset, preset, config, overrides, seed)
+    resolved = resolve(dataset, method, preset, config, overrides, seed)
     from unio4_lib.cli.stage import run_one_stage
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
@@ -275,6 +278,7 @@ def sweep_command(context: typer.Context) -> None:
 @config_app.command("show")
 def config_show(
     dataset: DatasetOption = None,
+    method: MethodOption = None,
     preset: PresetOption = "quick",
     config: FileOption = None,
     overrides: SetOption = None,
@@ -282,26 +286,26 @@ def config_show(
     origins: Annotated[bool, typer.Option("--origins", help="Say where each value came from.")] = False,
 ) -> None:
     """Print the settings of a run as YAML that --config reads."""
-    resolved = resolve(dataset, preset, config, overrides, seed)
+    resolved = resolve(dataset, method, preset, config, overrides, seed)
     from unio4_lib.settings.pages import config_yaml
 
     print(config_yaml(resolved.config, resolved.origins if origins else None), end="")
 
 
 @config_app.command("schema")
-def config_schema() -> None:
+def config_schema(method: MethodOption = None) -> None:
     """Print the JSON schema of the settings."""
-    from unio4_lib.settings.model import RunConfig
+    from unio4_lib.methods.registry import DEFAULT, find_method
 
-    print(json.dumps(RunConfig.model_json_schema(), indent=2))
+    print(json.dumps(find_method(method or DEFAULT).settings.model_json_schema(), indent=2))
 
 
 @config_app.command("docs")
 def config_docs() -> None:
     """Print the reference page of all settings (docs/config.md)."""
-    from unio4_lib.settings.pages import reference_page
+    from unio4_lib.methods.configs import settings_page
 
-    print(reference_page(), end="")
+    print(settings_page(), end="")
 
 
 @app.command("doctor")
@@ -317,11 +321,16 @@ def doctor_command(output: OutputOption = Path("runs")) -> None:
 
 
 def resolve(
-    dataset: str | None, preset: str, config: Path | None, overrides: list[str] | None, seed: int | None
+    dataset: str | None,
+    method: str | None,
+    preset: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    seed: int | None,
 ) -> "Resolved":
-    from unio4_lib.settings.layers import resolve_config
+    from unio4_lib.methods.configs import resolve_config
 
-    resolved = resolve_config(preset, config, overrides or (), dataset, seed)
+    resolved = resolve_config(preset, config, overrides or (), dataset, seed, method)
     for note in resolved.notes:
         print(f"note: {note}", file=sys.stderr)
     return resolved

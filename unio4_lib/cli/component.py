@@ -23,6 +23,7 @@ from unio4_lib.artifacts.store import open_store
 from unio4_lib.cli.console import on_termination, progress_console
 from unio4_lib.cli.errors import DEBUG_VARIABLE, EXIT_TRY_AGAIN, explain
 from unio4_lib.errors import InputError
+from unio4_lib.methods.configs import load_config, method_of, read_config
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.stages import failures
 from unio4_lib.stages import sweep as sweeps
@@ -89,12 +90,13 @@ class Run:
     def from_json(cls, text: str) -> "Run":
         """A run from its text."""
         values = json.loads(text)
-        config = RunConfig.model_validate_json(json.dumps(values.pop("config")))
+        config = read_config(values.pop("config"))
         return cls(config=config, **values)
 
 
 def resolve_run(
     source: str,
+    method: str,
     preset: str,
     seed: int,
     overrides: Sequence[str],
@@ -109,11 +111,9 @@ def resolve_run(
     """The settings of a run as text, from the parameters of the pipeline."""
     member = sweeps.Member(sweep, source, seed) if sweep else None
     with _one_line("prepare-dataset", artifact_root, member):
-        from unio4_lib.settings.layers import load_config
-
         if member is not None:
             sweeps.begin(open_store(artifact_root), member)
-        config = load_config(preset, overrides=overrides, dataset=source, seed=seed)
+        config = load_config(preset, overrides=overrides, dataset=source, seed=seed, method=method)
         name = member.name if member is not None else run_name
         return Run(config, artifact_root, tracking, experiment, name, sweep, reuse).to_json()
 
@@ -157,7 +157,8 @@ def _outcome(
             preemption=preemption,
         ) as context,
     ):
-        outcome = run_stage(stage, settings.config, refs, context)
+        step = method_of(settings.config).step(stage)
+        outcome = run_stage(step, settings.config, refs, context)
         if page is not None:
             shown = context.hold(outcome.ref) / PAGE
             if shown.exists():
@@ -228,7 +229,7 @@ def write_leaderboard(
 def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
     from unio4_lib.report.leaderboard import Entry
     from unio4_lib.report.record import make_record
-    from unio4_lib.stages.catalog import STAGE_FACTS_FILE, SUMMARY_FILE
+    from unio4_lib.stages.step import STAGE_FACTS_FILE, SUMMARY_FILE
 
     found = sweeps.result_of(context.store, member)
     if found.report is None:

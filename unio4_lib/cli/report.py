@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unio4_lib.errors import InputError
+from unio4_lib.methods.configs import method_named
+from unio4_lib.methods.pages import write_page
 from unio4_lib.report.comparison import COMPARISON, write_comparison
-from unio4_lib.report.html import REPORT, write_report
+from unio4_lib.report.html import REPORT
 from unio4_lib.report.record import read_run
 
 VIDEO = "rollouts.gif"
@@ -20,8 +22,9 @@ def make_report(
     records = [read_run(run) for run in runs]
     if len(runs) == 1:
         target = output or runs[0] / REPORT
+        method = method_named(records[0].config)
         pictures = _video(runs[0], frames, size) if video else None
-        _write(target, lambda: write_report(records[0], target, pictures))
+        _write(target, lambda: write_page(records[0], target, method, pictures))
     elif video:
         raise InputError(f"--video: {len(runs)} runs given; expected one")
     else:

@@ -11,6 +11,7 @@ from rich.console import Console
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.errors import InputError
 from unio4_lib.learning.journal import Preemption
+from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.stages.context import StageContext
@@ -45,7 +46,7 @@ def run_one_stage(
         spools = context.work / "tracking"
         with tracking.tracker(key, spools / key / name, spools, reporter.say) as tracker:
             context.tracker = tracker
-            outcome = run_stage(name, config, refs, context)
+            outcome = run_stage(method_of(config).step(name), config, refs, context)
     if output is not None:
         outcome.ref.save(output)
     return {**asdict(outcome), "ref": outcome.ref.model_dump()}

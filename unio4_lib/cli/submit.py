@@ -26,12 +26,12 @@ from unio4_lib.cli.options import (
     TrackingOption,
 )
 from unio4_lib.errors import InputError
+from unio4_lib.methods.configs import load_config
 from unio4_lib.runs.arguments import Asked
 from unio4_lib.runs.claims import mounted
 from unio4_lib.runs.cluster import Cluster, Patience, TaskState, Version
 from unio4_lib.runs.needs import parameters_of
 from unio4_lib.runs.spec import PipelineSpec, compiled
-from unio4_lib.settings.layers import load_config
 
 submit_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -7,8 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-# The stage after which each policy of the summary exists.
-STAGE_OF_POLICY = {"behavior": "clone-behavior", "offline": "improve-policy", "online": "finetune-online"}
+from unio4_lib.methods.configs import method_named
+
 PLAIN_WIDTH = 100  # of tables when the output is no terminal
 
 
@@ -23,7 +23,7 @@ def print_summary(summary: dict[str, Any], output: Path = Path("runs")) -> None:
 def summary_table(summary: dict[str, Any]) -> Table:
     """One row for each stage; scores stand with the stage that made the policy."""
     table = _table("stage", "seconds")
-    policies = {stage: policy for policy, stage in STAGE_OF_POLICY.items()}
+    policies = {stage: kind for kind, stage in method_named(summary).stage_names().items()}
     for stage, facts in summary["stages"].items():
         scores = summary["scores"].get(policies.get(stage, ""))
         if stage == "prepare-dataset":
@@ -36,7 +36,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
 def _closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
     lines = []
     if summary["scores"]:
-        lines.append("returns: of the data, the plain clones (their mean), the offline and the online policy")
+        clones = " the plain clones (their mean)," if "behavior" in summary["scores"] else ""
+        lines.append(f"returns: of the data,{clones} the offline and the online policy")
     if run_id := summary.get("run_id"):
         lines.append(f"report: {output / 'latest' / 'report.html'}")
     if gate := summary.get("gate"):

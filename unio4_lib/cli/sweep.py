@@ -37,6 +37,7 @@ from unio4_lib.cli.submit import (
     stamped,
 )
 from unio4_lib.errors import InputError
+from unio4_lib.methods.configs import load_config
 from unio4_lib.runs.arguments import Asked
 from unio4_lib.runs.claims import mounted
 from unio4_lib.runs.cluster import Cluster
@@ -45,7 +46,6 @@ from unio4_lib.runs.local_run import Runner, artifact_place
 from unio4_lib.runs.local_sweep import LocalSweep, run_sweep
 from unio4_lib.runs.needs import parameters_of
 from unio4_lib.runs.spec import PipelineSpec, Values, compiled
-from unio4_lib.settings.layers import load_config
 from unio4_lib.stages.context import default_cache
 from unio4_lib.stages.sweep import Member
 

@@ -17,7 +17,7 @@ from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, grid, page, quiet, section, table
 from unio4_lib.report.phases import PHASES, change, dip, phases
 from unio4_lib.report.record import RunRecord
-from unio4_lib.report.reproduce import flat_settings
+from unio4_lib.settings.keys import flat_settings
 
 COMPARISON = "comparison.html"
 THRESHOLDS = 121

@@ -6,27 +6,11 @@ from unio4_lib import words
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import quiet, section, table
 from unio4_lib.report.record import RunRecord
-from unio4_lib.report.reproduce import flat_settings, reproduce_command
-
-PHASE_OF = {
-    "prepare-dataset": "data",
-    "clone-behavior": "clones",
-    "fit-critics": "offline",
-    "fit-dynamics": "offline",
-    "improve-policy": "offline",
-    "finetune-online": "online",
-}
-# What a stage works through: the setting with its amount, and the word for one of them.
-STEPS_OF = {
-    "clone-behavior": ("behavior.steps", "updates"),
-    "fit-critics": ("critics.steps", "updates"),
-    "fit-dynamics": ("dynamics.steps", "updates"),
-    "improve-policy": ("improve.steps", "updates"),
-    "finetune-online": ("finetune.env_steps", "env steps"),
-}
+from unio4_lib.report.view import View
+from unio4_lib.settings.keys import flat_settings
 
 
-def time_section(record: RunRecord) -> Markup:
+def time_section(record: RunRecord, view: View) -> Markup:
     stages = {name: stage for name, stage in record.stages.items() if stage.seconds > 0}
     if not stages:
         return section("time", "Where the time went", quiet("This run recorded no times."))
@@ -42,11 +26,11 @@ def time_section(record: RunRecord) -> Markup:
     rows: list[list[Any]] = []
     for name, stage in stages.items():
         share = f"width:{100 * stage.seconds / longest:.1f}%"
-        bar = el("span", class_=f"share c-{PHASE_OF.get(name, 'soft')}", style=share)
+        bar = el("span", class_=f"share c-{view.phases.get(name) or 'soft'}", style=share)
         state = " (reused)" if stage.reused else " (resumed)" if stage.resumed else ""
         time = words.duration(stage.seconds)
         rows.append(
-            [name + state, bar, time, _throughput(record, name), words.memory(stage.peak_memory_bytes)]
+            [name + state, bar, time, _throughput(record, name, view), words.memory(stage.peak_memory_bytes)]
         )
     note = (
         "Stages that need nothing of each other run side by side: the whole run may take less than this sum."
@@ -56,8 +40,8 @@ def time_section(record: RunRecord) -> Markup:
     return section("time", "Where the time went", el("p", sentence), content, el("p", note, class_="how"))
 
 
-def _throughput(record: RunRecord, name: str) -> str:
-    setting, unit = STEPS_OF.get(name, ("", ""))
+def _throughput(record: RunRecord, name: str, view: View) -> str:
+    setting, unit = view.amounts.get(name, ("", ""))
     stage = record.stage(name)
     amount = stage.log[-1]["step"] if stage.log else record.setting(setting)
     if not setting or not amount or stage.seconds <= 0 or stage.reused or stage.resumed:
@@ -65,8 +49,7 @@ def _throughput(record: RunRecord, name: str) -> str:
     return f"{words.number(amount / stage.seconds)} {unit}/s"
 
 
-def reproduce_section(record: RunRecord) -> Markup:
-    command = reproduce_command(record.config)
+def reproduce_section(record: RunRecord, command: str) -> Markup:
     summary = record.summary
     facts = [
         ["unio4", summary.get("unio4_version", "")],

@@ -1,5 +1,6 @@
 """The first screen: what came out, in one row of scores, one picture and a list of reasons to trust it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,7 +18,7 @@ from unio4_lib.report.phases import (
     phases,
 )
 from unio4_lib.report.record import RunRecord
-from unio4_lib.report.verdicts import checks, headline
+from unio4_lib.report.verdicts import CheckOf, checks, headline
 
 MARKS = {"good": "✓", "watch": "!", "bad": "✗"}
 SPOKEN = {"good": "good", "watch": "to watch", "bad": "bad"}
@@ -77,7 +78,7 @@ def _score(key: str, found: dict[str, Phase]) -> Markup:
     )
 
 
-def result_section(record: RunRecord) -> Markup:
+def result_section(record: RunRecord, own: Sequence[CheckOf]) -> Markup:
     """The whole way in one picture, and the checks."""
     note = (
         "Returns of mean actions. Bars and band: 95% intervals; small dots: single clones. "
@@ -96,7 +97,7 @@ def result_section(record: RunRecord) -> Markup:
             el("span", check.why, class_="why"),
             class_=f"c-{check.level}",
         )
-        for check in checks(record)
+        for check in checks(record, own)
     ]
     return el(
         "div",

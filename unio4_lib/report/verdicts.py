@@ -1,5 +1,6 @@
 """Sentences that the numbers themselves write, also where they are not good news."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,16 +11,9 @@ from unio4_lib.report.record import RunRecord
 Level = Literal["good", "watch", "bad"]
 
 # Where good ends and where watching ends; what lies beyond is bad.
-CLONE_SHARE = (0.9, 0.6)  # of the data's mean return
-CORRELATION = (0.8, 0.5)  # of values with Monte-Carlo returns
-MISSED = 0.2  # of the recorded return, by the models
-MODEL_ERROR = (0.05, 0.2)  # squared, in variances of the targets: 0.05 leaves 5% unexplained
-WITHIN_ONE_STD = ((0.55, 0.80), (0.4, 0.92))  # 0.683 for a Gaussian whose variance is right
-RANKS = (0.6, 0.3)  # rank correlation of estimates with true returns
 SWITCH = (0.9, 0.7)  # worst early return over the offline one
 EPISODES = (50, 10)
 LATER_LOW = 0.1  # how much deeper than the dip a later low must be to be worth a sentence
-FEW_POLICIES = 8  # fewer say little about a ranking
 AT_BOUNDS = (0.25, 0.6)  # share of actions that stand at a bound
 
 
@@ -30,6 +24,9 @@ class Check:
     level: Level
     what: str
     why: str
+
+
+CheckOf = Callable[[RunRecord], Check | None]
 
 
 def level_above(value: float, borders: tuple[float, float]) -> Level:
@@ -137,20 +134,9 @@ def _amount(ratio: float | None, difference: float) -> str:
     return words.number(abs(difference)) if ratio is None else words.percent(abs(ratio - 1))
 
 
-def checks(record: RunRecord) -> list[Check]:
-    """Every reason for or against trust that the record has numbers for."""
-    found = (
-        data_check(record),
-        clones_check(record),
-        critics_check(record),
-        models_check(record),
-        spread_check(record),
-        trust_check(record),
-        gate_check(record),
-        ranking_check(record),
-        switch_check(record),
-        result_check(record),
-    )
+def checks(record: RunRecord, own: Sequence[CheckOf]) -> list[Check]:
+    """Every reason for or against trust that the record has numbers for; in the middle the method's own."""
+    found = [check(record) for check in (data_check, *own, switch_check, result_check)]
     return [check for check in found if check is not None]
 
 
@@ -168,93 +154,6 @@ def data_check(record: RunRecord) -> Check | None:
     bounds = level_below(share, AT_BOUNDS)
     worst = max((level, bounds), key=("good", "watch", "bad").index)
     return Check(worst, "Enough data", f"{text}; {words.percent(share)} of the actions are at a bound.")
-
-
-def clones_check(record: RunRecord) -> Check | None:
-    found = phases(record)
-    if "clones" not in found or found["data"].mean <= 0:
-        return None
-    share = found["clones"].mean / found["data"].mean
-    text = f"Their mean action returns {words.ratio(share)} times what the data returns on average."
-    return Check(level_above(share, CLONE_SHARE), "Clones reach the data", text)
-
-
-def critics_check(record: RunRecord) -> Check | None:
-    stage = record.stage("fit-critics")
-    found = stage.facts.get("correlation", stage.last("critics/value_return_correlation"))
-    if found is None:
-        return None
-    text = f"Values and the returns that followed in the data have a correlation of {words.ratio(found)}."
-    return Check(level_above(found, CORRELATION), "Critics follow returns", text)
-
-
-def models_check(record: RunRecord) -> Check | None:
-    error = record.stage("fit-dynamics").last("dynamics/holdout_squared_error")
-    if error is None:
-        return None
-    text = f"On held-out episodes they leave {words.percent(error)} of a step's variance unexplained."
-    return Check(level_below(error, MODEL_ERROR), "Models predict a step", text)
-
-
-def spread_check(record: RunRecord) -> Check | None:
-    share = record.stage("fit-dynamics").last("dynamics/within_one_std")
-    if share is None:
-        return None
-    inner, outer = WITHIN_ONE_STD
-    level: Level = (
-        "good" if inner[0] <= share <= inner[1] else "watch" if outer[0] <= share <= outer[1] else "bad"
-    )
-    side = (
-        "too sure of themselves" if share < inner[0] else "too modest" if share > inner[1] else "about right"
-    )
-    text = f"{words.percent(share)} of errors lie within one predicted std (68% would be exact): {side}."
-    return Check(level, "Models know their error", text)
-
-
-def trust_check(record: RunRecord) -> Check | None:
-    gate = record.summary.get("gate") or {}
-    trust = gate.get("trust")
-    if trust is None:
-        return None
-    recorded, modeled = trust["recorded"], trust["modeled"]
-    text = (
-        f"Clones of kind {trust['weighting']} return {words.number(modeled)} in the models; the data "
-        f"recorded {words.number(recorded)} under the same weights."
-    )
-    if not trust["trusted"]:
-        return Check("bad", "Models may judge", f"{text} Too far apart: nothing was accepted.")
-    share = abs(modeled - recorded) / max(abs(recorded), 1e-9)
-    return Check("good" if share <= MISSED else "watch", "Models may judge", text)
-
-
-def gate_check(record: RunRecord) -> Check | None:
-    found, begun, gate = phases(record), start(record), record.summary.get("gate")
-    if not gate or "offline" not in found or begun is None:
-        return None
-    moved = change(begun, found["offline"])
-    passed = f"{words.count(gate['accepted'])} of {words.count(gate['checks'])} candidates passed"
-    if moved.direction < 0:
-        text = f"{passed}, and what they led to is worse than its start in the simulator."
-        return Check("bad", "Gate kept its word", text)
-    text = (
-        f"{passed}; the delivered policy is {'better than' if moved.direction else 'level with'} its start."
-    )
-    return Check("good" if moved.direction else "watch", "Gate kept its word", text)
-
-
-def ranking_check(record: RunRecord) -> Check | None:
-    ranking = record.stage("report").facts.get("ope") or {}
-    found = ranking.get("rank_correlation")
-    if found is None:
-        return None
-    policies, level = len(ranking["points"]), level_above(found, RANKS)
-    text = (
-        f"Over {policies} policies, estimates from the models and true returns have a rank "
-        f"correlation of {words.ratio(found)}"
-    )
-    if policies < FEW_POLICIES:
-        return Check("watch", "Estimates rank policies", f"{text}; so few policies say little.")
-    return Check(level, "Estimates rank policies", f"{text}.")
 
 
 def switch_check(record: RunRecord) -> Check | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unio4_lib.settings.model import RunConfig
-from unio4_lib.settings.layers import load_config
-from unio4_lib.settings.keys import known_keys
+from unio4_lib.methods.configs import load_config
+from unio4_lib.settings.keys import flat_settings
 from unio4_lib.runs.spec import PipelineSpec, Values
 from unio4_lib.stages.sweep import Member
 
@@ -43,6 +43,7 @@ class Asked:
     def _with(self, own: Values, datasets: Iterable[str]) -> Values:
         given = {
             **own,
+            "method": self.config.method,
             "preset": self.preset,
             "overrides": overrides(self.config, self.preset),
             "experiment": self.experiment,
@@ -62,15 +63,6 @@ class Asked:
 
 def overrides(config: RunConfig, preset: str) -> list[str]:
     """What a configuration says beyond its preset, as the pipeline takes it."""
-    base = _flat(load_config(preset, dataset=config.dataset, seed=config.seed))
-    values = _flat(config)
-    return [f"{name}={json.dumps(values[name])}" for name in known_keys() if values[name] != base[name]]
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    tree = config.model_dump(mode="json")
-    values = {}
-    for name in known_keys():
-        section, _, key = name.rpartition(".")
-        values[name] = tree[section][key] if section else tree[key]
-    return values
+    preset_alone = load_config(preset, dataset=config.dataset, seed=config.seed, method=config.method)
+    base, values = (flat_settings(one.model_dump(mode="json")) for one in (preset_alone, config))
+    return [f"{name}={json.dumps(value)}" for name, value in values.items() if value != base[name]]

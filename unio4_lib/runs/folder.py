@@ -14,17 +14,11 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.settings.pages import config_yaml
 from unio4_lib.errors import NO_SPACE, InputError, Preempted
-from unio4_lib.report.html import REPORT, write_report
+from unio4_lib.methods.configs import method_of
+from unio4_lib.methods.pages import write_page
+from unio4_lib.report.html import REPORT
 from unio4_lib.report.record import CONFIG, FACTS, FAILED, LOGS, SUMMARY, read_run
-from unio4_lib.stages.catalog import (
-    DECISIONS_FILE,
-    LOG_FILE,
-    POLICY,
-    STAGE_FACTS_FILE,
-    STAGE_NAMES,
-    STAGE_OF_KIND,
-    SUMMARY_FILE,
-)
+from unio4_lib.stages.step import DECISIONS_FILE, LOG_FILE, POLICY, STAGE_FACTS_FILE, SUMMARY_FILE
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import StageOutcome
 
@@ -36,6 +30,7 @@ class RunFolder:
 
     def __init__(self, output: Path, config: RunConfig) -> None:
         self.logs: dict[str, Any] = {}
+        self.method = method_of(config)
         try:
             self.path = _new_folder(output, config)
             self.write(CONFIG, config_yaml(config))
@@ -67,7 +62,7 @@ class RunFolder:
         if kind in ("dataset", "report"):  # the first has nothing of the kind; the second comes at the end
             return
         folder = context.hold(ref)
-        self.logs[STAGE_OF_KIND[kind]] = json.loads((folder / LOG_FILE).read_bytes())
+        self.logs[self.method.stage_names()[kind]] = json.loads((folder / LOG_FILE).read_bytes())
         if (folder / POLICY).is_dir():
             self._copy(folder / POLICY, f"{POLICIES}/{kind}")
         if (folder / DECISIONS_FILE).exists():
@@ -76,7 +71,8 @@ class RunFolder:
     def result(self, report: Path) -> dict[str, Any]:
         """Copy the curves and facts of all stages; returns the summary of the computation."""
         self._copy(report / STAGE_FACTS_FILE, FACTS)
-        logs = {name: self.logs[name] for name in STAGE_NAMES if name in self.logs}
+        names = self.method.stage_names().values()
+        logs = {name: self.logs[name] for name in names if name in self.logs}
         self.write(LOGS, json.dumps(logs))
         summary: dict[str, Any] = json.loads((report / SUMMARY_FILE).read_bytes())
         return summary
@@ -103,7 +99,7 @@ class RunFolder:
         The report is drawn anew rather than copied: it speaks of this run's name and times.
         """
         self.write(SUMMARY, json.dumps(summary, indent=2) + "\n")
-        write_report(read_run(self.path), self.path / REPORT)
+        write_page(read_run(self.path), self.path / REPORT, self.method)
         link = self.path.parent / f".latest-{os.getpid()}"
         try:
             link.symlink_to(self.run_id)

@@ -1,8 +1,8 @@
 """The whole method in one process: every stage in turn, each reused, resumed or computed."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.progress import Reporter, Stopped
 from unio4_lib.runs.folder import RunFolder, circumstances
-from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND, find_stage
+from unio4_lib.stages.step import OFFLINE, ONLINE, Step
+from unio4_lib.methods.configs import method_of
 from unio4_lib.stages.context import DamagedArtifact, StageContext
-from unio4_lib.methods.unio4.trainings import choose_device
+from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.runner import StageOutcome, run_stage
 from unio4_lib.stages.switch import goes_online, verdict
 from unio4_lib.stages.tracked import tell_settings
@@ -22,6 +23,7 @@ from unio4_lib.tracking.tracker import Tracking
 from unio4_lib.learning.journal import Preemption
 
 SPOOL = "tracking"  # below the folder of a run
+BRANCHES = 2  # stages side by side
 ARTIFACT_ROOT = "artifacts"  # below the output, where no other root is given
 
 
@@ -64,7 +66,7 @@ class _Run:
         finetune: str,
     ) -> None:
         self.config, self.output, self.context = config, output, context
-        self.finetune = finetune
+        self.finetune, self.method = finetune, method_of(config)
         self.tracking = tracking if tracking is not None else Tracking(uri=None)
         self.refs: dict[str, ArtifactRef] = {}
         self.outcomes: dict[str, StageOutcome] = {}
@@ -79,7 +81,7 @@ class _Run:
             self.folder.finish(summary)
             return summary
         except BaseException as error:
-            self.folder.fail(error, [name for name in STAGE_NAMES if name in self.outcomes])
+            self.folder.fail(error, list(self._in_order()))
             raise
 
     def _tracked_stages(self) -> None:
@@ -91,53 +93,67 @@ class _Run:
                 self._stages()
 
     def _stages(self) -> None:
-        self._stage("prepare-dataset")
-        self._learn_from_data()
-        self._stage("improve-policy")
-        accepted = self.outcomes["improve-policy"].metrics["accepted"]
+        for wave in waves(self.method.steps):
+            self._together([step for step in wave if step.kind != ONLINE or self._goes_online()])
+
+    def _goes_online(self) -> bool:
+        accepted = self.outcomes[self.method.stage_names()[OFFLINE]].metrics.get("accepted", 0.0)
         if self.finetune != "always":
             self.context.reporter.say(verdict(self.finetune, accepted))
-        if goes_online(self.finetune, accepted):
-            self._stage("finetune-online")
-        self._stage("report")
+        return goes_online(self.finetune, accepted)
 
-    def _learn_from_data(self) -> None:
-        """Cloning and critics beside the models: they need nothing of each other.
+    def _together(self, steps: Sequence[Step]) -> None:
+        """Steps that need nothing of each other.
 
         Networks of this size are fastest on one thread each, so two branches use two cores. Each stage
         has generators of its own: running side by side changes no number.
         """
-        reporter = self.context.reporter
-        # A failure on either side stops the other at its next report, before the pool is waited for.
-        with ThreadPoolExecutor(max_workers=1) as pool, reporter.together():
-            models = pool.submit(self._fit_dynamics)
-            with suppress(Stopped):  # then the models failed, and their result says why
-                self._stage("clone-behavior")
-                self._stage("fit-critics")
-            models.result()
+        if len(steps) == 1:
+            self._stage(steps[0])
+            return
+        # A failure anywhere stops the others at their next report, before the pool is waited for.
+        with ThreadPoolExecutor(max_workers=BRANCHES) as pool:
+            running = [pool.submit(self._beside, step) for step in steps]
+        errors = [error for error in (branch.exception() for branch in running) if error is not None]
+        if errors:  # one that was stopped says nothing of why
+            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
 
-    def _fit_dynamics(self) -> None:
+    def _beside(self, step: Step) -> None:
         with self.context.reporter.together():
-            self._stage("fit-dynamics")
+            self._stage(step)
 
-    def _stage(self, name: str) -> None:
+    def _stage(self, step: Step) -> None:
         """Run one stage; an artifact that turns out to be damaged is made again, once."""
         try:
-            self._run(name)
+            self._run(step)
         except DamagedArtifact as damage:
-            self.context.reporter.say(f"{name}: {damage.kind} is damaged, is made again: {damage}")
+            self.context.reporter.say(f"{step.name}: {damage.kind} is damaged, is made again: {damage}")
             self.context.store.delete(self.refs[damage.kind].digest)
-            producer = STAGE_OF_KIND[damage.kind]
+            producer = self.method.step(self.method.stage_names()[damage.kind])
             self._run(producer)
-            if producer != name:
-                self._run(name)
+            if producer != step:
+                self._run(step)
 
-    def _run(self, name: str) -> None:
-        stage = find_stage(name)
-        inputs = {kind: self.refs[kind] for kind in stage.inputs if kind in self.refs}
-        outcome = run_stage(name, self.config, inputs, self.context)
-        self.outcomes[name], self.refs[stage.kind] = outcome, outcome.ref
-        self.folder.keep(stage.kind, outcome.ref, self.context)
+    def _run(self, step: Step) -> None:
+        inputs = {kind: self.refs[kind] for kind in step.inputs if kind in self.refs}
+        outcome = run_stage(step, self.config, inputs, self.context)
+        self.outcomes[step.name], self.refs[step.kind] = outcome, outcome.ref
+        self.folder.keep(step.kind, outcome.ref, self.context)
 
     def _in_order(self) -> dict[str, StageOutcome]:
-        return {name: self.outcomes[name] for name in STAGE_NAMES if name in self.outcomes}
+        names = self.method.stage_names().values()
+        return {name: self.outcomes[name] for name in names if name in self.outcomes}
+
+
+def waves(steps: Sequence[Step]) -> list[list[Step]]:
+    """Steps in groups: each needs only what earlier groups make."""
+    groups: list[list[Step]] = []
+    made: set[str] = set()
+    rest = list(steps)
+    kinds = {step.kind for step in steps}
+    while rest:
+        group = [step for step in rest if made.issuperset(kinds.intersection(step.inputs))]
+        groups.append(group)
+        made.update(step.kind for step in group)
+        rest = [step for step in rest if step not in group]
+    return groups

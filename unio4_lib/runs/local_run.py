@@ -19,7 +19,8 @@ from unio4_lib.runs.launch import ContainerLauncher, Launcher, ProcessLauncher
 from unio4_lib.runs.spec import PipelineSpec, Values, compiled
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.folder import RunFolder, circumstances
-from unio4_lib.stages.catalog import STAGE_OF_KIND, STAGES
+from unio4_lib.methods.configs import method_of
+from unio4_lib.methods.method import Method
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE, SPOOL_VARIABLE, StageContext
 from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.tracked import tell_settings
@@ -113,7 +114,7 @@ def _execute(
             environment[SPOOL_VARIABLE] = str(spool) if tracker.active else NO_TRACKING
         places = [folder.path.absolute(), told.cache]
         launcher = make_launcher(told.runner, places, told.artifact_root, [told.config.dataset])
-        spec = PipelineSpec.load(compiled("unio4"))
+        spec = PipelineSpec.load(compiled(method_of(told.config).pipeline))
         pipeline = LocalPipeline(
             spec,
             launcher,
@@ -125,7 +126,7 @@ def _execute(
         try:
             well = pipeline.run(told.arguments(spec))
         finally:
-            outcomes.update(_outcomes(pipeline.reports))
+            outcomes.update(_outcomes(method_of(told.config), pipeline.reports))
         if not well:
             raise failure(pipeline.reports)
 
@@ -171,14 +172,15 @@ def failure(reports: list[TaskReport]) -> Exception:
     return Preempted("asked to end; what is finished is kept, start again to go on")
 
 
-def _outcomes(reports: list[TaskReport]) -> dict[str, StageOutcome]:
+def _outcomes(method: Method, reports: list[TaskReport]) -> dict[str, StageOutcome]:
     """What stages made, in their order."""
     found: dict[str, StageOutcome] = {}
+    names = method.stage_names()
     for report in reports:
         for kind, artifact in report.outputs.artifacts.items():
-            if kind in STAGE_OF_KIND:
-                found[STAGE_OF_KIND[kind]] = outcome_of(artifact)
-    return {stage.name: found[stage.name] for stage in STAGES if stage.name in found}
+            if kind in names:
+                found[names[kind]] = outcome_of(artifact)
+    return {name: found[name] for name in names.values() if name in found}
 
 
 def outcome_of(artifact: Mapping[str, Any]) -> StageOutcome:

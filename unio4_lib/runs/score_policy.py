@@ -19,7 +19,7 @@ from unio4_lib.learning.threads import torch_threads
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.folder import POLICIES
 from unio4_lib.stages.context import default_cache
-from unio4_lib.methods.unio4.trainings import score
+from unio4_lib.stages.training import score
 from unio4_lib.stages.stored import POLICY
 from unio4_lib.stages.task import Task, check_sizes
 

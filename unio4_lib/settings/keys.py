@@ -1,6 +1,6 @@
 """What can be set: every dotted key of a run with its type, range, default and meaning in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
@@ -24,19 +24,30 @@ class Key:
 
 
 @cache
-def known_keys() -> dict[str, Key]:
-    """All settings by dotted name, in the order of the models."""
-    return {key.name: key for key in _walk(RunConfig, "")}
+def known_keys(model: type[RunConfig]) -> dict[str, Key]:
+    """All settings of a method's runs by dotted name, in the order of the models."""
+    return {key.name: key for key in _walk(model, "")}
 
 
 @cache
-def known_sections() -> dict[str, type[StageConfig]]:
-    """The stages of a run: name of the section and its model."""
+def known_sections(model: type[RunConfig]) -> dict[str, type[StageConfig]]:
+    """The parts of a run: name of the section and its model."""
     sections: dict[str, type[StageConfig]] = {}
-    for name, field in RunConfig.model_fields.items():
+    for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, StageConfig):
             sections[name] = field.annotation
     return sections
+
+
+def flat_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value, of settings as ``model_dump`` or a file has them."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    return flat
 
 
 def _walk(model: type[StageConfig], prefix: str) -> Iterator[Key]:
@@ -71,7 +82,7 @@ def _words(schema: dict[str, Any]) -> str:
     return " ".join([TYPE_WORDS[schema["type"]], " and ".join(bounds)]).strip()
 
 
-def nearest_key(wrong: str) -> str:
+def nearest_key(wrong: str, model: type[RunConfig]) -> str:
     """The valid key or section most like ``wrong``.
 
     A key given without its section, or under another one, is found by its last word; a little less
@@ -83,4 +94,4 @@ def nearest_key(wrong: str) -> str:
         last = SequenceMatcher(None, wrong.rpartition(".")[2], name.rpartition(".")[2]).ratio()
         return max(whole, 0.9 * last + 0.1 * whole)
 
-    return max([*known_keys(), *known_sections()], key=likeness)
+    return max([*known_keys(model), *known_sections(model)], key=likeness)

@@ -5,7 +5,7 @@ Every layer's keys are checked before they are merged, so that a message can say
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from unio4_lib.errors import InputError
-from unio4_lib.settings.keys import known_keys, known_sections, nearest_key
+from unio4_lib.settings.keys import Key, known_keys, known_sections, nearest_key
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.settings.yaml_io import parse_yaml, read_yaml
 
-PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = ("quick", "standard", "paper")
 DEFAULT_PRESET = "quick"
-# Presets with a table of tasks; the others treat all datasets alike.
-TASK_TABLES = {"paper": PRESET_FOLDER / "paper_tasks.yaml"}
 SHOWN_LENGTH = 60
 
 Settings = dict[str, Any]  # dotted key -> value
@@ -36,51 +33,84 @@ class Resolved:
     notes: tuple[str, ...]
 
 
-def load_config(
-    preset: str = DEFAULT_PRESET,
-    file: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    dataset: str | None = None,
-    seed: int | None = None,
-) -> RunConfig:
-    """The configuration of a run; InputError with one line if anything given is wrong."""
-    return resolve_config(preset, file, overrides, dataset, seed).config
+class Layers:
+    """The layers of one run's settings, read before it is known of which method they are."""
+
+    def __init__(
+        self,
+        file: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        **named: Any,
+    ) -> None:
+        self.file = None if file is None else (str(file), read_yaml(Path(file)))
+        self.overrides = [_override(text) for text in overrides]
+        # The dataset is text whatever it looks like, and None is not given.
+        self.named = {name: value for name, value in named.items() if value is not None}
+
+    def last(self, name: str) -> Any:
+        """What the last layer says that speaks of a key at the top; None where none does."""
+        tree = self.file[1] if self.file is not None and isinstance(self.file[1], dict) else {}
+        found = [tree.get(name), *(value for _, key, value in self.overrides if key == name)]
+        found.append(self.named.get(name))
+        return next((value for value in reversed(found) if value is not None), None)
+
+    def of(self, model: type[RunConfig]) -> list[tuple[str, Settings]]:
+        """Each layer with where it is from, its keys checked."""
+        layers: list[tuple[str, Settings]] = []
+        if self.file is not None:
+            where, tree = self.file
+            layers.append((where, _checked(tree, where, model)))
+        for where, key, value in self.overrides:
+            _check_name(key, where, model)
+            layers.append((where, {key: value}))
+        return layers + [(f"--{name}", {name: value}) for name, value in self.named.items()]
 
 
-def resolve_config(
-    preset: str = DEFAULT_PRESET,
-    file: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    dataset: str | None = None,
-    seed: int | None = None,
-) -> Resolved:
-    """As ``load_config``, with the origin of every value."""
-    user_layers: list[tuple[str, Settings]] = []
-    if file is not None:
-        user_layers.append((str(file), _checked(read_yaml(Path(file)), str(file))))
-    user_layers.extend((f"--set {text}", _override(text)) for text in overrides)
-    if dataset is not None:
-        user_layers.append(("--dataset", {"dataset": dataset}))
-    if seed is not None:
-        user_layers.append(("--seed", {"seed": seed}))
+@dataclass(frozen=True)
+class Presets:
+    """The presets of a method: a folder of YAML files."""
 
-    layers = [(f"preset {preset}", _preset(preset))]
+    folder: Path
+
+    @property
+    def names(self) -> list[str]:
+        """The presets, the quickest first."""
+        return [name for name in PRESETS if (self.folder / f"{name}.yaml").is_file()]
+
+    def tasks(self, preset: str, model: type[RunConfig]) -> dict[str, Settings]:
+        """The settings of each task that a preset knows; most know none."""
+        path = self.folder / f"{preset}_tasks.yaml"
+        if not path.is_file():
+            return {}
+        return {task: _checked(tree, f"{path.name}, {task}", model) for task, tree in read_yaml(path).items()}
+
+    def settings(self, preset: str, model: type[RunConfig]) -> Settings:
+        """What a preset says."""
+        if preset not in self.names:
+            raise InputError(f"--preset {preset}: no such preset; expected one of {', '.join(self.names)}")
+        return _checked(read_yaml(self.folder / f"{preset}.yaml"), f"preset {preset}", model)
+
+
+def resolve(model: type[RunConfig], presets: Presets, preset: str, given: Layers) -> Resolved:
+    """One checked configuration; InputError with one line if anything given is wrong."""
+    layers = [(f"preset {preset}", presets.settings(preset, model))]
+    user_layers = given.of(model)
     notes: list[str] = []
-    if preset in TASK_TABLES:
-        named = [settings["dataset"] for _, settings in user_layers if "dataset" in settings]
-        task = find_task(named[-1], preset) if named and isinstance(named[-1], str) else None
+    if tasks := presets.tasks(preset, model):
+        named = given.last("dataset")
+        task = find_task(named, tasks) if isinstance(named, str) else None
         if task is not None:
-            layers.append((f"task {task}", task_table(preset)[task]))
-        elif named:
-            notes.append(
-                f"no task of the {preset} preset fits dataset {named[-1]}: its general values are used"
-            )
-    return _merge([*layers, *user_layers], tuple(notes))
+            layers.append((f"task {task}", tasks[task]))
+        elif named is not None:
+            notes.append(f"no task of the {preset} preset fits dataset {named}: its general values are used")
+    return _merge(model, [*layers, *user_layers], tuple(notes))
 
 
-def _merge(layers: Sequence[tuple[str, Settings]], notes: tuple[str, ...]) -> Resolved:
+def _merge(
+    model: type[RunConfig], layers: Sequence[tuple[str, Settings]], notes: tuple[str, ...]
+) -> Resolved:
     values: Settings = {}
-    origins = dict.fromkeys(known_keys(), "default")
+    origins = dict.fromkeys(known_keys(model), "default")
     for origin, settings in layers:
         values.update(settings)
         origins.update(dict.fromkeys(settings, origin))
@@ -89,16 +119,16 @@ def _merge(layers: Sequence[tuple[str, Settings]], notes: tuple[str, ...]) -> Re
         section, _, key = name.rpartition(".")
         (nested.setdefault(section, {}) if section else nested)[key] = value
     try:
-        return Resolved(RunConfig.model_validate(nested), origins, notes)
+        return Resolved(model.model_validate(nested), origins, notes)
     except ValidationError as error:
-        raise InputError(_one_line(error, origins)) from None
+        raise InputError(_one_line(error, origins, known_keys(model))) from None
 
 
-def _one_line(error: ValidationError, origins: dict[str, str]) -> str:
+def _one_line(error: ValidationError, origins: dict[str, str], keys: Mapping[str, Key]) -> str:
     """The first fault: where it was set, what was found, what was expected."""
     fault = error.errors(include_url=False)[0]
     path = [part for part in fault["loc"] if isinstance(part, str)]
-    name = next((key for key in (".".join(path), ".".join(path[:-1])) if key in known_keys()), None)
+    name = next((key for key in (".".join(path), ".".join(path[:-1])) if key in keys), None)
     if fault["type"] == "value_error":
         message = str(fault["ctx"]["error"])
         return _cross_field(message, origins) if name is None else f"{origins[name]}: {name}: {message}"
@@ -108,7 +138,7 @@ def _one_line(error: ValidationError, origins: dict[str, str]) -> str:
         return f"{name} is not set; expected --dataset (minari:, d4rl:, transitions: or collect:)"
     found = _shown(fault["input"])
     entry = f" entry {index}" if (index := fault["loc"][-1]) != path[-1] and isinstance(index, int) else ""
-    return f"{origins[name]}: {name}{entry} is {found}; expected {known_keys()[name].expected}"
+    return f"{origins[name]}: {name}{entry} is {found}; expected {keys[name].expected}"
 
 
 def _cross_field(message: str, origins: dict[str, str]) -> str:
@@ -127,24 +157,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
 
 
-def _override(text: str) -> Settings:
+def _override(text: str) -> tuple[str, str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise InputError(f"--set {text}: expected key=value, for example --set improve.steps=2000")
     name = name.strip()
     where = f"--set {text}"
-    _check_name(name, where)
     # The dataset is text whatever it looks like; the rest is written as in YAML.
-    return {name: value if name == "dataset" else parse_yaml(value, where)}
+    return where, name, value if name == "dataset" else parse_yaml(value, where)
 
 
-def _preset(preset: str) -> Settings:
-    if preset not in PRESETS:
-        raise InputError(f"--preset {preset}: no such preset; expected one of {', '.join(PRESETS)}")
-    return _checked(read_yaml(PRESET_FOLDER / f"{preset}.yaml"), f"preset {preset}")
-
-
-def _checked(tree: Any, where: str) -> Settings:
+def _checked(tree: Any, where: str, model: type[RunConfig]) -> Settings:
     """Dotted settings of a parsed file, all of them known; values are checked later, once merged."""
     if tree is None:
         return {}
@@ -152,41 +175,35 @@ def _checked(tree: Any, where: str) -> Settings:
         raise InputError(f"{where}: found {_kind(tree)}; expected keys and values, such as seed: 1")
     settings: Settings = {}
     for name, value in tree.items():
-        if name not in known_sections():
-            _check_name(str(name), where)
+        if name not in known_sections(model):
+            _check_name(str(name), where, model)
             settings[str(name)] = value
             continue
         if value is not None and not isinstance(value, dict):
-            _check_name(name, where)
+            _check_name(name, where, model)
         for key, leaf in (value or {}).items():
-            _check_name(f"{name}.{key}", where)
+            _check_name(f"{name}.{key}", where, model)
             settings[f"{name}.{key}"] = leaf
     return settings
 
 
-def _check_name(name: str, where: str) -> None:
-    if name in known_keys():
+def _check_name(name: str, where: str, model: type[RunConfig]) -> None:
+    if name in known_keys(model):
         return
-    if name in known_sections():
-        example = next(key for key in known_keys() if key.startswith(f"{name}."))
+    if name in known_sections(model):
+        example = next(key for key in known_keys(model) if key.startswith(f"{name}."))
         raise InputError(f"{where}: {name} is a section; expected one of its keys, such as {example}")
-    raise InputError(f"{where}: unknown key {name}; did you mean {nearest_key(name)}?")
+    raise InputError(f"{where}: unknown key {name}; did you mean {nearest_key(name, model)}?")
 
 
 def _kind(value: Any) -> str:
     return {list: "a list", str: "text", bool: "a truth value"}.get(type(value), f"{value}")
 
 
-def task_table(preset: str) -> dict[str, Settings]:
-    """The settings of each task that the preset knows."""
-    path = TASK_TABLES[preset]
-    return {task: _checked(tree, f"{path.name}, {task}") for task, tree in read_yaml(path).items()}
-
-
-def find_task(dataset: str, preset: str) -> str | None:
+def find_task(dataset: str, tasks: Mapping[str, Settings]) -> str | None:
     """The task whose words all stand, in order, in the dataset's name; the longest one of several."""
     words = dataset_words(dataset)
-    fitting = [task for task in task_table(preset) if _in_order(task.split("-"), words)]
+    fitting = [task for task in tasks if _in_order(task.split("-"), words)]
     return max(fitting, key=lambda task: task.count("-"), default=None)
 
 

@@ -6,7 +6,7 @@ documentation is generated from these descriptions.
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -331,9 +331,11 @@ class EvaluateConfig(StageConfig):
 
 
 class RunConfig(StageConfig):
-    """A whole run."""
+    """A whole run: what every method has; each adds sections of its own."""
 
-    method: Literal["unio4"] = Field("unio4", description="The offline-to-online method.")
+    title: ClassVar[str]  # of the method, for people
+
+    method: str = Field(description="The offline-to-online method.")
     dataset: str = Field(description="Where the data comes from: minari:, d4rl:, transitions:, collect:.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tensors live.")
@@ -341,18 +343,16 @@ class RunConfig(StageConfig):
         30.0, ge=0, description="Seconds between checkpoints of a stage; changes no result."
     )
     prepare: PrepareConfig = PrepareConfig()
-    behavior: BehaviorConfig = BehaviorConfig()
-    critics: CriticsConfig = CriticsConfig()
-    dynamics: DynamicsConfig = DynamicsConfig()
-    extract: ExtractConfig = ExtractConfig()
-    improve: ImproveConfig = ImproveConfig()
-    finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
-    def extraction(self) -> CloningConfig:
-        """How policies are extracted: as behavior policies are cloned, but for what ``extract`` says."""
-        shared = {name: getattr(self.behavior, name) for name in CloningConfig.model_fields}
-        return CloningConfig(**shared | self.extract.model_dump())
+    @property
+    def discount(self) -> float:
+        """Discount of the returns of the data."""
+        raise NotImplementedError
+
+    def holdouts(self) -> dict[str, float]:
+        """Shares of episodes that are held out, by the names of their settings."""
+        return {}
 
     @model_validator(mode="after")
     def _evaluation_has_its_own_seed(self) -> Self:

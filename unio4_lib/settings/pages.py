@@ -1,13 +1,13 @@
 """Settings as text: a resolved configuration as YAML, and the reference page of all keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from unio4_lib.settings.keys import Key, known_keys, known_sections
-from unio4_lib.settings.layers import DEFAULT_PRESET, PRESETS, task_table
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.settings.layers import DEFAULT_PRESET, PRESETS, Presets
+from unio4_lib.settings.model import RunConfig, StageConfig
 
 PAGE_HEAD = """# Settings
 
@@ -58,17 +58,31 @@ def yaml_value(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def reference_page() -> str:
-    """The documentation's page of all keys, in Markdown."""
+def reference_page(methods: Sequence[tuple[str, type[RunConfig], Presets]]) -> str:
+    """The documentation's page of all keys of all methods, in Markdown; each with its model and presets."""
     parts = [PAGE_HEAD.format(presets="|".join(PRESETS), default=DEFAULT_PRESET)]
-    top = [key for key in known_keys().values() if "." not in key.name]
-    parts.append(_table("The run", "", top))
-    for section, model in known_sections().items():
-        keys = [key for key in known_keys().values() if key.name.startswith(f"{section}.")]
-        parts.append(_table(f"`{section}`", (model.__doc__ or "").splitlines()[0], keys))
-    tasks = "\n".join(f"- `{task}`" for task in task_table("paper"))
-    parts.append(TASKS_HEAD + tasks + "\n")
+    shared = known_keys(RunConfig)
+    parts.append(_table("Every run", "", [key for key in shared.values() if "." not in key.name]))
+    parts += _sections(RunConfig, known_sections(RunConfig))
+    for about, model, presets in methods:
+        own = {
+            name: part
+            for name, part in known_sections(model).items()
+            if name not in known_sections(RunConfig)
+        }
+        parts.append(f"# {model.title}\n\n{about}\n")
+        parts += _sections(model, own)
+        if tasks := presets.tasks("paper", model):
+            parts.append(TASKS_HEAD + "\n".join(f"- `{task}`" for task in tasks) + "\n")
     return "\n".join(parts)
+
+
+def _sections(model: type[RunConfig], sections: Mapping[str, type[StageConfig]]) -> list[str]:
+    tables = []
+    for name, part in sections.items():
+        keys = [key for key in known_keys(model).values() if key.name.startswith(f"{name}.")]
+        tables.append(_table(f"`{name}`", (part.__doc__ or "").splitlines()[0], keys))
+    return tables
 
 
 def _table(title: str, introduction: str, keys: list[Key]) -> str:

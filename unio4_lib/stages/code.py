@@ -15,8 +15,8 @@ CARRIERS = (
     *("artifacts", "cli", "runs", "serving", "tracking"),
     *("errors", "files", "progress", "words"),
     *("settings.keys", "settings.layers", "settings.pages", "settings.yaml_io"),
-    *("stages.catalog", "stages.code", "stages.context", "stages.fingerprint", "stages.outcome"),
-    *("stages.runner", "stages.tracked"),
+    *("stages.code", "stages.context", "stages.fingerprint", "stages.outcome"),
+    *("stages.runner", "stages.step", "stages.tracked"),
 )
 
 

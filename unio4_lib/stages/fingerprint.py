@@ -10,8 +10,8 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import Store
 from unio4_lib.errors import InputError
 from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.catalog import Stage
 from unio4_lib.stages.code import code_version
+from unio4_lib.stages.step import Step
 
 FINGERPRINTS, CHECKPOINTS = "fingerprints", "checkpoints"  # key prefixes below a root
 
@@ -23,7 +23,7 @@ class IndexEntry(Closed):
     source: Sha256 | None = None
 
 
-def stage_settings(stage: Stage, config: RunConfig) -> dict[str, Any]:
+def stage_settings(stage: Step, config: RunConfig) -> dict[str, Any]:
     """The settings that a stage reads; ``device`` is the one that is really used."""
     settings: dict[str, Any] = {}
     for name in stage.reads:
@@ -34,7 +34,7 @@ def stage_settings(stage: Stage, config: RunConfig) -> dict[str, Any]:
     return settings
 
 
-def fingerprint(stage: Stage, config: RunConfig, inputs: Mapping[str, ArtifactRef]) -> str:
+def fingerprint(stage: Step, config: RunConfig, inputs: Mapping[str, ArtifactRef]) -> str:
     """Digest of everything that the result of a stage depends on."""
     facts = {
         "stage": stage.name,
@@ -73,6 +73,6 @@ def write_entry(store: Store, key: str, entry: IndexEntry) -> None:
 def _device(config: RunConfig) -> str:
     if config.device != "auto":
         return config.device
-    from unio4_lib.methods.unio4.trainings import choose_device
+    from unio4_lib.stages.device import choose_device
 
     return choose_device(config).type

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unio4_lib.artifacts.integrity import read_manifest
 from unio4_lib.artifacts.manifest import Manifest
@@ -21,7 +21,6 @@ from unio4_lib.learning.journal import Journal
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.sources.state import source_digest
 from unio4_lib.stages import tracked
-from unio4_lib.stages.catalog import FACTS_FILE, LOG_FILE, STAGE_OF_KIND, Stage, find_stage
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import (
     CHECKPOINTS,
@@ -33,6 +32,7 @@ from unio4_lib.stages.fingerprint import (
     write_entry,
 )
 from unio4_lib.stages.outcome import StageOutcome
+from unio4_lib.stages.step import FACTS_FILE, LOG_FILE, Step
 from unio4_lib.tracking.tracker import StageTracker
 
 if TYPE_CHECKING:
@@ -42,12 +42,15 @@ SECONDS, PEAK_MEMORY = "seconds", "peak_memory_bytes"  # metrics of every manife
 FLUSH_SECONDS = 20.0  # for the last checkpoint's upload: less than what a cluster waits before it kills
 
 
+Config = TypeVar("Config", bound=RunConfig)
+
+
 @dataclass
-class StageWork:
+class StageWork(Generic[Config]):
     """What a stage has in hand while it computes: its inputs, and the folder that becomes its artifact."""
 
-    stage: Stage
-    config: RunConfig
+    stage: Step
+    config: Config
     refs: Mapping[str, ArtifactRef]
     folder: Path
     context: StageContext
@@ -78,16 +81,15 @@ class StageWork:
 
 
 def run_stage(
-    name: str, config: RunConfig, inputs: Mapping[str, ArtifactRef], context: StageContext
+    stage: Step, config: RunConfig, inputs: Mapping[str, ArtifactRef], context: StageContext
 ) -> StageOutcome:
     """The artifact of a stage: found if it was made before, else computed and published."""
-    stage = find_stage(name)
     refs = _checked(stage, inputs)
     context.preemption.check()
     began = time.perf_counter()
     key = fingerprint(stage, config, refs)
     source = source_digest(config.dataset) if not stage.inputs else None
-    with context.tracker.stage(name, key) as tracker:
+    with context.tracker.stage(stage.name, key) as tracker:
         if context.tracker.active:
             tracked.begin(tracker, stage, config, refs)
         outcome = _reused(stage, key, source, context, began) if context.reuse else None
@@ -98,7 +100,7 @@ def run_stage(
         return outcome
 
 
-def _checked(stage: Stage, inputs: Mapping[str, ArtifactRef]) -> dict[str, ArtifactRef]:
+def _checked(stage: Step, inputs: Mapping[str, ArtifactRef]) -> dict[str, ArtifactRef]:
     """Exactly the inputs of the stage, in its order."""
     for kind in inputs:
         if kind not in stage.inputs:
@@ -108,7 +110,7 @@ def _checked(stage: Stage, inputs: Mapping[str, ArtifactRef]) -> dict[str, Artif
     for kind in given:
         if kind not in inputs:
             raise InputError(
-                f"stage {stage.name}: no input {kind}; expected the reference that {STAGE_OF_KIND[kind]} made"
+                f"stage {stage.name}: no input {kind}; expected the reference to an artifact of kind {kind}"
             )
         if inputs[kind].kind != kind:
             raise InputError(f"stage {stage.name}: input {kind} is an artifact of kind {inputs[kind].kind}")
@@ -116,7 +118,7 @@ def _checked(stage: Stage, inputs: Mapping[str, ArtifactRef]) -> dict[str, Artif
 
 
 def _reused(
-    stage: Stage, key: str, source: str | None, context: StageContext, began: float
+    stage: Step, key: str, source: str | None, context: StageContext, began: float
 ) -> StageOutcome | None:
     """What was made before, if it is still whole; what is not is said in one line and made again."""
     try:
@@ -148,7 +150,7 @@ class _Computation:
 
     def __init__(
         self,
-        stage: Stage,
+        stage: Step,
         config: RunConfig,
         refs: dict[str, ArtifactRef],
         context: StageContext,

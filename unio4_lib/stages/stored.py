@@ -1,35 +1,18 @@
-"""Networks in artifacts: a policy, the critics, the transition models, and the data that all of them need."""
+"""What stages read and write alike: the rows, the training data, policies."""
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from typing import Any
 
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
-from unio4_lib.judging.dynamics import DynamicsModel
-from unio4_lib.learning.critics import Critics
 from unio4_lib.learning.offline_data import OfflineData
-from unio4_lib.methods.unio4.trainings import choose_device
 from unio4_lib.nets.files import load_policy, save_policy
 from unio4_lib.nets.policy import GaussianPolicy
-from unio4_lib.settings.model import CriticsConfig
-from unio4_lib.sim.terminations import known_termination
-from unio4_lib.stages.catalog import DATA_KEYS, POLICY
+from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.fingerprint import digest_of
 from unio4_lib.stages.prepare import TRANSITIONS
 from unio4_lib.stages.runner import StageWork
+from unio4_lib.stages.step import DATA_KEYS, POLICY
 from unio4_lib.stages.task import Task
-
-Module = TypeVar("Module", bound=nn.Module)
-
-# Folders of policies: as accepted on all tracks, all that were judged, what the chosen track began from.
-CANDIDATES, PORTFOLIO, START = "candidates", "portfolio", "start"
-CRITICS, DYNAMICS = "critics", "dynamics"  # names of a safetensors and a JSON file
 
 
 def transitions_of(work: StageWork) -> Transitions:
@@ -40,7 +23,7 @@ def transitions_of(work: StageWork) -> Transitions:
 
 def data_of(work: StageWork) -> OfflineData:
     """The training data on the device; built once for all stages of a process that want the same."""
-    settings, discount = work.config.prepare, work.config.critics.discount
+    settings, discount = work.config.prepare, work.config.discount
     device = choose_device(work.config)
     values = [getattr(settings, name.removeprefix("prepare.")) for name in DATA_KEYS]
     key = digest_of([work.refs["dataset"].digest, values, discount, str(device)])
@@ -65,59 +48,3 @@ def write_policy(
 def read_policy(work: StageWork, kind: str) -> GaussianPolicy:
     """The policy of an input, on the device."""
     return load_policy(work.input(kind) / POLICY)[0].to(choose_device(work.config))
-
-
-def write_critics(work: StageWork, critics: Critics, observation_dim: int, action_dim: int) -> None:
-    """Q, its slow copy and V with the settings that shape them."""
-    shape = {
-        "observation_dim": observation_dim,
-        "action_dim": action_dim,
-        "config": work.config.critics.model_dump(mode="json"),
-    }
-    _write(work, CRITICS, critics, shape)
-
-
-def read_critics(work: StageWork) -> Critics:
-    """The critics of an input, frozen, on the device."""
-
-    def build(shape: dict[str, Any]) -> Critics:
-        config = CriticsConfig.model_validate(shape["config"])
-        return Critics(shape["observation_dim"], shape["action_dim"], config, generator=torch.Generator())
-
-    return _read(work, CRITICS, build)
-
-
-def write_dynamics(work: StageWork, model: DynamicsModel, task: Task) -> None:
-    """The elite models; the rule of termination is found again by the environment's name."""
-    shape = {
-        "members": model.members,
-        "observation_dim": model.observation_dim,
-        "action_dim": model.action_dim,
-        "hidden": list(model.hidden),
-        "env_id": task.env_id,
-    }
-    _write(work, DYNAMICS, model, shape)
-
-
-def read_dynamics(work: StageWork) -> DynamicsModel:
-    """The models of an input, frozen, on the device."""
-
-    def build(shape: dict[str, Any]) -> DynamicsModel:
-        env_id = shape.pop("env_id")
-        hidden = tuple(shape.pop("hidden"))
-        return DynamicsModel(**shape, hidden=hidden, termination=known_termination(env_id))
-
-    return _read(work, DYNAMICS, build)
-
-
-def _write(work: StageWork, name: str, module: nn.Module, shape: dict[str, Any]) -> None:
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
-    save_file(tensors, work.folder / f"{name}.safetensors")
-    (work.folder / f"{name}.json").write_text(json.dumps(shape, indent=1) + "\n")
-
-
-def _read(work: StageWork, name: str, build: Callable[[dict[str, Any]], Module]) -> Module:
-    folder: Path = work.input(name)
-    module = build(json.loads((folder / f"{name}.json").read_bytes()))
-    module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-    return module.to(choose_device(work.config)).requires_grad_(False)

@@ -88,10 +88,9 @@ def _bounds(low: np.ndarray, high: np.ndarray) -> str:
 def check_holdout(transitions: Transitions, config: RunConfig) -> None:
     """Something is left to train on and something to hold out, of a single episode too."""
     rows = transitions.num_transitions
-    for name in ("behavior", "dynamics"):
-        share = getattr(config, name).holdout_fraction
+    for name, share in config.holdouts().items():
         if transitions.num_episodes == 1 and round((1 - share) * rows) in (0, rows):
             raise InputError(
-                f"{rows} rows of one episode cannot be split by {name}.holdout_fraction={share:g}; "
+                f"{rows} rows of one episode cannot be split by {name}={share:g}; "
                 "expected more rows, or at least two episodes"
             )

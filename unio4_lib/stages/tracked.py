@@ -15,19 +15,19 @@ from typing import Any
 from unio4_lib import __version__, words
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.settings.model import RunConfig, config_digest
-from unio4_lib.stages.catalog import (
+from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.fingerprint import stage_settings
+from unio4_lib.stages.outcome import StageOutcome
+from unio4_lib.stages.step import (
     CURVE_FILE,
     DECISIONS_FILE,
     FACTS_FILE,
     LOG_FILE,
     POLICY,
     SUMMARY_FILE,
-    Stage,
+    Step,
     final_policy,
 )
-from unio4_lib.stages.context import StageContext
-from unio4_lib.stages.fingerprint import stage_settings
-from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.tracking.tracker import StageTracker
 
 LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
@@ -38,18 +38,6 @@ SECONDS, COSTS = "seconds", "costs"
 DATASET_FIGURES = ("transitions", "episodes", "mean_return")
 DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as text
 SHOWN_FILES = ("*.html", "*.svg", "*.png", SUMMARY_FILE, DECISIONS_FILE, FACTS_FILE)
-
-DESCRIPTIONS = {
-    "prepare-dataset": "Checks the dataset and stores the rows that every other stage reads.",
-    "clone-behavior": "Several policies imitate the data. `holdout_log_likelihood` should rise, then settle.",
-    "fit-critics": "Learns values from the data. `value_mean` should come close to `return_mean`.",
-    "fit-dynamics": "Learns models of the environment. `holdout_squared_error` should fall far below 1.",
-    "improve-policy": "Improves each clone offline. `gate/` has every check of a candidate: it replaces the "
-    "current policy only where `accepted` is 1.",
-    "finetune-online": "Fine-tunes the policy in the environment. `return` is its learning curve over "
-    "environment steps.",
-    "report": "Scores all policies in the environment and writes the report (see Artifacts).",
-}
 
 
 def named(stage: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -67,14 +55,14 @@ def versions() -> dict[str, str]:
     return tags
 
 
-def begin(tracker: StageTracker, stage: Stage, config: RunConfig, refs: Mapping[str, ArtifactRef]) -> None:
+def begin(tracker: StageTracker, stage: Step, config: RunConfig, refs: Mapping[str, ArtifactRef]) -> None:
     """Settings, versions and inputs."""
     tracker.log_params(stage_settings(stage, config))
     tracker.set_tags(
         versions()
         | {"unio4.config_digest": config_digest(config), "unio4.dataset": config.dataset}
         | {f"unio4.input.{kind}": ref.digest for kind, ref in refs.items()}
-        | {DESCRIPTION: DESCRIPTIONS[stage.name]}
+        | {DESCRIPTION: stage.about}
     )
     if (dataset := refs.get("dataset")) is not None:
         _log_dataset(tracker, config, dataset, {})
@@ -82,7 +70,7 @@ def begin(tracker: StageTracker, stage: Stage, config: RunConfig, refs: Mapping[
 
 def finish(
     tracker: StageTracker,
-    stage: Stage,
+    stage: Step,
     config: RunConfig,
     refs: Mapping[str, ArtifactRef],
     outcome: StageOutcome,
@@ -127,7 +115,7 @@ def tell_settings(tracker: StageTracker, config: RunConfig) -> None:
 
 def _title(config: RunConfig) -> str:
     return (
-        f"**Uni-O4** on `{config.dataset}`, seed {config.seed}. The nested runs are the stages; "
+        f"**{config.title}** on `{config.dataset}`, seed {config.seed}. The nested runs are the stages; "
         "each has its training curves under *Model metrics*."
     )
 
@@ -155,9 +143,11 @@ def _description(config: RunConfig, summary: Mapping[str, Any]) -> str:
         f"| {name} | {words.with_error(mean, stderr)} | {words.number(normalized)} |"
         for name, mean, stderr, normalized in rows
     ]
-    gate = f"The gate accepted {summary[GATE]['accepted']} of {summary[GATE]['checks']} candidates."
+    gate = ""
+    if GATE in summary:
+        gate = f"The gate accepted {summary[GATE]['accepted']} of {summary[GATE]['checks']} candidates. "
     where = "The report is `report.html` under *Artifacts*; the delivered policy is the logged model."
-    return "\n\n".join([_title(config), "\n".join(table), f"{gate} {where}"])
+    return "\n\n".join([_title(config), "\n".join(table), f"{gate}{where}"])
 
 
 def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -170,7 +160,7 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
             figures[f"{NORMALIZED}/{name}"] = score["normalized"]
     if summary["dip"] is not None:
         figures[f"{SCORES}/dip"] = summary["dip"]
-    for name in ("checks", "accepted"):
+    for name in ("checks", "accepted") if GATE in summary else ():
         figures[f"{GATE}/{name}"] = summary[GATE][name]
     for stage, costs in summary["stages"].items():
         figures[f"{SECONDS}/{stage}"] = costs["seconds"]

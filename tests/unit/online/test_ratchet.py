@@ -13,9 +13,9 @@ from unio4_lib.learning.finetune import CurvePoint, FineTuning
 from unio4_lib.learning.ratchet import LOOK, SAMPLED, Level, Ratchet
 from unio4_lib.learning.rollout import Collector
 from unio4_lib.methods.unio4 import trainings as method
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.progress import Reporter
-from unio4_lib.settings.model import RunConfig
 from unio4_lib.sim import make_sim
 
 # Steps that are far too large: this learner falls unless something holds it.
@@ -187,7 +187,7 @@ def test_fine_tuning_spreads_the_ages() -> None:
 
 
 def test_the_stage_reports_the_worst_that_was_seen() -> None:
-    config = RunConfig(dataset="none", finetune=WILD, seed=0)
+    config = UniO4Config(dataset="none", finetune=WILD, seed=0)
     task: Any = SimpleNamespace(sim=PointMass)
     _, curve = method.finetune_online(half_trained(), task, config, Reporter(None))
     start = curve.points[0][1]

@@ -1,10 +1,16 @@
 """Records of runs with numbers that tests know, small and whole."""
 
+from pathlib import Path
 from typing import Any
 
+from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.pages import write_page
+from unio4_lib.methods.registry import find_method
+from unio4_lib.methods.reproduce import reproduce_command
+from unio4_lib.report import html, verdicts
 from unio4_lib.report.record import RunRecord, make_record
-from unio4_lib.settings.layers import load_config
 
+UNIO4 = find_method("unio4")
 COMPUTED = ("prepare-dataset", "clone-behavior", "fit-critics", "fit-dynamics", "improve-policy")
 HOSTILE = "minari:<script>alert('x')</script>\"&amp;"
 
@@ -150,3 +156,16 @@ def make_run(
     return make_record(
         summary, config, logs=logs, facts=facts() if with_facts else {}, decisions=decisions(), curve=points
     )
+
+
+def render_report(record: RunRecord) -> str:
+    """The page as Uni-O4 shows it."""
+    return html.render_report(record, UNIO4.view(), reproduce_command(UNIO4, record.config))
+
+
+def write_report(record: RunRecord, path: Path, film: bytes | None = None) -> None:
+    write_page(record, path, UNIO4, film)
+
+
+def checks(record: RunRecord) -> list[verdicts.Check]:
+    return verdicts.checks(record, UNIO4.checks)

@@ -8,10 +8,9 @@ import pytest
 pytest.importorskip("websocket", reason="websocket-client is not installed")
 
 from browser import CHROMIUM, Browser, browser
-from made_records import make_run
+from made_records import make_run, write_report
 
 from unio4_lib.report.comparison import write_comparison
-from unio4_lib.report.html import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 

@@ -6,10 +6,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_records import HOSTILE, make_run
+from made_records import HOSTILE, make_run, render_report, write_report
 
 from unio4_lib.report.comparison import middle_curve, render_comparison
-from unio4_lib.report.html import render_report, write_report
 from unio4_lib.report.markup import VOID
 from unio4_lib.report.record import RunRecord
 

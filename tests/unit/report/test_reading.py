@@ -9,12 +9,15 @@ import pytest
 from made_records import make_run
 from tiny_runs import call
 
+from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.registry import find_method
+from unio4_lib.methods.reproduce import FROM_FILE, reproduce_command
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.report.record import RunRecord, read_run
-from unio4_lib.report.reproduce import FROM_FILE, reproduce_command
-from unio4_lib.settings.layers import load_config
-from unio4_lib.settings.model import RunConfig, config_digest
+from unio4_lib.settings.model import config_digest
 from unio4_lib.settings.pages import config_yaml
 
+UNIO4 = find_method("unio4")
 Capture = pytest.CaptureFixture[str]
 
 
@@ -29,7 +32,7 @@ def write_run(folder: Path, record: RunRecord) -> Path:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
-    (folder / "config.yaml").write_text(config_yaml(RunConfig.model_validate(record.config)))
+    (folder / "config.yaml").write_text(config_yaml(UniO4Config.model_validate(record.config)))
     return folder
 
 
@@ -63,7 +66,7 @@ def test_the_command_gives_the_same_settings_again() -> None:
     wanted = load_config(
         "standard", dataset="minari:a b'c", seed=3, overrides=["improve.steps=77", "finetune.target_kl=null"]
     )
-    command = reproduce_command(wanted.model_dump(mode="json"))
+    command = reproduce_command(UNIO4, wanted.model_dump(mode="json"))
     parts = shlex.split(command.replace("\\\n", " "))
     options = dict(zip(parts[2:8:2], parts[3:8:2], strict=True))
     overrides = [parts[i + 1] for i, part in enumerate(parts) if part == "--set"]
@@ -77,8 +80,8 @@ def test_the_command_gives_the_same_settings_again() -> None:
 
 def test_settings_of_another_release_are_taken_from_the_file() -> None:
     config = load_config("quick", dataset="minari:x").model_dump(mode="json")
-    assert reproduce_command({**config, "new_key": 1}) == FROM_FILE
-    assert reproduce_command({}) == FROM_FILE
+    assert reproduce_command(UNIO4, {**config, "new_key": 1}) == FROM_FILE
+    assert reproduce_command(UNIO4, {}) == FROM_FILE
 
 
 def test_the_command_writes_the_page_of_one_run(tmp_path: Path, capsys: Capture) -> None:

@@ -1,10 +1,10 @@
 """What the numbers say in words, good or bad."""
 
 import pytest
-from made_records import make_run
+from made_records import checks, make_run
 
 from unio4_lib.report.phases import change, dip, find_dip, lowest, normalization, phases
-from unio4_lib.report.verdicts import checks, headline
+from unio4_lib.report.verdicts import headline
 
 
 def say(**changed: object) -> str:

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from tiny_runs import call, saved_recording
-from whole_runs import AskedToEnd, all_artifacts, tiny_config
+from whole_runs import STAGES, AskedToEnd, all_artifacts, find_stage, tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.errors import Preempted
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.runs.inline import run
-from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.catalog import STAGES
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import run_stage
 
@@ -24,12 +23,14 @@ OLD = time.time() - 40 * 24 * 3600
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+def config(tmp_path_factory: pytest.TempPathFactory) -> UniO4Config:
     return tiny_config(saved_recording(tmp_path_factory.mktemp("recorded")))
 
 
 @pytest.fixture(scope="module")
-def made(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, ArtifactRef]]:
+def made(
+    config: UniO4Config, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, ArtifactRef]]:
     root = tmp_path_factory.mktemp("made")
     return root, all_artifacts(config, root)
 
@@ -95,15 +96,15 @@ def age(root: Path) -> None:
 
 
 def test_a_collection_keeps_what_is_in_use(
-    config: RunConfig, root: Path, tmp_path: Path, capsys: Capture
+    config: UniO4Config, root: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     runs, cache = tmp_path / "runs", tmp_path / "cache"
     where = ("--artifact-root", str(root), "--runs", str(runs), "--cache", str(cache))
     with StageContext(root) as context:
-        refs = {"dataset": run_stage("prepare-dataset", config, {}, context).ref}
+        refs = {"dataset": run_stage(find_stage("prepare-dataset"), config, {}, context).ref}
     killed = StageContext(root, cache=cache, reuse=False, preemption=AskedToEnd(3))
     with pytest.raises(Preempted), killed:
-        run_stage("fit-critics", config, refs, killed)
+        run_stage(find_stage("fit-critics"), config, refs, killed)
     age(root)
     age(cache)
     before = contents(root)

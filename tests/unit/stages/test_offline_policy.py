@@ -27,9 +27,10 @@ from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.methods.unio4 import offline_policy
 from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.progress import Reporter
-from unio4_lib.settings.model import BehaviorConfig, ExtractConfig, ImproveConfig, RunConfig
+from unio4_lib.settings.model import BehaviorConfig, ExtractConfig, ImproveConfig
 
 LENGTH = 20
 DATA = make_data(point_mass_transitions(episodes=60, length=LENGTH))
@@ -63,13 +64,13 @@ def world(judging: Any = None, training: Any = None) -> World:
     return World(critics, training or PointMassModel(2), judging or PointMassModel(2))
 
 
-def config(extracted: int = 2, members: int = 3, **values: Any) -> RunConfig:
+def config(extracted: int = 2, members: int = 3, **values: Any) -> UniO4Config:
     improve: dict[str, Any] = {
         "members": 2, "steps": 8, "evaluate_every": 2, "horizon": LENGTH, "starts": 32, "batch_size": 64,
         "rollouts": 8, "rollout_steps": LENGTH, "episode_steps": LENGTH, "rollout_discount": 0.9,
         "value_hidden": (8,), "learning_rate": 3e-3, "patience": 2,
     }  # fmt: skip
-    return RunConfig(
+    return UniO4Config(
         dataset="none",
         evaluate={"seed": 9},  # type: ignore[arg-type]
         behavior=BehaviorConfig(
@@ -81,7 +82,7 @@ def config(extracted: int = 2, members: int = 3, **values: Any) -> RunConfig:
     )  # fmt: skip
 
 
-def improved(settings: RunConfig, where: World, journal: Journal | None = None) -> Improvement:
+def improved(settings: UniO4Config, where: World, journal: Journal | None = None) -> Improvement:
     return improve_policy(DATA, clones(), where, settings, Reporter(None), time_limit=LENGTH, journal=journal)
 
 

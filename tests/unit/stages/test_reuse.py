@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 from tiny_runs import call, files_under, saved_recording, set_arguments
-from whole_runs import tiny_config
+from whole_runs import STAGE_NAMES, STAGES, find_stage, tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.errors import InputError
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.folder import RunFolder
 from unio4_lib.runs.inline import run
-from unio4_lib.settings.model import RunConfig, StageConfig
-from unio4_lib.stages.catalog import STAGE_NAMES, STAGES
+from unio4_lib.settings.model import StageConfig
 from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.runner import run_stage
 
@@ -46,7 +46,7 @@ def root(computed: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     return Path(shutil.copytree(computed[0] / "artifacts", tmp_path / "artifacts"))
 
 
-def again(root: Path, config: RunConfig, **options: Any) -> tuple[dict[str, Any], str]:
+def again(root: Path, config: UniO4Config, **options: Any) -> tuple[dict[str, Any], str]:
     """Summary and what was said."""
     said = io.StringIO()
     console = Console(file=said, width=200)
@@ -184,7 +184,7 @@ def test_no_stage_reads_what_its_fingerprint_leaves_out(critic: str, dataset: st
             seen: set[str] = set()
             recorder: Any = Recorder(config, "", seen)
             inputs = {kind: refs[kind] for kind in stage.inputs}
-            refs[stage.kind] = run_stage(stage.name, recorder, inputs, context).ref
+            refs[stage.kind] = run_stage(stage, recorder, inputs, context).ref
             known = set(stage.reads) | CHECKED | {"checkpoint_seconds"}
             unknown = {name for name in seen if not known & {name, name.split(".")[0]}}
             assert unknown == set(), stage.name
@@ -193,21 +193,21 @@ def test_no_stage_reads_what_its_fingerprint_leaves_out(critic: str, dataset: st
 def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
     config, report = tiny_config(dataset), io.StringIO()
     with StageContext(root, reporter=Reporter(Console(file=report))) as context:
-        ref = run_stage("prepare-dataset", config, {}, context).ref
+        ref = run_stage(find_stage("prepare-dataset"), config, {}, context).ref
         for name, inputs, words in (
-            ("fit-critic", {}, "no such stage; expected one of prepare-dataset"),
+            ("fit-critic", {}, "has no such stage; expected one of prepare-dataset"),
             ("fit-critics", {}, "no input dataset; expected the reference that prepare-dataset made"),
             ("fit-critics", {"dataset": ref, "online": ref}, "input online is not one of its inputs"),
             ("finetune-online", {"dataset": ref, "critics": ref, "offline": ref}, "of kind dataset"),
         ):
             with pytest.raises(InputError, match=words):
-                run_stage(name, config, inputs, context)
+                run_stage(find_stage(name), config, inputs, context)
         flip(root / "artifacts" / ref.digest / "transitions" / "transitions.safetensors", random.Random(0))
     with (
         StageContext(root, reuse=False) as context,
         pytest.raises(DamagedArtifact, match=r"transitions\.safetensors: sha256"),
     ):
-        run_stage("fit-critics", config, {"dataset": ref}, context)
+        run_stage(find_stage("fit-critics"), config, {"dataset": ref}, context)
 
 
 def test_the_command_runs_one_stage(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

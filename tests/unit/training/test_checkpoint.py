@@ -16,7 +16,7 @@ from torch import nn
 from unio4_lib.artifacts.store import FolderStore
 from unio4_lib.errors import InputError
 from unio4_lib.learning.checkpoint import Checkpointer, load_state, save_state
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.methods.unio4.settings import UniO4Config
 
 
 def same(a: Any, b: Any) -> bool:
@@ -227,7 +227,7 @@ def test_a_store_that_fails_does_not_stop_training(tmp_path: Path) -> None:
 
 def test_a_sudden_end_loses_at_most_a_minute_and_checkpoints_cost_less_than_a_percent(tmp_path: Path) -> None:
     """At the default interval, with a state as large as any of the presets quick and standard."""
-    interval = RunConfig.model_fields["checkpoint_seconds"].default
+    interval = UniO4Config.model_fields["checkpoint_seconds"].default
     state = {f"layer{part}": torch.zeros(125_000) for part in range(40)}  # 20 MB
     checkpoints = Checkpointer(interval, tmp_path / "work", FolderStore(tmp_path / "root"))
     spent, began = time.thread_time(), time.monotonic()

@@ -22,10 +22,11 @@ from unio4_lib.learning.row_weights import data_advantages
 from unio4_lib.methods.unio4.advantages import CriticAdvantages
 from unio4_lib.methods.unio4.improve import GateEntry, ImproveTrainer, rank
 from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
-from unio4_lib.methods.unio4.trainings import stage_seed, train
+from unio4_lib.methods.unio4.settings import UniO4Config
+from unio4_lib.methods.unio4.trainings import SHOWN, stream_seed
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec, stack_policies
 from unio4_lib.progress import Reporter
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.stages.training import train
 
 SELECTION_FACTOR = 4  # times as many starts behind a choice among policies as behind a gate check
 SAMPLED_GAIN = 0.15  # of the mean action's estimate, from which sampled actions are delivered
@@ -41,7 +42,7 @@ class World:
     judging: DynamicsModel
 
     @classmethod
-    def of(cls, critics: Critics, model: DynamicsModel, config: RunConfig) -> "World":
+    def of(cls, critics: Critics, model: DynamicsModel, config: UniO4Config) -> "World":
         """Where nothing is trained in the models (advantages=critic), all of them judge."""
         halves = model.halves() if config.improve.advantages == "model" else (model, model)
         return cls(critics, *halves)
@@ -71,9 +72,9 @@ class Improvement:
     log: list[LogEntry]
 
 
-def make_learner(start: GaussianPolicy, data: OfflineData, world: World, config: RunConfig) -> Learner:
+def make_learner(start: GaussianPolicy, data: OfflineData, world: World, config: UniO4Config) -> Learner:
     """Makes the candidates by the configured kind of advantages."""
-    settings, seed = config.improve, stage_seed(config, "improve-policy")
+    settings, seed = config.improve, stream_seed(config, "improve-policy")
     if settings.advantages == "model":
         return ModelLearner(start, data, world.training, settings, seed=seed)
     source = CriticAdvantages(data, world.critics, start, settings, seed=seed)
@@ -84,15 +85,15 @@ def improve_policy(
     data: OfflineData,
     behavior: GaussianPolicy,
     world: World,
-    config: RunConfig,
+    config: UniO4Config,
     reporter: Reporter,
     *,
     time_limit: int | None,
     journal: Journal | None = None,
-    make_learner: Callable[[GaussianPolicy, OfflineData, World, RunConfig], Learner] = make_learner,
+    make_learner: Callable[[GaussianPolicy, OfflineData, World, UniO4Config], Learner] = make_learner,
 ) -> Improvement:
     """The best policy that the dataset and the models can vouch for."""
-    settings, seed = config.improve, stage_seed(config, "improve-policy")
+    settings, seed = config.improve, stream_seed(config, "improve-policy")
     journal = journal or Journal()
     extracted, log = _extract(data, world, config, reporter, journal)
     parts = [behavior] if extracted is None else [behavior, extracted]
@@ -111,9 +112,15 @@ def improve_policy(
     if trusted:
         carried = None if extracted is None else extracted.state_dict()
         log = log + train(
-            trainer, settings.steps, settings.evaluate_every, "improve-policy", reporter, journal,
-            {"extracted": carried, "log": [vars(entry) for entry in log]},
-        )  # fmt: skip
+            trainer,
+            settings.steps,
+            settings.evaluate_every,
+            "improve-policy",
+            reporter,
+            journal,
+            shown=SHOWN["improve-policy"],
+            carried={"extracted": carried, "log": [vars(entry) for entry in log]},
+        )
     last = evaluator.estimate(trainer.accepted, seed=seed - 1, starts=starts)
     chosen = rank(last)[0]
     return Improvement(
@@ -134,13 +141,13 @@ def improve_policy(
 
 
 def _extract(
-    data: OfflineData, world: World, config: RunConfig, reporter: Reporter, journal: Journal
+    data: OfflineData, world: World, config: UniO4Config, reporter: Reporter, journal: Journal
 ) -> tuple[GaussianPolicy | None, list[LogEntry]]:
     """Policies cloned by the critics' advantages, from the journal if they were finished before."""
     if config.extract.members == 0:
         return None, []
     settings = config.extraction()
-    seed = stage_seed(config, "improve-policy") + EXTRACTION_STREAM
+    seed = stream_seed(config, "improve-policy") + EXTRACTION_STREAM
     resumed: Mapping[str, Any] | None = journal.resumed
     if resumed is not None and resumed["training"] == "improve-policy":
         policy = GaussianPolicy(_spec(data, config)).to(data.observations.device)
@@ -148,11 +155,12 @@ def _extract(
         return policy.requires_grad_(False), [LogEntry(**entry) for entry in resumed["carried"]["log"]]
     advantages = data_advantages(world.critics, data)
     trainer = CloningTrainer(data, settings, seed=seed, advantages=advantages)
-    log = train(trainer, settings.steps, settings.evaluate_every, "extract-policies", reporter, journal)
+    name = "extract-policies"
+    log = train(trainer, settings.steps, settings.evaluate_every, name, reporter, journal, shown=SHOWN[name])
     return trainer.result().requires_grad_(False), log
 
 
-def _spec(data: OfflineData, config: RunConfig) -> PolicySpec:
+def _spec(data: OfflineData, config: UniO4Config) -> PolicySpec:
     settings = config.extraction()
     return PolicySpec(
         settings.members,
@@ -168,7 +176,7 @@ def _trust(
     data: OfflineData,
     behavior: GaussianPolicy,
     world: World,
-    config: RunConfig,
+    config: UniO4Config,
     *,
     time_limit: int | None,
     seed: int,

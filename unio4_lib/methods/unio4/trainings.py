@@ -1,36 +1,29 @@
-"""The stages of Uni-O4: each takes what earlier ones made and gives one thing back.
+"""The trainings of Uni-O4: each takes what earlier ones made and gives one thing back.
 
 They know nothing of files; the modules beside this one bring them what they need from artifacts.
 """
 
 import copy
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
-import torch
 
 from unio4_lib import words
-from unio4_lib.errors import InputError
 from unio4_lib.judging.dynamics import DynamicsModel, DynamicsTrainer
 from unio4_lib.learning.cloning import CloningTrainer
 from unio4_lib.learning.critics import Critics, CriticTrainer
-from unio4_lib.learning.evaluation import EpisodeStats, evaluate
+from unio4_lib.learning.evaluation import EpisodeStats
 from unio4_lib.learning.finetune import FineTuning
 from unio4_lib.learning.journal import Journal
-from unio4_lib.learning.loop import LogEntry, Metrics, Trainer, run_loop, to_numbers
+from unio4_lib.learning.loop import LogEntry, Metrics, to_numbers
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.ratchet import LOOK, SAMPLED
 from unio4_lib.learning.value import ValueFunction
+from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.progress import Reporter
-from unio4_lib.settings.model import RunConfig
 from unio4_lib.sim.terminations import known_termination
 from unio4_lib.stages.task import Task
+from unio4_lib.stages.training import score, stage_seed, train
 
-# Every stage draws from a stream of its own: changing one leaves the others' numbers alone.
-SEED_STRIDE = 1_000_000
-SEED_RANGE = 2**62  # generators of torch take 64 bits
 STREAMS = {
     "clone-behavior": 1,
     "fit-critics": 2,
@@ -48,112 +41,56 @@ SHOWN = {
 }
 
 
-def stage_seed(config: RunConfig, stage: str) -> int:
-    """Seed of one stage of a run."""
-    return (config.seed * SEED_STRIDE + STREAMS[stage] * 10_000) % SEED_RANGE
-
-
-def score(
-    task: Task, policy: GaussianPolicy, episodes: int, seed: int, *, member: int = 0, sampled: bool = False
-) -> EpisodeStats:
-    """Whole episodes of one member in the simulator, with its mean action or with sampled ones."""
-    noise = np.random.default_rng(seed) if sampled else None
-    shape = (policy.spec.members, 1, policy.spec.action_dim)
-
-    def act(observations: np.ndarray) -> np.ndarray:
-        if noise is None:
-            return policy.act(observations, member=member)
-        draws = noise.standard_normal((shape[0], len(observations), shape[2]))
-        return policy.act(observations, draws, member=member)
-
-    return evaluate(act, task.sim, episodes, seed)
-
-
-def train(
-    trainer: Trainer,
-    steps: int,
-    every: int,
-    name: str,
-    reporter: Reporter,
-    journal: Journal | None,
-    carried: Any = None,
-) -> list[LogEntry]:
-    """Train to the end, from the beginning or from where the journal says.
-
-    A stage of several trainings has a ``name`` for each; ``carried`` is what earlier ones left behind.
-    """
-    journal = journal or Journal()
-    entries: list[LogEntry] = []
-    start, figures = 0, ""
-    resumed = journal.resumed
-    if resumed is not None and resumed["training"] == name:
-        trainer.load_state_dict(resumed["trainer"])
-        start = resumed["step"]
-        entries = [LogEntry(**entry) for entry in resumed["log"]]
-
-    def keep(step: int) -> None:
-        journal.offer(
-            lambda: {
-                "training": name,
-                "trainer": trainer.state_dict(),
-                "step": step,
-                "log": [asdict(entry) for entry in entries],
-                "carried": carried,
-            }
-        )
-
-    with reporter.stage(name, steps, start) as update:
-        for entry in run_loop(trainer, steps, name=name, evaluate_every=every, start=start, checkpoint=keep):
-            entries.append(entry)
-            journal.entry(entry.step, entry.values)
-            figures = _figures(entry, SHOWN[name]) or figures  # of the last entry that had them
-            update(entry.step, figures)
-    return entries
-
-
-def _figures(entry: LogEntry, shown: dict[str, str]) -> str:
-    """The metrics that tell how a stage is doing, each averaged over the members."""
-    parts = []
-    for metric, label in shown.items():
-        values = [
-            value for key, value in entry.values.items() if key == metric or key.startswith(f"{metric}/")
-        ]
-        if values:
-            parts.append(f"{label} {sum(values) / len(values):.4g}")
-    return "  ".join(parts)
+def stream_seed(config: UniO4Config, training: str) -> int:
+    """Seed of a training."""
+    return stage_seed(config, STREAMS[training])
 
 
 def clone_behavior(
-    data: OfflineData, config: RunConfig, reporter: Reporter, journal: Journal | None = None
+    data: OfflineData, config: UniO4Config, reporter: Reporter, journal: Journal | None = None
 ) -> tuple[GaussianPolicy, list[LogEntry]]:
     """E behavior policies."""
     settings = config.behavior
-    trainer = CloningTrainer(data, settings, seed=stage_seed(config, "clone-behavior"))
+    trainer = CloningTrainer(data, settings, seed=stream_seed(config, "clone-behavior"))
     log = train(
-        trainer, settings.steps, settings.evaluate_every, "clone-behavior", reporter, journal or Journal()
+        trainer,
+        settings.steps,
+        settings.evaluate_every,
+        "clone-behavior",
+        reporter,
+        journal,
+        shown=SHOWN["clone-behavior"],
     )
     return trainer.result(), log
 
 
 def fit_critics(
-    data: OfflineData, config: RunConfig, reporter: Reporter, journal: Journal | None = None
+    data: OfflineData, config: UniO4Config, reporter: Reporter, journal: Journal | None = None
 ) -> tuple[Critics, list[LogEntry]]:
     """Q and V."""
-    trainer = CriticTrainer(data, config.critics, seed=stage_seed(config, "fit-critics"))
+    trainer = CriticTrainer(data, config.critics, seed=stream_seed(config, "fit-critics"))
     every = max(1, config.critics.steps // 20)
-    log = train(trainer, config.critics.steps, every, "fit-critics", reporter, journal)
+    log = train(
+        trainer, config.critics.steps, every, "fit-critics", reporter, journal, shown=SHOWN["fit-critics"]
+    )
     return trainer.result(), log
 
 
 def fit_dynamics(
-    data: OfflineData, task: Task, config: RunConfig, reporter: Reporter, journal: Journal | None = None
+    data: OfflineData, task: Task, config: UniO4Config, reporter: Reporter, journal: Journal | None = None
 ) -> tuple[DynamicsModel, list[LogEntry]]:
     """The elite transition models."""
     settings = config.dynamics
-    seed = stage_seed(config, "fit-dynamics")
+    seed = stream_seed(config, "fit-dynamics")
     trainer = DynamicsTrainer(data, settings, seed=seed, termination=known_termination(task.env_id))
     log = train(
-        trainer, settings.steps, settings.evaluate_every, "fit-dynamics", reporter, journal or Journal()
+        trainer,
+        settings.steps,
+        settings.evaluate_every,
+        "fit-dynamics",
+        reporter,
+        journal,
+        shown=SHOWN["fit-dynamics"],
     )
     return trainer.result(), log
 
@@ -180,7 +117,7 @@ def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
 def finetune_online(
     policy: GaussianPolicy,
     task: Task,
-    config: RunConfig,
+    config: UniO4Config,
     reporter: Reporter,
     *,
     initial_value: ValueFunction | None = None,
@@ -190,7 +127,7 @@ def finetune_online(
 
     Without ``initial_value`` V starts from nothing and is fitted to the policy before that moves.
     """
-    settings, seed = config.finetune, stage_seed(config, "finetune-online")
+    settings, seed = config.finetune, stream_seed(config, "finetune-online")
     training = FineTuning(policy.members([0]), settings, task.sim, seed=seed, initial_value=initial_value)
     try:
         curve = _follow(training, task, config, reporter, journal or Journal())
@@ -200,7 +137,7 @@ def finetune_online(
 
 
 def _follow(
-    training: FineTuning, task: Task, config: RunConfig, reporter: Reporter, journal: Journal
+    training: FineTuning, task: Task, config: UniO4Config, reporter: Reporter, journal: Journal
 ) -> Curve:
     """Run fine-tuning to its end, from the beginning or from where the journal says."""
     settings = config.finetune
@@ -239,12 +176,3 @@ def _follow(
     ratchet = training.ratchet
     worst = ratchet.worst(LOOK), ratchet.worst(SAMPLED)
     return Curve(points, log, training.delivered_at, ratchet.falls, *worst)
-
-
-def choose_device(config: RunConfig) -> torch.device:
-    """The device, chosen once for the whole run."""
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is cuda, but PyTorch sees none on this machine; expected auto or cpu")
-    return torch.device(config.device)

@@ -1,21 +1,23 @@
 """The improved policy, trained on in its environment."""
 
 from unio4_lib.learning.threads import torch_threads
-from unio4_lib.methods.unio4 import trainings as method
-from unio4_lib.stages.catalog import CURVE_FILE
+from unio4_lib.methods.unio4 import trainings
+from unio4_lib.methods.unio4.settings import UniO4Config
+from unio4_lib.methods.unio4.stored import read_critics
 from unio4_lib.stages.runner import StageWork
-from unio4_lib.stages.stored import data_of, read_critics, read_policy, transitions_of, write_policy
+from unio4_lib.stages.step import CURVE_FILE
+from unio4_lib.stages.stored import data_of, read_policy, transitions_of, write_policy
 from unio4_lib.stages.task import Task
 
 
-def compute(work: StageWork) -> None:
+def compute(work: StageWork[UniO4Config]) -> None:
     """Online PPO from the offline policy."""
     task = Task.of(transitions_of(work))
     with torch_threads(1):
         value = None
         if work.config.finetune.critic == "offline":
-            value = method.offline_value(data_of(work), read_critics(work))
-        policy, curve = method.finetune_online(
+            value = trainings.offline_value(data_of(work), read_critics(work))
+        policy, curve = trainings.finetune_online(
             read_policy(work, "offline"),
             task,
             work.config,

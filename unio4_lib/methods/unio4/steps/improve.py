@@ -5,23 +5,15 @@ from typing import Any
 
 from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
-from unio4_lib.stages.catalog import DECISIONS_FILE
+from unio4_lib.methods.unio4.settings import UniO4Config
+from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_critics, read_dynamics
 from unio4_lib.stages.runner import StageWork
-from unio4_lib.stages.stored import (
-    CANDIDATES,
-    PORTFOLIO,
-    START,
-    data_of,
-    read_critics,
-    read_dynamics,
-    read_policy,
-    transitions_of,
-    write_policy,
-)
+from unio4_lib.stages.step import DECISIONS_FILE
+from unio4_lib.stages.stored import data_of, read_policy, transitions_of, write_policy
 from unio4_lib.stages.task import Task
 
 
-def compute(work: StageWork) -> None:
+def compute(work: StageWork[UniO4Config]) -> None:
     """Extract policies, let the models judge them all, improve the best and choose one."""
     task = Task.of(transitions_of(work))
     with torch_threads(1):
@@ -46,7 +38,7 @@ def compute(work: StageWork) -> None:
     work.finish([(entry.step, entry.values) for entry in found.log], facts)
 
 
-def offline_facts(found: Improvement, work: StageWork) -> dict[str, Any]:
+def offline_facts(found: Improvement, work: StageWork[UniO4Config]) -> dict[str, Any]:
     """What the report tells of the offline phase."""
     settings = work.config.improve
     return {

@@ -6,47 +6,43 @@ from collections.abc import Mapping
 from typing import Any
 
 from unio4_lib.errors import InputError
-from unio4_lib.settings.layers import PRESETS, load_config
+from unio4_lib.methods.method import Method
+from unio4_lib.settings.keys import flat_settings
+from unio4_lib.settings.layers import Layers, resolve
 
+DEFAULT = "unio4"
 FROM_FILE = "unio4 run --config config.yaml"  # the file lies beside every run
 
 
-def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
-        else:
-            flat[name] = value
-    return flat
-
-
-def reproduce_command(config: Mapping[str, Any]) -> str:
+def reproduce_command(method: Method, config: Mapping[str, Any]) -> str:
     """The preset that needs the fewest words, and what differs from it."""
     wanted = flat_settings(config)
     dataset, seed = wanted.get("dataset"), wanted.get("seed")
     if not isinstance(dataset, str) or not isinstance(seed, int):
         return FROM_FILE
     best: tuple[str, dict[str, Any]] | None = None
-    for preset in PRESETS:
-        differences = _differences(wanted, preset, dataset, seed)
+    for preset in method.presets_of().names:
+        differences = _differences(method, wanted, preset, dataset, seed)
         if differences is None:
             return FROM_FILE
         if best is None or len(differences) < len(best[1]):
             best = preset, differences
     assert best is not None
     preset, differences = best
-    words = ["unio4", "run", "--dataset", dataset, "--preset", preset, "--seed", str(seed)]
+    named = [] if method.name == DEFAULT else ["--method", method.name]
+    words = ["unio4", "run", *named, "--dataset", dataset, "--preset", preset, "--seed", str(seed)]
     lines = [shlex.join(words)]
     lines += [f"--set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in differences.items()]
     return " \\\n  ".join(lines)
 
 
-def _differences(wanted: dict[str, Any], preset: str, dataset: str, seed: int) -> dict[str, Any] | None:
+def _differences(
+    method: Method, wanted: dict[str, Any], preset: str, dataset: str, seed: int
+) -> dict[str, Any] | None:
     """What has to be set besides the preset; None where the settings are of another release."""
     try:
-        base = load_config(preset, dataset=dataset, seed=seed)
+        given = Layers(dataset=dataset, seed=seed, method=method.name)
+        base = resolve(method.settings, method.presets_of(), preset, given).config
     except InputError:
         return None
     offered = flat_settings(base.model_dump(mode="json"))

@@ -1,0 +1,22 @@
+"""All methods by name; each is imported when somebody asks for it."""
+
+from functools import cache
+from importlib import import_module
+
+from unio4_lib.errors import InputError
+from unio4_lib.methods.method import Method
+
+DEFAULT = "unio4"
+METHODS = {
+    "unio4": "unio4_lib.methods.unio4.method:UNIO4",
+}
+
+
+@cache
+def find_method(name: str) -> Method:
+    """The method of a name."""
+    if name not in METHODS:
+        raise InputError(f"method {name}: no such method; expected one of {', '.join(METHODS)}")
+    module, _, constant = METHODS[name].partition(":")
+    found: Method = getattr(import_module(module), constant)
+    return found

@@ -1,0 +1,47 @@
+"""A step of a method: what it takes, what it makes, and which settings can change what it makes."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+# Files and folders of artifacts that more than one place knows.
+LOG_FILE, FACTS_FILE = "log.json", "facts.json"
+DECISIONS_FILE, CURVE_FILE, SUMMARY_FILE = "decisions.json", "curve.json", "summary.json"
+STAGE_FACTS_FILE = "stage-facts.json"  # of all stages, in the report
+POLICY = "policy"
+
+DATASET, OFFLINE, ONLINE, REPORT = "dataset", "offline", "online", "report"  # kinds that every method makes
+# How OfflineData is built from the rows; clip_actions belongs to the rows themselves.
+DATA_KEYS = tuple(
+    f"prepare.{key}" for key in ("normalize_observations", "std_floor", "reward_scaling", "reward_scale")
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a method; ``module`` has a function ``compute(work)``."""
+
+    name: str
+    kind: str  # of the one artifact that comes out
+    inputs: tuple[str, ...]  # kinds
+    reads: tuple[str, ...]  # sections and keys of the config, all that may change the result
+    module: str
+    about: str  # what it does, and what is to be looked at, in a sentence or two
+    phase: str = ""  # of the journey from the data to the last policy
+    amount: tuple[str, str] = ("", "")  # the setting with the amount of its work, and the word for one of it
+    optional: tuple[str, ...] = ()  # of the inputs: what is not there is left out
+
+
+PREPARE = Step(
+    "prepare-dataset",
+    DATASET,
+    (),
+    ("dataset", "prepare.clip_actions"),
+    "unio4_lib.stages.prepare",
+    "Checks the dataset and stores the rows that every other stage reads.",
+    phase="data",
+)
+
+
+def final_policy(kinds: Collection[str]) -> str:
+    """The last policy that a run made."""
+    return ONLINE if ONLINE in kinds else OFFLINE
