@@ -65,7 +65,7 @@ def test_sigterm_ends_a_run_with_75_and_both_branches_have_saved(tmp_path: Path)
     command = [
         sys.executable,
         "-m",
-        "unio4_lib.cli.commands",
+        "unio4_lib.cli",
         *run_arguments(dataset, tmp_path / "runs", **endless),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -82,5 +82,7 @@ def test_sigterm_ends_a_run_with_75_and_both_branches_have_saved(tmp_path: Path)
     saved = list((tmp_path / "runs" / "artifacts" / "checkpoints").glob("*/state-*.ckpt"))
     assert len({path.parent for path in saved}) == 2
     (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/failed.txt"))
-    assert (folder / "failed.txt").read_text() == "interrupted\nfinished stages: prepare-dataset\n"
+    assert (
+        folder / "failed.txt"
+    ).read_text() == "interrupted\nfinished stages: prepare-dataset, fit-critics\n"
     assert not (tmp_path / "runs" / "latest").exists()

@@ -16,7 +16,7 @@ def test_two_runs_at_once_find_the_same(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "unio4_lib.cli.commands",
+        "unio4_lib.cli",
         *run_arguments(dataset, tmp_path / "runs"),
         *more,
     ]

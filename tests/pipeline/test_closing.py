@@ -47,7 +47,7 @@ def runs(uri: str) -> dict[str, Run]:
 
 def prepare(root: str, source: str, sweep: str = "") -> str:
     told = {"artifact_root": root, "tracking": "none", "experiment": EXPERIMENT, "run_name": "mine"}
-    return cli_component.resolve_run(source, "quick", 0, [], **told, sweep=sweep, reuse=True)
+    return cli_component.resolve_run(source, "unio4", "quick", 0, [], **told, sweep=sweep, reuse=True)
 
 
 def fail_to_prepare(root: str, capsys: pytest.CaptureFixture[str], sweep: str = "") -> str:

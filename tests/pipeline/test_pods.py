@@ -136,7 +136,7 @@ def test_a_run_fits_into_the_one_object_that_argo_keeps_of_it() -> None:
     writes the component and the values of its parameters. The settings of the run are one of them.
     """
     told = {"tracking": "http://mlflow:5000", "experiment": "unio4", "run_name": "r" * 60, "sweep": ""}
-    settings = resolve_run("minari:a", "paper", 0, [], artifact_root="s3://b/p", reuse=True, **told)
+    settings = resolve_run("minari:a", "unio4", "paper", 0, [], artifact_root="s3://b/p", reuse=True, **told)
     spec, platform = yaml.safe_load_all((COMPILED / "unio4.yaml").read_text())
     extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     given = {name: one.get("defaultValue", "") for name, one in parameters_of(spec).items()}

@@ -43,7 +43,7 @@ def local(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     command = [
         sys.executable,
         "-m",
-        "unio4_lib.cli.commands",
+        "unio4_lib.cli",
         *run_arguments(dataset, output),
         "--json",
         "--quiet",

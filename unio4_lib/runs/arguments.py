@@ -7,6 +7,7 @@ from typing import Any
 
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.registry import DEFAULT
 from unio4_lib.settings.keys import flat_settings
 from unio4_lib.runs.spec import PipelineSpec, Values
 from unio4_lib.stages.sweep import Member
@@ -43,7 +44,6 @@ class Asked:
     def _with(self, own: Values, datasets: Iterable[str]) -> Values:
         given = {
             **own,
-            "method": self.config.method,
             "preset": self.preset,
             "overrides": overrides(self.config, self.preset),
             "experiment": self.experiment,
@@ -51,6 +51,8 @@ class Asked:
             "reuse": self.reuse,
             **self.needs,
         }
+        if self.config.method != DEFAULT:  # which a pipeline that was compiled long ago takes for granted
+            given["method"] = self.config.method
         # A pipeline of a chart knows its own places.
         places = {"artifact_root": self.artifact_root, "mlflow_tracking_uri": self.tracking}
         given |= {name: place for name, place in places.items() if place is not None}

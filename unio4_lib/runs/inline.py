@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,9 @@ class _Run:
             self._stage(steps[0])
             return
         # A failure anywhere stops the others at their next report, before the pool is waited for.
-        with ThreadPoolExecutor(max_workers=BRANCHES) as pool:
+        with ThreadPoolExecutor(max_workers=BRANCHES) as pool, self.context.reporter.together():
             running = [pool.submit(self._beside, step) for step in steps]
+            wait(running)
         errors = [error for error in (branch.exception() for branch in running) if error is not None]
         if errors:  # one that was stopped says nothing of why
             raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])

@@ -196,7 +196,7 @@ def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
         ref = run_stage(find_stage("prepare-dataset"), config, {}, context).ref
         for name, inputs, words in (
             ("fit-critic", {}, "has no such stage; expected one of prepare-dataset"),
-            ("fit-critics", {}, "no input dataset; expected the reference that prepare-dataset made"),
+            ("fit-critics", {}, "no input dataset; expected the reference to an artifact of kind dataset"),
             ("fit-critics", {"dataset": ref, "online": ref}, "input online is not one of its inputs"),
             ("finetune-online", {"dataset": ref, "critics": ref, "offline": ref}, "of kind dataset"),
         ):
