@@ -186,7 +186,7 @@ def decide(run: str, finetune: str, offline: KfpArtifact) -> str:
     with _one_line("decide-finetuning", settings.artifact_root, settings.member):
         checked_choice(finetune)
         ref = ArtifactRef.load(Path(offline.path))
-        accepted = open_store(ref.root).manifest(ref).metrics["accepted"]
+        accepted = open_store(ref.root).manifest(ref).metrics.get("accepted")
         print(verdict(finetune, accepted), file=sys.stderr)
         return GO_ONLINE if goes_online(finetune, accepted) else STAY_OFFLINE
 

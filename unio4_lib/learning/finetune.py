@@ -76,6 +76,10 @@ class FineTuning:
         self.delivered = copy.deepcopy(learner).requires_grad_(False)
         self.delivered_at, self.delivered_return = 0, -math.inf
 
+    @property
+    def env_steps(self) -> int:
+        return self.ppo.env_steps
+
     def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]:
         """Train to the end of the budget.
 

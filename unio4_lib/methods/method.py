@@ -9,6 +9,7 @@ from unio4_lib.report.view import Panel, View
 from unio4_lib.settings.layers import Presets
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.step import Step
+from unio4_lib.stages.switch import goes_online
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Method:
                 return step
         expected = ", ".join(step.name for step in self.steps)
         raise InputError(f"stage {name}: method {self.name} has no such stage; expected one of {expected}")
+
+    def check_choice(self, choice: str) -> None:
+        """Whether the user may ask for this way of going online, before anything runs."""
+        goes_online(choice, 0.0 if self.gated else None)
 
     def stage_names(self) -> dict[str, str]:
         """The steps by the kinds that they make, in their order."""

@@ -9,6 +9,7 @@ from unio4_lib.methods.method import Method
 DEFAULT = "unio4"
 METHODS = {
     "unio4": "unio4_lib.methods.unio4.method:UNIO4",
+    "iql": "unio4_lib.methods.iql:METHOD",
 }
 
 

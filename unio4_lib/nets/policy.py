@@ -49,7 +49,7 @@ class PolicySpec:
     action_dim: int
     hidden: tuple[int, ...]
     activation: Activation = "relu"
-    std: Literal["state", "shared"] = "state"
+    std: Literal["state", "shared", "fixed"] = "state"
     std_scale: float = 1.0  # factor of every standard deviation
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +70,8 @@ class GaussianPolicy(nn.Module):
 
     ``distribution`` speaks normalized observations and unit actions, for training; ``act`` speaks the
     units of the environment, for use. mean = tanh(.); log std = -5 + 2.5 (tanh(.) + 1), either from the
-    state (the paper's choice) or one free parameter for each action dimension, plus log std_scale.
+    state (the paper's choice) or one free parameter for each action dimension, plus log std_scale. A policy
+    that only has a mean takes a fixed std of std_scale, for exploring.
     """
 
     observation_mean: Tensor
@@ -118,6 +119,8 @@ class GaussianPolicy(nn.Module):
     def distribution(self, observations: Tensor) -> Gaussian:
         """Distribution over unit actions for normalized observations [B, D] or [E, B, D]."""
         out = self.net(observations)
+        if self.spec.std == "fixed":
+            return Gaussian(torch.tanh(out), out.new_full((), math.log(self.spec.std_scale)).expand_as(out))
         if self.spec.std == "state":
             mean, raw_std = out.chunk(2, dim=-1)
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unio4_lib.settings.model import RunConfig
-from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.configs import load_config, method_of
 from unio4_lib.methods.registry import DEFAULT
 from unio4_lib.settings.keys import flat_settings
 from unio4_lib.runs.spec import PipelineSpec, Values
@@ -42,6 +42,7 @@ class Asked:
         return self._with({"sweep": name, "members": members}, [member["dataset"] for member in members])
 
     def _with(self, own: Values, datasets: Iterable[str]) -> Values:
+        method_of(self.config).check_choice(self.finetune)
         given = {
             **own,
             "preset": self.preset,

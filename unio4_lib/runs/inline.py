@@ -40,6 +40,7 @@ def run(
     preemption: Preemption | None = None,
 ) -> dict[str, Any]:
     """Run everything and return the summary that also stands in the run's ``summary.json``."""
+    method_of(config).check_choice(finetune)
     choose_device(config)  # a device that is not there is found before anything else
     with (
         Reporter(console) as reporter,
@@ -97,7 +98,7 @@ class _Run:
             self._together([step for step in wave if step.kind != ONLINE or self._goes_online()])
 
     def _goes_online(self) -> bool:
-        accepted = self.outcomes[self.method.stage_names()[OFFLINE]].metrics.get("accepted", 0.0)
+        accepted = self.outcomes[self.method.stage_names()[OFFLINE]].metrics.get("accepted")
         if self.finetune != "always":
             self.context.reporter.say(verdict(self.finetune, accepted))
         return goes_online(self.finetune, accepted)

@@ -55,12 +55,17 @@ class ActingPolicy(PythonModel):
         mean, raw_std = np.split(self._affine(values, "net.output"), [self.spec["action_dim"]], axis=1)
         actions = np.tanh(mean)
         if self.noise is not None:
-            raw_std = raw_std if self.spec["std"] == "state" else self.tensors["raw_std"][0]
-            std = np.exp(LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (np.tanh(raw_std) + 1.0))
             noise = self.noise.standard_normal(actions.shape)
-            actions = np.clip(actions + self.spec["std_scale"] * std * noise, -1.0, 1.0)
+            actions = np.clip(actions + self._std(raw_std) * noise, -1.0, 1.0)
         low, high = self.tensors["action_low"], self.tensors["action_high"]
         return low + (actions + 1.0) * 0.5 * (high - low)
+
+    def _std(self, raw_std: np.ndarray) -> np.ndarray | float:
+        if self.spec["std"] == "fixed":
+            return self.spec["std_scale"]
+        raw_std = raw_std if self.spec["std"] == "state" else self.tensors["raw_std"][0]
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (np.tanh(raw_std) + 1.0)
+        return self.spec["std_scale"] * np.exp(log_std)
 
     def _affine(self, values: np.ndarray, layer: str) -> np.ndarray:
         return values @ self.tensors[f"{layer}.weight"][0] + self.tensors[f"{layer}.bias"][0, 0]

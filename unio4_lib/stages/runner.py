@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -174,7 +175,7 @@ class _Computation:
         try:
             journal = self._journal(checkpoints)
             work = StageWork(self.stage, self.config, self.refs, folder, self.context, self.tracker, journal)
-            import_module(self.stage.module).compute(work)
+            attrgetter(self.stage.function)(import_module(self.stage.module))(work)
             outcome = self._publish(work, began)
             self._clean_up(checkpoints)
             return outcome

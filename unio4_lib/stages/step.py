@@ -18,7 +18,7 @@ DATA_KEYS = tuple(
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a method; ``module`` has a function ``compute(work)``."""
+    """One stage of a method; ``function`` of ``module`` takes the work in hand."""
 
     name: str
     kind: str  # of the one artifact that comes out
@@ -29,6 +29,7 @@ class Step:
     phase: str = ""  # of the journey from the data to the last policy
     amount: tuple[str, str] = ("", "")  # the setting with the amount of its work, and the word for one of it
     optional: tuple[str, ...] = ()  # of the inputs: what is not there is left out
+    function: str = "compute"
 
 
 PREPARE = Step(

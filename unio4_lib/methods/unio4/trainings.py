@@ -4,25 +4,22 @@ They know nothing of files; the modules beside this one bring them what they nee
 """
 
 import copy
-from dataclasses import asdict, dataclass
 
-from unio4_lib import words
 from unio4_lib.judging.dynamics import DynamicsModel, DynamicsTrainer
 from unio4_lib.learning.cloning import CloningTrainer
 from unio4_lib.learning.critics import Critics, CriticTrainer
-from unio4_lib.learning.evaluation import EpisodeStats
 from unio4_lib.learning.finetune import FineTuning
 from unio4_lib.learning.journal import Journal
-from unio4_lib.learning.loop import LogEntry, Metrics, to_numbers
+from unio4_lib.learning.loop import LogEntry
 from unio4_lib.learning.offline_data import OfflineData
-from unio4_lib.learning.ratchet import LOOK, SAMPLED
 from unio4_lib.learning.value import ValueFunction
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.progress import Reporter
 from unio4_lib.sim.terminations import known_termination
+from unio4_lib.stages.online import Curve, follow
 from unio4_lib.stages.task import Task
-from unio4_lib.stages.training import score, stage_seed, train
+from unio4_lib.stages.training import stage_seed, train
 
 STREAMS = {
     "clone-behavior": 1,
@@ -95,18 +92,6 @@ def fit_dynamics(
     return trainer.result(), log
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Fine-tuning's evaluations: environment steps, mean return, standard error."""
-
-    points: list[tuple[int, float, float]]
-    log: list[LogEntry]  # of every round of PPO, by environment steps
-    delivered_at: int  # environment steps behind the policy that is handed over
-    falls: list[int]  # environment steps at which the learner went back to an earlier policy
-    worst_look: float | None  # lowest evaluation, as a share of the first
-    worst_running_return: float | None  # lowest running mean of sampled returns, as a share of the start's
-
-
 def offline_value(data: OfflineData, critics: Critics) -> ValueFunction:
     """A copy of the critics' V in the unit of the environment's rewards, to be trained on."""
     unit = data.reward_unit
@@ -122,57 +107,13 @@ def finetune_online(
     *,
     initial_value: ValueFunction | None = None,
     journal: Journal | None = None,
-) -> tuple[GaussianPolicy, Curve]:
-    """The policy that online PPO delivers, and its curve; the first point is the policy as it came.
+) -> tuple[FineTuning, Curve]:
+    """Online PPO at its end, and its curve; the first point is the policy as it came.
 
     Without ``initial_value`` V starts from nothing and is fitted to the policy before that moves.
     """
     settings, seed = config.finetune, stream_seed(config, "finetune-online")
     training = FineTuning(policy.members([0]), settings, task.sim, seed=seed, initial_value=initial_value)
-    try:
-        curve = _follow(training, task, config, reporter, journal or Journal())
-    finally:
-        training.close()
-    return training.delivered, curve
-
-
-def _follow(
-    training: FineTuning, task: Task, config: UniO4Config, reporter: Reporter, journal: Journal
-) -> Curve:
-    """Run fine-tuning to its end, from the beginning or from where the journal says."""
-    settings = config.finetune
-    points: list[tuple[int, float, float]] = []
-    log: list[LogEntry] = []
-    if journal.resumed is not None:
-        training.load_state_dict(journal.resumed["training"])
-        points.extend(journal.resumed["points"])
-        log.extend(LogEntry(**entry) for entry in journal.resumed["log"])
-
-    def keep() -> None:
-        journal.offer(
-            lambda: {
-                "training": training.state_dict(),
-                "points": list(points),
-                "log": [asdict(entry) for entry in log],
-            }
-        )
-
-    with reporter.stage("finetune-online", settings.env_steps, training.ppo.env_steps) as update:
-
-        def show(steps: int, metrics: Metrics) -> None:
-            last = f"return {words.with_error(*points[-1][1:])}" if points else ""
-            log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
-            journal.entry(steps, log[-1].values)
-            update(min(steps, settings.env_steps), last)
-            keep()
-
-        def measure(policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
-            return score(task, policy, settings.evaluate_episodes, config.evaluate.seed + 1, sampled=sampled)
-
-        for point in training.run(measure, show):
-            points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
-            journal.entry(point.env_steps, {"return": points[-1][1], "return_stderr": points[-1][2]})
-            keep()
-    ratchet = training.ratchet
-    worst = ratchet.worst(LOOK), ratchet.worst(SAMPLED)
-    return Curve(points, log, training.delivered_at, ratchet.falls, *worst)
+    score_with = (config.evaluate.seed + 1, settings.evaluate_episodes)
+    curve = follow(training, task, settings.env_steps, score_with, reporter, journal or Journal())
+    return training, curve

@@ -1,0 +1,173 @@
+"""Training of off-policy learners: on the dataset, then in the environment on old and new rows."""
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unio4_lib.learning.evaluation import SimFactory
+from unio4_lib.learning.finetune import CurvePoint, Evaluate, Progress
+from unio4_lib.learning.learner import Learner
+from unio4_lib.learning.loop import Metrics
+from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.learning.replay import Replay
+from unio4_lib.learning.rollout import Collector
+from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
+from unio4_lib.sim.base import Array, StepResult
+
+LOOKED_AT = 4096  # rows of the data behind a look
+
+
+class OfflineTraining:
+    """Minibatches of the dataset, one after the other."""
+
+    def __init__(
+        self, learner: Learner, data: OfflineData, config: OffPolicyTrainConfig, *, seed: int
+    ) -> None:
+        self.learner, self.data, self.config = learner, data, config
+        self.replay = Replay(data, 1, "union")
+        self.generator = torch.Generator(data.observations.device).manual_seed(seed)
+        every = max(1, len(data) // LOOKED_AT)
+        self._looked_at = torch.arange(0, len(data), every, device=data.observations.device)
+
+    def step(self) -> Metrics:
+        return self.learner.update(self.replay.sample(self.config.batch_size, self.generator))
+
+    def evaluate(self) -> Metrics:
+        return self.learner.look(self.data.rows(self._looked_at), self.data.returns[self._looked_at])
+
+    def finished(self) -> bool:
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.generator.set_state(state["generator"])
+
+
+class OnlineTraining:
+    """Steps in the environment, and updates on what the replay mixes; ``run`` yields the learning curve.
+
+    The first point is the policy as it came. The next ``warmup_steps`` only collect, with that policy: the
+    first new rows show where its values are wrong before anything moves. ``delivered`` is the policy of the
+    best point so far (or the last), so that what is handed over never drops.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: OfflineData,
+        config: OffPolicyTuneConfig,
+        make_sim: SimFactory,
+        *,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.learner, self.config, self.batch_size = learner, config, batch_size
+        self.device = data.observations.device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.replay = Replay(data, min(config.replay_rows, config.env_steps + config.num_envs), config.mixing)
+        self.collector = Collector(make_sim(config.num_envs), seed=seed, device=self.device)
+        self.collector.spread_ages()
+        self.reward_unit = data.reward_unit
+        self.env_steps, self.next_evaluation, self.owed = 0, 0, 0.0
+        self.delivered = copy.deepcopy(learner.policy).requires_grad_(False)
+        self.delivered_at, self.delivered_return = 0, -math.inf
+        learner.go_online()
+
+    def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]:
+        """Train to the end of the budget; at every progress and every point ``state_dict`` is complete."""
+        while True:
+            if self.env_steps >= self.next_evaluation:
+                every = self.config.evaluate_every
+                following = (self.env_steps // every + 1) * every
+                self.next_evaluation = min(following, max(self.config.env_steps, self.env_steps + 1))
+                stats = evaluate(self.learner.policy)
+                if self.config.deliver == "last" or stats.mean > self.delivered_return:
+                    self.delivered.load_state_dict(self.learner.policy.state_dict())
+                    self.delivered_at, self.delivered_return = self.env_steps, float(stats.mean)
+                yield CurvePoint(self.env_steps, stats)
+            if self.env_steps >= self.config.env_steps:
+                return
+            metrics = self._round(min(self.next_evaluation, self.env_steps + self.config.round_steps))
+            if progress is not None:
+                progress(self.env_steps, metrics)
+
+    def _round(self, until: int) -> Metrics:
+        """Steps and updates up to a number of environment steps; the mean of what the updates said."""
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        count = 0
+        while self.env_steps < until:
+            self._collect()
+            for _ in range(self._due()):
+                for name, value in self.learner.update(
+                    self.replay.sample(self.batch_size, self.generator)
+                ).items():
+                    sums[name] = sums[name] + value
+                count += 1
+        metrics = {name: value / count for name, value in sums.items()}
+        if returns := self.collector.recent_returns:
+            metrics["acting/sampled_return"] = torch.tensor(returns, device=self.device).mean()
+        return metrics
+
+    def _collect(self) -> None:
+        self.collector.collect(self.learner.policy, 1, self.generator, self._remember)
+        self.env_steps += self.config.num_envs
+
+    def _remember(self, observations: Array, actions: Array, result: StepResult) -> None:
+        """Rows in the units of the data; a timeout is no end of the task."""
+        policy = self.learner.policy
+        low, high = policy.action_low, policy.action_high
+        self.replay.add(
+            Batch(
+                policy.normalize(self._tensor(observations)),
+                2.0 * (self._tensor(actions) - low) / (high - low) - 1.0,
+                self._tensor(result.rewards) / self.reward_unit,
+                policy.normalize(self._tensor(result.next_observations)),
+                self._tensor(result.terminals),
+            )
+        )
+
+    def _due(self) -> int:
+        """Updates that the newest steps allow; none while only collecting."""
+        if self.env_steps <= self.config.warmup_steps:
+            return 0
+        self.owed += self.config.num_envs * self.config.updates_per_step
+        due = int(self.owed)
+        self.owed -= due
+        return due
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(values, np.float32), device=self.device)
+
+    def close(self) -> None:
+        self.collector.sim.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "collector": self.collector.state_dict(),
+            "generator": self.generator.get_state(),
+            "delivered": copy.deepcopy(self.delivered.state_dict()),
+            **{name: getattr(self, name) for name in SCALARS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.replay.load_state_dict(state["replay"])
+        self.collector.load_state_dict(state["collector"])
+        self.generator.set_state(state["generator"])
+        self.delivered.load_state_dict(state["delivered"])
+        for name in SCALARS:
+            setattr(self, name, state[name])
+
+
+SCALARS = ("env_steps", "next_evaluation", "owed", "delivered_at", "delivered_return")

@@ -1,0 +1,117 @@
+"""Fine-tuning online as a stage: its learning curve, its log, and where it is taken up again."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from unio4_lib import words
+from unio4_lib.learning.evaluation import EpisodeStats
+from unio4_lib.learning.finetune import CurvePoint, Evaluate, Progress
+from unio4_lib.learning.journal import Journal
+from unio4_lib.learning.loop import LogEntry, Metrics, to_numbers
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.progress import Reporter
+from unio4_lib.stages.runner import StageWork
+from unio4_lib.stages.step import CURVE_FILE
+from unio4_lib.stages.stored import write_policy
+from unio4_lib.stages.task import Task
+from unio4_lib.stages.training import score
+
+
+class Training(Protocol):
+    """What trains in the environment."""
+
+    delivered: GaussianPolicy
+    delivered_at: int
+
+    @property
+    def env_steps(self) -> int: ...
+
+    def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]: ...
+
+    def close(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Fine-tuning's evaluations: environment steps, mean return, standard error."""
+
+    points: list[tuple[int, float, float]]
+    log: list[LogEntry]  # of every round, by environment steps
+    delivered_at: int  # environment steps behind the policy that is handed over
+
+
+def follow(
+    training: Training,
+    task: Task,
+    total: int,
+    score_with: tuple[int, int],
+    reporter: Reporter,
+    journal: Journal,
+) -> Curve:
+    """Run it to its end, from the beginning or from where the journal says, and close it.
+
+    ``score_with`` is the seed and the number of episodes of an evaluation.
+    """
+    try:
+        return _follow(training, task, total, score_with, reporter, journal)
+    finally:
+        training.close()
+
+
+def _follow(
+    training: Training,
+    task: Task,
+    total: int,
+    score_with: tuple[int, int],
+    reporter: Reporter,
+    journal: Journal,
+) -> Curve:
+    points: list[tuple[int, float, float]] = []
+    log: list[LogEntry] = []
+    if journal.resumed is not None:
+        training.load_state_dict(journal.resumed["training"])
+        points.extend(journal.resumed["points"])
+        log.extend(LogEntry(**entry) for entry in journal.resumed["log"])
+
+    def keep() -> None:
+        journal.offer(
+            lambda: {
+                "training": training.state_dict(),
+                "points": list(points),
+                "log": [asdict(entry) for entry in log],
+            }
+        )
+
+    with reporter.stage("finetune-online", total, training.env_steps) as update:
+
+        def show(steps: int, metrics: Metrics) -> None:
+            last = f"return {words.with_error(*points[-1][1:])}" if points else ""
+            log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
+            journal.entry(steps, log[-1].values)
+            update(min(steps, total), last)
+            keep()
+
+        def measure(policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
+            seed, episodes = score_with
+            return score(task, policy, episodes, seed, sampled=sampled)
+
+        for point in training.run(measure, show):
+            points.append((point.env_steps, float(point.stats.mean), float(point.stats.stderr)))
+            journal.entry(point.env_steps, {"return": points[-1][1], "return_stderr": points[-1][2]})
+            keep()
+    return Curve(points, log, training.delivered_at)
+
+
+def finish_online(work: StageWork, policy: GaussianPolicy, task: Task, curve: Curve, **facts: Any) -> None:
+    """Write what came of it."""
+    write_policy(work, policy, task)
+    work.write(CURVE_FILE, curve.points)
+    env_steps, mean, _ = curve.points[-1]
+    work.metrics.update({"env_steps": float(env_steps), "last_return": mean})
+    log = [(entry.step, entry.values) for entry in curve.log]
+    work.finish(log, {"env_steps": env_steps, "delivered_at": curve.delivered_at, **facts})
