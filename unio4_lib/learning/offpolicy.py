@@ -77,7 +77,7 @@ class OnlineTraining:
         self.collector = Collector(make_sim(config.num_envs), seed=seed, device=self.device)
         self.collector.spread_ages()
         self.reward_unit = data.reward_unit
-        self.env_steps, self.next_evaluation, self.owed = 0, 0, 0.0
+        self.env_steps, self.next_evaluation, self.updates = 0, 0, 0
         self.delivered = copy.deepcopy(learner.policy).requires_grad_(False)
         self.delivered_at, self.delivered_return = 0, -math.inf
         learner.go_online()
@@ -137,11 +137,9 @@ class OnlineTraining:
 
     def _due(self) -> int:
         """Updates that the newest steps allow; none while only collecting."""
-        if self.env_steps <= self.config.warmup_steps:
-            return 0
-        self.owed += self.config.num_envs * self.config.updates_per_step
-        due = int(self.owed)
-        self.owed -= due
+        allowed = int((self.env_steps - self.config.warmup_steps) * self.config.updates_per_step)
+        due = max(0, allowed - self.updates)
+        self.updates += due
         return due
 
     def _tensor(self, values: np.ndarray) -> Tensor:
@@ -170,4 +168,4 @@ class OnlineTraining:
             setattr(self, name, state[name])
 
 
-SCALARS = ("env_steps", "next_evaluation", "owed", "delivered_at", "delivered_return")
+SCALARS = ("env_steps", "next_evaluation", "updates", "delivered_at", "delivered_return")

@@ -10,6 +10,7 @@ DEFAULT = "unio4"
 METHODS = {
     "unio4": "unio4_lib.methods.unio4.method:UNIO4",
     "iql": "unio4_lib.methods.iql:METHOD",
+    "td3_bc": "unio4_lib.methods.td3_bc:METHOD",
 }
 
 

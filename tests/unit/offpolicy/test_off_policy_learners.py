@@ -1,0 +1,235 @@
+"""Off-policy learners: losses against slow references, where gradients go, a task with a known optimum."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from offline_worlds import make_data, point_mass_transitions, true_returns
+from point_mass import EPISODE_STEPS, PointMass
+from torch import Tensor
+
+from unio4_lib.learning.evaluation import EpisodeStats, evaluate
+from unio4_lib.learning.learner import Learner
+from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.learning.offpolicy import OfflineTraining, OnlineTraining
+from unio4_lib.methods import iql, td3_bc
+from unio4_lib.methods.iql import Iql, IqlConfig, IqlRun
+from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
+from unio4_lib.methods.td3_bc import Td3Bc, Td3BcConfig, Td3BcRun
+from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
+
+ROOMS = (iql.ROOM, td3_bc.ROOM)
+SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
+TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9)
+TUNE = OffPolicyTuneConfig(
+    env_steps=1200, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
+)
+OWN: dict[str, dict[str, Any]] = {"iql": SMALL, "td3_bc": SMALL | {"imitation_online": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def data() -> OfflineData:
+    return make_data(point_mass_transitions(episodes=40))
+
+
+def run_of(room: OffPolicy, **own: Any) -> OffPolicyRun:
+    section = room.settings.model_fields[room.name].annotation
+    assert section is not None
+    settings = {"train": TRAIN, "finetune": TUNE, room.name: section(**OWN[room.name] | own)}
+    return room.settings(dataset="none", **settings)
+
+
+def made(room: OffPolicy, data: OfflineData, **own: Any) -> Learner:
+    return room.make(data, run_of(room, **own), torch.Generator().manual_seed(0))
+
+
+def trained(room: OffPolicy, data: OfflineData, steps: int = TRAIN.steps, **own: Any) -> OfflineTraining:
+    training = OfflineTraining(made(room, data, **own), data, TRAIN, seed=1)
+    for _ in range(steps):
+        training.step()
+    return training
+
+
+def state_of(learner: Learner) -> dict[str, Tensor]:
+    return copy.deepcopy(learner.policy.state_dict())
+
+
+def measure(policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
+    return evaluate(policy.act, PointMass, 8, seed=5)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_it_beats_its_data_offline_and_itself_online(room: OffPolicy, data: OfflineData) -> None:
+    """The behavior drives to the wrong place; the best policy stays at the origin, for 1 a step."""
+    training = trained(room, data)
+    behavior = float(data.episode_returns()[0].mean()) / 25
+    learner = training.learner
+    offline = float(true_returns(learner.policy, steps=20).mean()) / 20
+    assert offline > behavior + 0.05
+    online = OnlineTraining(learner, data, TUNE, PointMass, batch_size=64, seed=2)
+    points = list(online.run(measure))
+    assert [point.env_steps for point in points] == [0, 400, 800, 1200]
+    returns = [point.stats.mean for point in points]
+    assert max(returns[1:]) > returns[0] + 0.05 or returns[0] > 18.5  # of at most about 19
+    best = int(np.argmax(returns))
+    assert online.delivered_at == points[best].env_steps
+    assert measure(online.delivered).mean == pytest.approx(returns[best])
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_offline_training_goes_on_with_the_same_bits(room: OffPolicy, data: OfflineData) -> None:
+    one = trained(room, data, steps=7)
+    other = OfflineTraining(made(room, data), data, TRAIN, seed=99)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for training in (one, other):
+        for _ in range(5):
+            training.step()
+    pairs = zip(state_of(one.learner).values(), state_of(other.learner).values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_online_training_goes_on_with_the_same_bits(room: OffPolicy, data: OfflineData) -> None:
+    """Stopped after its third round; replay, simulator and generators are those of the other one."""
+
+    def online(seed: int) -> OnlineTraining:
+        return OnlineTraining(made(room, data), data, TUNE, PointMass, batch_size=16, seed=seed)
+
+    whole, kept = online(3), []
+    whole_points = []
+    for point in whole.run(measure, lambda steps, _: kept.append((steps, copy.deepcopy(whole.state_dict())))):
+        whole_points.append(point)
+    steps, state = kept[2]
+    assert steps == 300
+    rest = online(77)
+    rest.load_state_dict(state)
+    assert [point.env_steps for point in rest.run(measure)] == [400, 800, 1200]
+    pairs = zip(state_of(whole.learner).values(), state_of(rest.learner).values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert rest.delivered_at == whole.delivered_at
+
+
+def test_steps_and_updates_are_counted(data: OfflineData) -> None:
+    """None while it only collects, then as many as are asked for, also with less than one a step."""
+    learner = made(iql.ROOM, data)
+    updates: list[int] = []
+    original = learner.update
+    learner.update = lambda batch: updates.append(len(batch.rewards)) or original(batch)  # type: ignore[method-assign,func-returns-value]
+    config = TUNE.model_copy(update={"updates_per_step": 0.3, "env_steps": 400, "evaluate_every": 400})
+    online = OnlineTraining(learner, data, config, PointMass, batch_size=16, seed=0)
+    list(online.run(measure))
+    assert online.replay.fresh == online.env_steps == 400
+    assert len(updates) == int((400 - 80) * 0.3)
+
+
+def test_new_rows_are_in_the_units_of_the_data(data: OfflineData) -> None:
+    online = OnlineTraining(made(iql.ROOM, data), data, TUNE, PointMass, batch_size=16, seed=0)
+    for _ in range(EPISODE_STEPS + 1):  # across the ends of all episodes, which only time has ended
+        online._collect()
+    rows = Batch(*(part[: online.env_steps] for part in online.replay.ring))
+    sim = online.collector.sim
+    assert isinstance(sim, PointMass)
+    assert not rows.terminals.any()
+    torch.testing.assert_close(rows.actions, torch.from_numpy(np.concatenate(sim.seen_actions)).float())
+    moved = rows.observations + 0.25 * rows.actions
+    torch.testing.assert_close(rows.next_observations, moved)
+    torch.testing.assert_close(rows.rewards, 1.0 - moved[:, 0] ** 2)
+
+
+def first_rows(data: OfflineData, rows: int = 6) -> Batch:
+    return data.rows(torch.arange(rows) * 7)
+
+
+def test_iql_clones_each_row_by_its_advantage(data: OfflineData) -> None:
+    learner = Iql(
+        data,
+        IqlRun(dataset="none", iql=IqlConfig(hidden=(8,), temperature=2.0, largest_weight=1.5)),
+        torch.Generator().manual_seed(0),
+    )
+    batch = first_rows(data)
+    losses = learner.policy_loss(batch)
+    gaussian = learner.policy.distribution(batch.observations)
+    capped = 0
+    for row in range(6):
+        one = slice(row, row + 1)
+        slow = learner.critics._q(learner.critics.q_target, batch.observations[one], batch.actions[one])
+        advantage = (slow.min() - learner.critics.values(batch.observations[one])).item()
+        weight = min(np.exp(2.0 * advantage), 1.5)
+        capped += weight == 1.5
+        spread = torch.distributions.Normal(gaussian.mean[0, row], gaussian.log_std[0, row].exp())
+        expected = -weight * spread.log_prob(batch.actions[row]).sum()
+        torch.testing.assert_close(losses[row], expected.float(), atol=1e-5, rtol=1e-5)
+    assert 0 < capped < 6
+    losses.sum().backward()
+    assert all(part.grad is None for part in learner.critics.parameters())
+    assert all(part.grad is not None for part in learner.policy.parameters())
+
+
+def td3(data: OfflineData, **own: Any) -> Td3Bc:
+    settings = Td3BcConfig(**{"hidden": (8,), "target_noise": 0.0, **own})
+    learner = Td3Bc(
+        data, Td3BcRun(dataset="none", train=TRAIN, td3_bc=settings), torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        for part in (*learner.q.slow.parameters(), *learner.slow_policy.parameters()):
+            part.add_(0.1)  # the slow copies lag behind
+    return learner
+
+
+def test_td3_takes_the_smaller_slow_value_behind_a_row_that_does_not_end(data: OfflineData) -> None:
+    learner, batch = td3(data), first_rows(data)
+    batch = batch._replace(terminals=torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]))
+    targets = learner.targets(batch)
+    for row in range(6):
+        following = batch.next_observations[row : row + 1]
+        action = learner.slow_policy.distribution(following).mean[0]
+        inputs = torch.cat([following, action], dim=1)
+        both = learner.q.slow(inputs)[:, 0, 0] * learner.q.scale + learner.q.shift
+        alive = 1.0 - float(batch.terminals[row])
+        expected = float(batch.rewards[row]) + 0.9 * alive * float(both.min())
+        assert float(targets[row]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_td3_noise_on_targets_is_bounded_and_its_own(data: OfflineData) -> None:
+    learner, batch = td3(data, target_noise=5.0, noise_bound=0.3), first_rows(data)
+    seen: list[Tensor] = []
+    original = learner.q.slow_values
+    learner.q.slow_values = lambda o, a: seen.append(a) or original(o, a)  # type: ignore[method-assign,func-returns-value]
+    learner.targets(batch)
+    learner.targets(batch)
+    plain = learner.slow_policy.distribution(batch.next_observations).mean[0]
+    assert not torch.equal(*seen)
+    assert all(float((actions - plain).abs().max()) <= 0.3 + 1e-6 for actions in seen)
+
+
+def test_td3_policy_weighs_q_by_its_size_against_the_data(data: OfflineData) -> None:
+    learner, batch = td3(data, alpha=2.0), first_rows(data)
+    loss = learner.policy_loss(batch)
+    actions = learner.policy.distribution(batch.observations).mean[0]
+    values = learner.q.values(batch.observations, actions)[0]
+    distance = (actions - batch.actions).square().mean(dim=1)
+    torch.testing.assert_close(loss, distance - 2.0 * values / values.abs().mean())
+    loss.mean().backward()
+    assert all(part.grad is None for part in learner.q.parameters())
+    assert all(part.requires_grad for part in learner.q.q.parameters())
+
+
+def test_td3_moves_its_policy_and_slow_copies_every_second_time(data: OfflineData) -> None:
+    learner, batch = td3(data), first_rows(data)
+    before = state_of(learner)
+    slow = copy.deepcopy(learner.q.slow.state_dict())
+    learner.update(batch)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), state_of(learner).values(), strict=True))
+    learner.update(batch)
+    changed = [not torch.equal(slow[name], part) for name, part in learner.q.slow.state_dict().items()]
+    assert all(changed)
+
+
+def test_less_imitation_online(data: OfflineData) -> None:
+    learner, batch = td3(data, imitation_online=0.0, alpha=1.0), first_rows(data)
+    learner.go_online()
+    elsewhere = batch._replace(actions=-batch.actions)
+    torch.testing.assert_close(learner.policy_loss(batch), learner.policy_loss(elsewhere))
