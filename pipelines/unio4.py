@@ -54,13 +54,12 @@ def _build(
         needs = Needs(cpu, memory, (accelerator, accelerators), node_selector, tolerations)
         placement = Placement(settings, needs)
         tracked = {"mlflow_tracking_uri": mlflow_tracking_uri, "experiment": experiment}
-        named = {"run_name": run_name, "sweep": sweep, "source": dataset, "seed": seed}
+        named = {"run_name": run_name, "sweep": sweep, "source": dataset, "seed": seed, "method": method}
         closing = close_run(artifact_root=artifact_root, **named, **tracked)
         placement.place(closing, "close-run")
         with dsl.ExitHandler(closing, name="stages"):
             add(
                 placement,
-                method=method,
                 preset=preset,
                 overrides=overrides,
                 artifact_root=artifact_root,

@@ -13,6 +13,7 @@ def close_run(
     sweep: str,
     source: str,
     seed: int,
+    method: str,
     artifact_root: str,
     status: dsl.PipelineTaskFinalStatus,
 ) -> None:
@@ -25,10 +26,11 @@ def close_run(
         sweep: Name of the sweep that the run is a member of; empty for none.
         source: Where the data comes from.
         seed: Seed of everything random.
+        method: The offline-to-online method.
         artifact_root: Folder or s3://bucket/prefix, where a stage that failed has left its reason.
         status: What became of the stages.
     """
     from unio4_lib.cli.component import close_tracking
 
-    member = (sweep, source, seed) if sweep else None
+    member = (sweep, source, seed, method) if sweep else None
     close_tracking(mlflow_tracking_uri, experiment, run_name, member, artifact_root, status.state)

@@ -120,7 +120,7 @@ def test_members_of_a_sweep_that_failed_are_closed(
     root: str, key: str, uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = fail_to_prepare(root, capsys, sweep="sw")
-    member = sweeps.Member("sw", "transitions:not/there", 0)
+    member = sweeps.Member("sw", "transitions:not/there", 0, "unio4")
     outputs = [SimpleNamespace(path=str(tmp_path / name)) for name in ("page", "table")]
     members = [{"dataset": member.dataset, "seed": 0}]
     with pytest.raises(SystemExit):  # no member has a result
@@ -135,8 +135,8 @@ def test_a_member_that_is_a_run_of_its_own_is_closed(
     root: str, key: str, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = fail_to_prepare(root, capsys, sweep=key)
-    member = sweeps.Member(key, "transitions:not/there", 0)
-    told = (member.sweep, member.dataset, member.seed)
+    member = sweeps.Member(key, "transitions:not/there", 0, "unio4")
+    told = (member.sweep, member.dataset, member.seed, member.method)
     cli_component.close_tracking(uri, EXPERIMENT, "", told, root, "FAILED")
     run = runs(uri)[member.name]
     assert (run.info.status, run.data.tags["unio4.error"]) == ("FAILED", line)

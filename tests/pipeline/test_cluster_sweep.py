@@ -11,7 +11,7 @@ from unio4_lib.runs.cluster_sweep import table_of
 from unio4_lib.runs.spec import compiled
 
 HOPPER, WALKER = "minari:mujoco/hopper/medium-v0", "minari:mujoco/walker2d/medium-v0"
-TABLE = "| Dataset | Runs | Mean |\n|---|---|---|\n| d | 2 | 1.0 |\n\nOf 2 runs: fine."
+TABLE = "| Dataset | Method | Mean |\n|---|---|---|\n| d | m | 1.0 |\n\nOf 2 runs: fine."
 BOARD_LOGS = {f"unio4-x7k2p-system-container-impl-{NODE[-1]}": f"noise\n{TABLE}\nerror: none\n"}
 
 
@@ -48,7 +48,7 @@ def test_members_are_runs_of_the_pipeline_and_a_leaderboard_follows(
     assert code == 0, err
     assert out == f"{TABLE}\n"
     *members, board = kfp.stored["runs"]
-    expected = [f"s seed {seed} {source}" for source in (HOPPER, WALKER) for seed in (0, 1)]
+    expected = [f"s seed {seed} unio4 {source}" for source in (HOPPER, WALKER) for seed in (0, 1)]
     assert [run["display_name"] for run in members] == expected  # the seed first: lists cut what is long
     for run, (source, seed) in zip(members, [(s, n) for s in (HOPPER, WALKER) for n in (0, 1)], strict=True):
         given = run["runtime_config"]["parameters"]
@@ -93,9 +93,9 @@ def test_what_another_command_left_under_way_is_waited_for_and_what_failed_runs_
     kfp.logs |= BOARD_LOGS
     code, out, err = call(capsys, *sweep_arguments("--wait", seeds="0-2"))
     assert code == 1
-    assert names(kfp)[3:] == [f"s seed 1 {HOPPER}", "s leaderboard"]
+    assert names(kfp)[3:] == [f"s seed 1 unio4 {HOPPER}", "s leaderboard"]
     assert out == f"{TABLE}\n"  # also of a sweep with a bad member
-    assert f"s seed 1 {HOPPER}: failed: prepare-dataset: no such dataset" in err.splitlines()
+    assert f"s seed 1 unio4 {HOPPER}: failed: prepare-dataset: no such dataset" in err.splitlines()
     last = err.splitlines()[-1]
     assert last.startswith("error: 1 of 3 members did not succeed; the first: s seed 1")
     assert last.endswith("failed: prepare-dataset: no such dataset")

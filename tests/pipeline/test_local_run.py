@@ -107,10 +107,10 @@ def test_a_sweep_of_two_datasets_and_two_seeds_names_the_one_member_that_failed(
     assert fault.count == 1
     text = Path(out.strip()).read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    counts = {row[0]: (row[1], row[5]) for row in rows if len(row) == 6}
+    counts = {row[0]: (row[2], row[6]) for row in rows if len(row) == 7}
     assert counts[dataset] == ("2", "0")
     assert counts[other] == ("1", "1")
-    members = {(row[0], row[1]): row[2:] for row in rows if len(row) == 5 and row[1] in ("1", "2")}
+    members = {(row[0], row[2]): row[3:] for row in rows if len(row) == 6 and row[2] in ("1", "2")}
     assert len(members) == 4
     failed = members.pop((other, "2"))
     assert failed[0].startswith("failed: fit-critics: ")

@@ -24,6 +24,7 @@ from unio4_lib.cli.console import on_termination, progress_console
 from unio4_lib.cli.errors import DEBUG_VARIABLE, EXIT_TRY_AGAIN, explain
 from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config, method_of, read_config
+from unio4_lib.methods.registry import DEFAULT
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.stages import failures
 from unio4_lib.stages import sweep as sweeps
@@ -80,7 +81,8 @@ class Run:
     @property
     def member(self) -> sweeps.Member | None:
         """Its place in a sweep."""
-        return sweeps.Member(self.sweep, self.config.dataset, self.config.seed) if self.sweep else None
+        config = self.config
+        return sweeps.Member(self.sweep, config.dataset, config.seed, config.method) if self.sweep else None
 
     def to_json(self) -> str:
         """Text that ``from_json`` reads."""
@@ -109,7 +111,7 @@ def resolve_run(
     reuse: bool,
 ) -> str:
     """The settings of a run as text, from the parameters of the pipeline."""
-    member = sweeps.Member(sweep, source, seed) if sweep else None
+    member = sweeps.Member(sweep, source, seed, method) if sweep else None
     with _one_line("prepare-dataset", artifact_root, member):
         if member is not None:
             sweeps.begin(open_store(artifact_root), member)
@@ -208,7 +210,7 @@ def write_leaderboard(
         from unio4_lib.stages.context import StageContext
 
         with StageContext(artifact_root) as context:
-            known = [sweeps.Member(sweep, member["dataset"], int(member["seed"])) for member in members]
+            known = [_member(sweep, member) for member in members]
             entries = [_entry(member, context) for member in known]
         for member, entry in zip(known, entries, strict=True):
             if entry.failure and tracking not in ("", NO_TRACKING):
@@ -226,6 +228,10 @@ def write_leaderboard(
             raise InputError(f"no member of sweep {sweep} has a result; the first: {entries[0].failure}")
 
 
+def _member(sweep: str, told: Mapping[str, Any]) -> sweeps.Member:
+    return sweeps.Member(sweep, told["dataset"], int(told["seed"]), told.get("method", DEFAULT))
+
+
 def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
     from unio4_lib.report.leaderboard import Entry
     from unio4_lib.report.record import make_record
@@ -233,7 +239,7 @@ def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
 
     found = sweeps.result_of(context.store, member)
     if found.report is None:
-        return Entry(member.dataset, member.seed, failure=found.failure)
+        return Entry(member.dataset, member.seed, member.method, failure=found.failure)
     folder = context.hold(found.report)
     summary = {**json.loads((folder / SUMMARY_FILE).read_bytes()), "run_id": member.name}
     record = make_record(
@@ -244,14 +250,14 @@ def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
         decisions=[],
         curve=summary["online_curve"],
     )
-    return Entry(member.dataset, member.seed, record)
+    return Entry(member.dataset, member.seed, member.method, record)
 
 
 def close_tracking(
     uri: str,
     experiment: str,
     run_name: str,
-    member: tuple[str, str, int] | None,
+    member: tuple[str, str, int, str] | None,
     artifact_root: str,
     state: str,
 ) -> None:

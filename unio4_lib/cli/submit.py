@@ -17,6 +17,7 @@ from unio4_lib.cli.options import (
     ExperimentOption,
     FileOption,
     FinetuneOption,
+    MethodOption,
     NoReuseOption,
     PresetOption,
     RootOption,
@@ -26,7 +27,9 @@ from unio4_lib.cli.options import (
     TrackingOption,
 )
 from unio4_lib.errors import InputError
-from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.configs import load_config, method_of
+from unio4_lib.methods.method import Method
+from unio4_lib.methods.registry import DEFAULT, find_method
 from unio4_lib.runs.arguments import Asked
 from unio4_lib.runs.claims import mounted
 from unio4_lib.runs.cluster import Cluster, Patience, TaskState, Version
@@ -67,6 +70,7 @@ WaitOption = Annotated[bool, typer.Option("--wait", help="Follow the run to its 
 def submit(
     dataset: Annotated[str, typer.Option("--dataset", help="A source that the cluster can read.")],
     artifact_root: RootOption = None,
+    method: MethodOption = None,
     preset: PresetOption = "quick",
     config: FileOption = None,
     overridden: SetOption = None,
@@ -88,10 +92,10 @@ def submit(
 ) -> None:
     """Run the pipeline on a Kubeflow cluster; prints the address of the run."""
     check_shared(artifact_root, registered)
-    settings = load_config(preset, config, overridden or (), dataset, seed)
+    settings = load_config(preset, config, overridden or (), dataset, seed, method)
     asked_for = parameters_of(needs or ())
     cluster = Cluster(endpoint, token, namespace, service_account)
-    what, spec = chosen(cluster, pipeline, registered)
+    what, spec = chosen(cluster, pipeline, registered, role_of(method_of(settings)))
     asked = Asked(
         spec, settings, preset, artifact_root, tracking, experiment, finetune, not no_reuse, asked_for
     )
@@ -106,7 +110,7 @@ def submit(
 def chosen(
     cluster: Cluster, pipeline: Path | None, registered: str | None, role: str = ""
 ) -> tuple[Path | Version, PipelineSpec]:
-    """What is to be run: a file, or what is registered there; ``role`` is "" or "leaderboard"."""
+    """What is to be run: a file, or what is registered there; ``role`` tells it from others of the name."""
     if registered is not None:
         if pipeline is not None:
             raise InputError("--registered and --pipeline; expected one of them")
@@ -116,6 +120,11 @@ def chosen(
     if role:
         path = path.with_name(f"{role}.yaml")
     return path, PipelineSpec.load(path)
+
+
+def role_of(method: Method) -> str:
+    """Of the pipeline that runs a method, among those of one release."""
+    return "" if method.pipeline == find_method(DEFAULT).pipeline else method.pipeline
 
 
 def check_shared(artifact_root: str | None, registered: str | None) -> None:

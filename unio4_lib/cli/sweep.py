@@ -1,6 +1,10 @@
 """``unio4 sweep``: datasets and seeds side by side, on this machine or on a Kubeflow cluster."""
 
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -34,18 +38,21 @@ from unio4_lib.cli.submit import (
     check_shared,
     chosen,
     follow_to_good_end,
+    role_of,
     stamped,
 )
 from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config
+from unio4_lib.methods.registry import DEFAULT, find_method
 from unio4_lib.runs.arguments import Asked
 from unio4_lib.runs.claims import mounted
-from unio4_lib.runs.cluster import Cluster
+from unio4_lib.runs.cluster import Cluster, Version
 from unio4_lib.runs.cluster_sweep import ClusterSweep, stop_all, table_of
 from unio4_lib.runs.local_run import Runner, artifact_place
 from unio4_lib.runs.local_sweep import LocalSweep, run_sweep
 from unio4_lib.runs.needs import parameters_of
-from unio4_lib.runs.spec import PipelineSpec, Values, compiled
+from unio4_lib.runs.spec import PipelineSpec, Values
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import default_cache
 from unio4_lib.stages.sweep import Member
 
@@ -59,6 +66,9 @@ sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def sweep(
     datasets: Annotated[list[str], typer.Option("--dataset", help="A source; repeatable.")] = [],  # noqa: B006
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds, such as 0-4 or 1,3,7.")] = "0-4",
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="A method, such as unio4 or iql; repeatable.")
+    ] = None,
     runner: Annotated[
         str, typer.Option("--runner", help="On this machine (process, docker) or a cluster (kfp).")
     ] = "process",
@@ -94,66 +104,111 @@ def sweep(
     if cancel:
         _cancel(cluster, runner, name, experiment)
         return
-    members = _members(datasets, seeds, runner, name or stamped("sweep"))
+    members = _members(datasets, seeds, methods or [DEFAULT], runner, name or stamped("sweep"))
     # Each member has its own dataset and seed; the first one shows whether the rest is right.
-    settings = load_config(preset, config, overridden or (), members[0].dataset, members[0].seed)
-    common = (experiment, finetune, not no_reuse, parameters_of(needs or ()))
+    settings = [
+        load_config(preset, config, overridden or (), members[0].dataset, members[0].seed, method)
+        for method in dict.fromkeys(member.method for member in members)
+    ]
     if runner == CLUSTER:
         check_shared(artifact_root, registered)
-        what, spec = chosen(cluster, pipeline, registered)
-        asked = Asked(spec, settings, preset, artifact_root, tracking, *common)
-        with mounted(what, claims or ()) as package:
-            said = _quiet if quiet else _say
-            told = ClusterSweep(cluster, package, asked.of_member, experiment, parallel, said)
-            told.run(members, again=again, to_the_end=wait)
+    else:
+        artifact_root, registered = artifact_place(artifact_root, output), None
+    pick = partial(chosen, cluster, pipeline, registered)
+    options = (artifact_root, tracking, experiment, finetune, not no_reuse, parameters_of(needs or ()))
+    plan = _Plan.of(members, settings, preset, options, pick)
+    if runner == CLUSTER:
+        going = plan.there(cluster, claims or (), experiment, parallel, again, wait, quiet)
         if wait:
-            _compare(told, members, artifact_root, chosen(cluster, pipeline, registered, "leaderboard"))
-        return
-    spec = PipelineSpec.load(pipeline or compiled("sweep"))
-    asked = Asked(spec, settings, preset, artifact_place(artifact_root, output), tracking, *common)
-    _run_here(spec, asked.of_sweep(members[0].sweep, _entries(members)), output, runner, cache, quiet)
+            _compare(going, plan.board, pick("leaderboard"))
+    else:
+        plan.here(output, runner, cache or default_cache(), quiet)
 
 
-def _run_here(
-    spec: PipelineSpec, arguments: Values, output: Path, runner: str, cache: Path | None, quiet: bool
-) -> None:
-    """The compiled sweep on this machine; prints where its table is."""
-    here: Runner = "docker" if runner == "docker" else "process"
-    told = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute())
-    with on_termination() as preemption:
-        print(run_sweep(told, None if quiet else progress_console(), preemption))
+@dataclass(frozen=True)
+class _Plan:
+    """The members, and for each method the pipeline that runs it and what it is told."""
+
+    members: list[Member]
+    pipelines: dict[str, tuple[Path | Version, PipelineSpec]]
+    asked: dict[str, Asked]
+    board: dict[str, Any]  # what the leaderboard is told
+
+    @classmethod
+    def of(
+        cls,
+        members: list[Member],
+        settings: Sequence[RunConfig],
+        preset: str,
+        options: tuple[Any, ...],
+        pick: Callable[[str], tuple[Path | Version, PipelineSpec]],
+    ) -> "_Plan":
+        pipelines = {one.method: pick(role_of(find_method(one.method))) for one in settings}
+        asked = {one.method: Asked(pipelines[one.method][1], one, preset, *options) for one in settings}
+        entries = [{"dataset": one.dataset, "seed": one.seed, "method": one.method} for one in members]
+        board = {"members": entries, "sweep": members[0].sweep, "artifact_root": options[0]}
+        return cls(members, pipelines, asked, board)
+
+    def arguments(self, member: Member) -> Values:
+        """The parameters of a member's run."""
+        return self.asked[member.method].of_member(member)
+
+    def here(self, output: Path, runner: str, cache: Path, quiet: bool) -> None:
+        """The members on this machine; prints where their table is."""
+        specs = {name: spec for name, (_, spec) in self.pipelines.items()}
+        local: Runner = "docker" if runner == "docker" else "process"
+        place = cache.absolute()
+        told = LocalSweep(self.members, specs, self.arguments, self.board, output, local, place)
+        with on_termination() as preemption:
+            print(run_sweep(told, None if quiet else progress_console(), preemption))
+
+    def there(
+        self,
+        cluster: Cluster,
+        claims: Sequence[str],
+        experiment: str,
+        parallel: int,
+        again: bool,
+        wait: bool,
+        quiet: bool,
+    ) -> ClusterSweep:
+        """The members on a cluster, to the end where that is waited for."""
+        with ExitStack() as stack:
+            packages = {
+                name: stack.enter_context(mounted(what, claims)) for name, (what, _) in self.pipelines.items()
+            }
+            said = _quiet if quiet else _say
+            told = ClusterSweep(cluster, packages, self.arguments, experiment, parallel, said)
+            told.run(self.members, again=again, to_the_end=wait)
+        return told
 
 
-def _members(datasets: list[str], seeds: str, runner: str, name: str) -> list[Member]:
+def _members(datasets: list[str], seeds: str, methods: list[str], runner: str, name: str) -> list[Member]:
     """All runs of a sweep."""
     if runner not in RUNNERS:
         raise InputError(f"--runner {runner}: expected one of {', '.join(RUNNERS)}")
     if not datasets:
         raise InputError("no --dataset; expected at least one source")
-    return [Member(name, dataset, seed) for dataset in dict.fromkeys(datasets) for seed in parse_seeds(seeds)]
+    return [
+        Member(name, dataset, seed, find_method(method).name)
+        for dataset in dict.fromkeys(datasets)
+        for method in dict.fromkeys(methods)
+        for seed in parse_seeds(seeds)
+    ]
 
 
-def _entries(members: list[Member]) -> list[dict[str, Any]]:
-    """Members as pipelines take them."""
-    return [{"dataset": member.dataset, "seed": member.seed} for member in members]
-
-
-def _compare(
-    told: ClusterSweep, members: list[Member], artifact_root: str | None, board: tuple[Any, PipelineSpec]
-) -> None:
+def _compare(told: ClusterSweep, arguments: dict[str, Any], board: tuple[Any, PipelineSpec]) -> None:
     """The leaderboard, made on the cluster, on standard output; members that failed make the sweep fail."""
     what, spec = board
-    name = f"{members[0].sweep} leaderboard"
-    arguments = {"members": _entries(members), "sweep": members[0].sweep}
-    if artifact_root is not None:
-        arguments["artifact_root"] = artifact_root
+    name = f"{arguments['sweep']} leaderboard"
+    arguments = {key: value for key, value in arguments.items() if value is not None}
     run_id = told.cluster.submit(what, arguments, name, told.experiment)
     _say(f"{name}: started; {told.cluster.page(run_id)}")
     follow_to_good_end(told.cluster, run_id, spec, name)
     print(table_of(told.cluster.logs(run_id, "SUCCEEDED")) or told.cluster.page(run_id))
     if told.failures:
         first, reason = next(iter(told.failures.items()))
-        count = f"{len(told.failures)} of {len(members)} members"
+        count = f"{len(told.failures)} of {len(arguments['members'])} members"
         print(f"error: {count} did not succeed; the first: {first}: {reason}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED)
 

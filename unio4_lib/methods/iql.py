@@ -1,5 +1,6 @@
 """Implicit Q-learning (Kostrikov et al., ICLR 2022): no action is valued that the data does not have."""
 
+import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -53,8 +54,10 @@ class Iql:
         self.critics.scale.copy_(data.returns.std().clamp(min=1e-3))
         self.critics.shift.copy_(data.returns.mean())
         self.policy = make_policy(data, PolicySpec(1, *sizes, own.hidden, std=own.std), generator)
-        learned = [*self.critics.q.parameters(), *self.critics.v.parameters(), *self.policy.parameters()]
-        self.optimizer = torch.optim.Adam(learned, lr=own.learning_rate, fused=True)
+        values = [*self.critics.q.parameters(), *self.critics.v.parameters()]
+        groups = [{"params": values}, {"params": list(self.policy.parameters())}]
+        self.optimizer = torch.optim.Adam(groups, lr=own.learning_rate, fused=True)
+        self.updates, self.offline_updates = 0, config.train.steps
 
     def update(self, batch: Batch) -> Metrics:
         with torch.no_grad():
@@ -62,6 +65,8 @@ class Iql:
         values = value_loss(self.critics, batch, self.settings.expectile)
         q_errors = q_loss(self.critics, batch, next_values, self.discount)
         policy = self.policy_loss(batch).mean()
+        self.optimizer.param_groups[1]["lr"] = self.settings.learning_rate * self.policy_share()
+        self.updates += 1
         self.optimizer.zero_grad(set_to_none=True)
         (values + q_errors + policy).backward()
         self.optimizer.step()
@@ -83,6 +88,15 @@ class Iql:
         # Rows at the bounds count from just within: a mean in the box never quite reaches them.
         return -weights * self.policy.distribution(batch.observations).log_prob(batch.actions)[0]
 
+    def policy_share(self) -> float:
+        """Of the step size, for the policy: offline it falls along half a cosine, online it is whole again.
+
+        A policy cloned by weights that keep changing swings from one evaluation to the next.
+        """
+        if self.updates >= self.offline_updates:
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * self.updates / self.offline_updates))
+
     @torch.no_grad()
     def look(self, batch: Batch, returns: Tensor) -> Metrics:
         values = self.critics.values(batch.observations)
@@ -93,13 +107,15 @@ class Iql:
         """Nothing is loosened: online it learns as before, from more rows."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in ("critics", "policy", "optimizer")}
+        return {name: getattr(self, name).state_dict() for name in PARTS} | {"updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, part in state.items():
-            getattr(self, name).load_state_dict(part)
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.updates = state["updates"]
 
 
+PARTS = ("critics", "policy", "optimizer")
 ROOM = OffPolicy(
     "iql",
     "implicit Q-learning: values of the data's own actions by expectiles, the policy cloned by advantage",

@@ -18,8 +18,14 @@ class Entry:
 
     dataset: str
     seed: int
+    method: str
     record: RunRecord | None = None
     failure: str = ""
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What is compared with each other."""
+        return self.dataset, self.method
 
     def final(self) -> float | None:
         """Return of the last policy."""
@@ -31,41 +37,42 @@ class Entry:
 
 
 def metrics(entries: Sequence[Entry]) -> dict[str, float]:
-    """Mean, interquartile mean and, of several runs, its interval for each dataset; how many failed."""
+    """Of each dataset and method: mean, interquartile mean and, of several runs, its interval."""
     values: dict[str, float] = {
         "members": len(entries),
         "failed": sum(bool(entry.failure) for entry in entries),
     }
-    for dataset, scores in _by_dataset(entries).items():
+    for (dataset, method), scores in _groups(entries).items():
+        name = f"{dataset}/{method}"
         values |= {
-            f"{dataset}/mean": float(np.mean(scores)),
-            f"{dataset}/interquartile_mean": float(interquartile_mean(scores)),
+            f"{name}/mean": float(np.mean(scores)),
+            f"{name}/interquartile_mean": float(interquartile_mean(scores)),
         }
         interval = bootstrap_interval([scores])
         if interval is not None:
-            values |= {f"{dataset}/interval_low": interval[0], f"{dataset}/interval_high": interval[1]}
+            values |= {f"{name}/interval_low": interval[0], f"{name}/interval_high": interval[1]}
     return values
 
 
 def markdown(entries: Sequence[Entry]) -> str:
     """The leaderboard as text."""
     lines = [
-        "| Dataset | Runs | Mean | Interquartile mean | 95% interval | Failed |",
-        "|---|---|---|---|---|---|",
+        "| Dataset | Method | Runs | Mean | Interquartile mean | 95% interval | Failed |",
+        "|---|---|---|---|---|---|---|",
     ]
-    by_dataset = _by_dataset(entries)
-    for dataset in dict.fromkeys(entry.dataset for entry in entries):
-        failed = sum(bool(entry.failure) for entry in entries if entry.dataset == dataset)
-        scores = by_dataset.get(dataset)
+    groups = _groups(entries)
+    for group in dict.fromkeys(entry.group for entry in entries):
+        failed = sum(bool(entry.failure) for entry in entries if entry.group == group)
+        scores = groups.get(group)
         figures = "– | – | –"
         if scores:
             interval = bootstrap_interval([scores])
             shown = "–" if interval is None else "{:.1f} to {:.1f}".format(*interval)
             figures = f"{np.mean(scores):.1f} | {interquartile_mean(scores):.1f} | {shown}"
-        lines.append(f"| {_cell(dataset)} | {len(scores or [])} | {figures} | {failed} |")
-    lines += ["", "| Dataset | Seed | Behavior | Offline | Online |", "|---|---|---|---|---|"]
+        lines.append(f"| {_cell(group[0])} | {group[1]} | {len(scores or [])} | {figures} | {failed} |")
+    lines += ["", "| Dataset | Method | Seed | Clones | Offline | Online |", "|---|---|---|---|---|---|"]
     for entry in sorted(entries, key=_rank):
-        lines.append(f"| {_cell(entry.dataset)} | {entry.seed} | {_scores(entry)} |")
+        lines.append(f"| {_cell(entry.dataset)} | {entry.method} | {entry.seed} | {_scores(entry)} |")
     lines += _profile(entries)
     return "\n".join(lines) + "\n"
 
@@ -75,12 +82,13 @@ def _rank(entry: Entry) -> float:
     return np.inf if final is None else -final
 
 
-def _by_dataset(entries: Sequence[Entry]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
+def _groups(entries: Sequence[Entry]) -> dict[tuple[str, str], list[float]]:
+    """Returns of the last policies by dataset and method."""
+    found: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
         score = entry.final()
         if score is not None:
-            found.setdefault(entry.dataset, []).append(score)
+            found.setdefault(entry.group, []).append(score)
     return found
 
 

@@ -1,7 +1,6 @@
 """The parameters of the compiled pipelines, from what a user asked for: on this machine and on a cluster."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,18 +29,14 @@ class Asked:
     def of_run(self, run_name: str) -> Values:
         """The parameters of one run."""
         own = {"dataset": self.config.dataset, "seed": self.config.seed, "run_name": run_name}
-        return self._with(own, [self.config.dataset])
+        return self._with(own)
 
     def of_member(self, member: Member) -> Values:
         """The parameters of a run that is a member of a sweep."""
         own = {"dataset": member.dataset, "seed": member.seed, "run_name": "", "sweep": member.sweep}
-        return self._with(own, [member.dataset])
+        return self._with(own)
 
-    def of_sweep(self, name: str, members: list[Values]) -> Values:
-        """The parameters of a sweep; each member is a dataset and a seed."""
-        return self._with({"sweep": name, "members": members}, [member["dataset"] for member in members])
-
-    def _with(self, own: Values, datasets: Iterable[str]) -> Values:
+    def _with(self, own: Values) -> Values:
         method_of(self.config).check_choice(self.finetune)
         given = {
             **own,
@@ -58,7 +53,7 @@ class Asked:
         places = {"artifact_root": self.artifact_root, "mlflow_tracking_uri": self.tracking}
         given |= {name: place for name, place in places.items() if place is not None}
         # Collecting a dataset trains a policy: it runs where PyTorch and everything else is.
-        if any(dataset.startswith("collect:") for dataset in datasets):
+        if str(own["dataset"]).startswith("collect:"):
             given["prepare_image"] = self.spec.image("finetune-online")
         self.spec.arguments(given)  # a pipeline that was compiled elsewhere may take others
         return given

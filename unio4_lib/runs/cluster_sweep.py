@@ -4,7 +4,7 @@ One run of KFP for all members would end at about a dozen: Argo keeps the state 
 most a megabyte. Runs are found again by their names, so the same command goes on where another one stopped.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from unio4_lib.runs.spec import Values
 from unio4_lib.stages.sweep import Member
 
 SUCCEEDED = "SUCCEEDED"
-TABLE_MARK = "| Dataset | Runs |"  # of the leaderboard in a log
+TABLE_MARK = "| Dataset | Method |"  # of the leaderboard in a log
 
 
 @dataclass
@@ -22,7 +22,7 @@ class ClusterSweep:
     """What is known of the members; ``failures`` has a line for each that did not come to a good end."""
 
     cluster: Cluster
-    pipeline: Path | Version
+    pipelines: Mapping[str, Path | Version]  # by method
     arguments: Callable[[Member], Values]
     experiment: str
     parallel: int
@@ -56,7 +56,7 @@ class ClusterSweep:
             while self.waiting and len(self.active) < self.parallel:
                 member = self.waiting[0]
                 run_id = self.cluster.submit(
-                    self.pipeline, self.arguments(member), member.name, self.experiment
+                    self.pipelines[member.method], self.arguments(member), member.name, self.experiment
                 )
                 self.active[run_id] = self.waiting.pop(0)
                 self.say(f"{member.name}: started; {self.cluster.page(run_id)}")

@@ -63,7 +63,7 @@ class Stop:
         return self._event.is_set() or (self._parent is not None and self._parent.is_set())
 
 
-def slots() -> int:
+def core_slots() -> int:
     """One task more than cores: tasks differ in length, and the scheduler of the system fills the gaps."""
     return len(os.sched_getaffinity(0)) + 1
 
@@ -80,11 +80,12 @@ class LocalPipeline:
         environment: Mapping[str, str],
         say: Say,
         ended: Callable[[], bool] = lambda: False,
+        slots: threading.Semaphore | None = None,
     ) -> None:
         self.spec, self.launcher, self.folder, self.say = spec, launcher, folder, say
         self.environment, self.ended = environment, ended
         self.reports: list[TaskReport] = []
-        self._slots = threading.Semaphore(slots())
+        self._slots = slots or threading.Semaphore(core_slots())
         self._lock = threading.Lock()
         self._stop = Stop()
 

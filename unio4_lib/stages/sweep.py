@@ -18,16 +18,17 @@ class Member:
     sweep: str
     dataset: str
     seed: int
+    method: str
 
     @property
     def name(self) -> str:
         """What people call it; the seed first, because lists cut what is long."""
-        return f"{self.sweep} seed {self.seed} {self.dataset}"
+        return f"{self.sweep} seed {self.seed} {self.method} {self.dataset}"
 
     @property
     def digest(self) -> str:
         """A source may hold any character, a key must not."""
-        return hashlib.sha256(f"{self.dataset}\n{self.seed}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.dataset}\n{self.seed}\n{self.method}".encode()).hexdigest()[:16]
 
     @property
     def key(self) -> str:

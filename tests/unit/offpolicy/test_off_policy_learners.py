@@ -168,6 +168,20 @@ def test_iql_clones_each_row_by_its_advantage(data: OfflineData) -> None:
     assert all(part.grad is not None for part in learner.policy.parameters())
 
 
+def test_iql_slows_its_policy_down_offline_only(data: OfflineData) -> None:
+    learner = made(iql.ROOM, data)
+    assert isinstance(learner, Iql)
+    shares = []
+    for updates in (0, 300, 599, 600, 900):
+        learner.updates = updates
+        shares.append(learner.policy_share())
+    assert shares == pytest.approx([1.0, 0.5, 0.0, 1.0, 1.0], abs=1e-4)
+    learner.updates = 300
+    learner.update(first_rows(data))
+    rates = [group["lr"] for group in learner.optimizer.param_groups]
+    assert rates == pytest.approx([3e-3, 1.5e-3])
+
+
 def td3(data: OfflineData, **own: Any) -> Td3Bc:
     settings = Td3BcConfig(**{"hidden": (8,), "target_noise": 0.0, **own})
     learner = Td3Bc(

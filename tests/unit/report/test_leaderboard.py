@@ -7,15 +7,15 @@ from unio4_lib.report.leaderboard import Entry, markdown
 
 def test_scores_stand_in_order_with_the_clones_and_the_profile() -> None:
     entries = [
-        Entry("d", 1, failure="fit-critics: no data"),
-        Entry("d", 2, make_run(online=0.0)),
-        Entry("d", 3, make_run(online=150.0)),
+        Entry("d", 1, "m", failure="fit-critics: no data"),
+        Entry("d", 2, "m", make_run(online=0.0)),
+        Entry("d", 3, "m", make_run(online=150.0)),
     ]
     text = markdown(entries)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| d | ")][1:]
-    assert [row[1] for row in rows] == ["3", "2", "1"]
-    assert rows[0][2].startswith("100.0 ± ")
-    assert rows[0][4].startswith("150.0 ± ")
-    assert rows[2][2] == "failed: fit-critics: no data"
+    assert [row[1:3] for row in rows] == [["m", "3"], ["m", "2"], ["m", "1"]]
+    assert rows[0][3].startswith("100.0 ± ")
+    assert rows[0][5].startswith("150.0 ± ")
+    assert rows[2][3] == "failed: fit-critics: no data"
     profile = "Of 2 runs, by last return over the clones' return: "
     assert f"{profile}50% above 0.5×, 50% above 0.75×, 50% above 1×, 50% above 1.25×." in text
