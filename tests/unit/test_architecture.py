@@ -1,10 +1,13 @@
 """Who may import whom, and how large things may get."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from unio4_lib.methods.registry import DEFAULT, METHODS, find_method
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "unio4_lib"
@@ -14,7 +17,7 @@ CODE_FOLDERS = ("unio4_lib", "components", "pipelines", "benchmarks", "charts", 
 # arrow that nothing uses fails, too: the table is the map of the house, its arrows go down or to the side.
 ROOMS = {
     "cli": "runs methods stages report tracking serving sources artifacts learning nets data settings",
-    "runs": "methods stages report tracking sources artifacts learning sim nets settings",
+    "runs": "methods stages report tracking sources artifacts learning sim nets data settings",
     "methods": "stages report judging learning sim nets data settings",
     "stages": "report tracking sources artifacts learning sim nets data settings",
     "report": "sim nets data settings",
@@ -125,13 +128,31 @@ def swallows(handler: ast.ExceptHandler) -> bool:
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return build_graph(LIBRARY)
+    """Without what `from unio4_lib import train` reaches for: nothing in the house comes in by that door."""
+    found = build_graph(LIBRARY)
+    assert found.pop("unio4_lib") >= {"unio4_lib.runs.front"}
+    return found
 
 
 def test_arrows_between_rooms_are_those_of_the_table(graph: Graph) -> None:
     found = arrows(graph)
     assert found.pop("") == set(), "the ground knows no room"
     assert found == {name: set(below.split()) for name, below in ROOMS.items()}
+
+
+def test_only_the_rooms_of_methods_know_their_names() -> None:
+    """Nor the stages that only one of them has."""
+    shared = {"prepare-dataset", "finetune-online", "report"}
+    names = {name for name in METHODS if name != DEFAULT}
+    names |= {step.name for name in METHODS for step in find_method(name).steps} - shared
+    said = re.compile("|".join(rf"[\"'`]{re.escape(name)}[\"'`]" for name in sorted(names)))
+    rooms = [path for path in LIBRARY.rglob("*.py") if room(module_name(path)) != "methods"]
+    found = {str(path.relative_to(ROOT)): said.findall(path.read_text()) for path in rooms}
+    # Of the critics' kinds one is called like the method that they come from.
+    assert {name for name, words in found.items() if words} == {
+        "unio4_lib/learning/critics.py",
+        "unio4_lib/settings/model.py",
+    }
 
 
 def test_algorithms_do_not_know_the_platform(graph: Graph) -> None:

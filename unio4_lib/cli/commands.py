@@ -193,7 +193,7 @@ def dataset_command(context: typer.Context) -> None:
 
 @app.command("stage")
 def stage_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A stage, such as clone-behavior.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A stage, such as prepare-dataset.")],
     artifact_root: Annotated[
         str, typer.Option("--artifact-root", help="Folder or s3://bucket/prefix of artifacts.")
     ],
@@ -273,6 +273,15 @@ def sweep_command(context: typer.Context) -> None:
     from unio4_lib.cli.sweep import sweep_app
 
     _hand_on(context, sweep_app, "sweep")
+
+
+@app.command("methods")
+def methods_command() -> None:
+    """List the methods."""
+    from unio4_lib.methods.registry import METHODS, find_method
+
+    for name in METHODS:
+        print(f"{name:10} {find_method(name).about}")
 
 
 @config_app.command("show")

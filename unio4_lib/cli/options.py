@@ -11,7 +11,7 @@ DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="minari:ID, d4rl:FILE, transitions:FOLDER or collect:ENV?...")
 ]
 MethodOption = Annotated[
-    str | None, typer.Option("--method", help="Method, such as unio4 (the default) or iql: unio4 methods.")
+    str | None, typer.Option("--method", help="One of those that `unio4 methods` lists (default: unio4).")
 ]
 PresetOption = Annotated[str, typer.Option("--preset", help="quick, standard or paper.")]
 FileOption = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]

@@ -67,7 +67,7 @@ def sweep(
     datasets: Annotated[list[str], typer.Option("--dataset", help="A source; repeatable.")] = [],  # noqa: B006
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds, such as 0-4 or 1,3,7.")] = "0-4",
     methods: Annotated[
-        list[str] | None, typer.Option("--method", help="A method, such as unio4 or iql; repeatable.")
+        list[str] | None, typer.Option("--method", help="One of `unio4 methods`; repeatable.")
     ] = None,
     runner: Annotated[
         str, typer.Option("--runner", help="On this machine (process, docker) or a cluster (kfp).")

@@ -133,7 +133,7 @@ class GaussianPolicy(nn.Module):
         self, observations: NDArray[Any], noise: NDArray[Any] | None = None, member: int = 0
     ) -> NDArray[np.float64]:
         """Actions [B, A] of one member, environment units in and out; deterministic without noise."""
-        inputs = torch.as_tensor(np.asarray(observations, np.float32), device=self.observation_mean.device)
+        inputs = torch.as_tensor(np.array(observations, np.float32), device=self.observation_mean.device)
         gaussian = self.distribution(self.normalize(inputs))
         actions = gaussian.mean
         if noise is not None:

@@ -8,15 +8,14 @@ from unio4_lib.report.markup import Markup
 from unio4_lib.report.page import figure, grid, quiet, section
 from unio4_lib.report.record import RunRecord
 
-STAGE = "train-offline"
-
 
 def learning_section(record: RunRecord) -> Markup:
-    """One small figure for each metric of offline training."""
-    stage = record.stage(STAGE)
-    names = dict.fromkeys(name for entry in stage.log for name in entry["values"])
+    """One small figure for each metric of the stages before the environment."""
+    names = [name for name in record.stages if name != "finetune-online"]
+    stage = next((record.stage(name) for name in names if record.stage(name).log), record.stage(""))
+    metrics = dict.fromkeys(name for entry in stage.log for name in entry["values"])
     figures: list[Any] = []
-    for name in names:
+    for name in metrics:
         series = stage.series(name)
         if "" in series and len(series[""]) > 1:
             label = name.rpartition("/")[2].replace("_", " ")
