@@ -52,7 +52,7 @@ CHEAP = (
     ("unio4", "--version"),
 )
 PLACEHOLDERS = {"<source>": "minari:mine", "<n>": "1"}
-OPTIONS_OF_SETTINGS = ("--dataset", "--preset", "--config", "--set", "--seed")
+OPTIONS_OF_SETTINGS = ("--dataset", "--method", "--preset", "--config", "--set", "--seed")
 
 Capture = pytest.CaptureFixture[str]
 
