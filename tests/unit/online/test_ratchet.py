@@ -186,11 +186,11 @@ def test_fine_tuning_spreads_the_ages() -> None:
     run.close()
 
 
-def test_the_stage_reports_the_worst_that_was_seen() -> None:
+def test_fine_tuning_tells_the_worst_that_was_seen() -> None:
     config = UniO4Config(dataset="none", finetune=WILD, seed=0)
     task: Any = SimpleNamespace(sim=PointMass)
-    _, curve = method.finetune_online(half_trained(), task, config, Reporter(None))
-    start = curve.points[0][1]
-    assert curve.worst_look == pytest.approx(min(mean for _, mean, _ in curve.points) / start)
-    assert curve.worst_look < 1.0 and curve.falls
-    assert curve.worst_running_return is not None and curve.worst_running_return <= 1.0
+    training, curve = method.finetune_online(half_trained(), task, config, Reporter(None))
+    ratchet, start = training.ratchet, curve.points[0][1]
+    assert ratchet.worst(LOOK) == pytest.approx(min(mean for _, mean, _ in curve.points) / start)
+    assert ratchet.worst(LOOK) < 1.0 and ratchet.falls
+    assert ratchet.worst(SAMPLED) is not None and ratchet.worst(SAMPLED) <= 1.0
