@@ -7,13 +7,14 @@ from torch import Tensor
 
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.nets.kinds import build_policy
+from unio4_lib.nets.policy import Policy, PolicySpec
 
 
 class Learner(Protocol):
     """One off-policy method; offline and online it learns alike."""
 
-    policy: GaussianPolicy  # scored, delivered, and what acts in the environment with its own noise
+    policy: Policy  # scored, delivered, and what acts in the environment with its own noise
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient step of every network."""
@@ -32,9 +33,9 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def make_policy(data: OfflineData, spec: PolicySpec, generator: torch.Generator) -> GaussianPolicy:
+def make_policy(data: OfflineData, spec: PolicySpec, generator: torch.Generator) -> Policy:
     """A new policy in the scales of the data."""
-    policy = GaussianPolicy(spec, generator=generator).to(data.observations.device)
+    policy = build_policy(spec, generator=generator).to(data.observations.device)
     policy.set_scales(data.observation_mean, data.observation_std, data.action_low, data.action_high)
     return policy
 

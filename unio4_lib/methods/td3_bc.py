@@ -52,7 +52,7 @@ class Td3Bc:
         own, device = self.settings, data.observations.device
         self.q = QEnsemble(data, 2, own.hidden, layer_norm=own.layer_norm, generator=generator).to(device)
         sizes = data.observation_dim, data.action_dim
-        spec = PolicySpec(1, *sizes, own.hidden, std="fixed", std_scale=own.exploration)
+        spec = PolicySpec(1, *sizes, own.hidden, std_scale=own.exploration, kind="deterministic")
         self.policy = make_policy(data, spec, generator)
         self.slow_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.q_optimizer = torch.optim.Adam(self.q.q.parameters(), lr=own.learning_rate, fused=True)
