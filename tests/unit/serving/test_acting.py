@@ -48,7 +48,7 @@ def served(policy: Policy, folder: Path, **facts: Any) -> Any:
         {"std": "shared"},
         {"activation": "tanh", "std_scale": 1.0},
         {"kind": "deterministic", "std_scale": 0.2},
-        {"kind": "squashed"},
+        {"kind": "squashed", "std_scale": 3.0},
     ],
     ids=str,
 )
