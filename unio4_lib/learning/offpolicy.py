@@ -14,11 +14,11 @@ from unio4_lib.learning.evaluation import SimFactory
 from unio4_lib.learning.finetune import CurvePoint, Evaluate, Progress
 from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.loop import Metrics
-from unio4_lib.learning.offline_data import Batch, OfflineData
-from unio4_lib.learning.replay import Replay
+from unio4_lib.learning.memory import keep_freed_memory
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.replay import Fresh, Replay
 from unio4_lib.learning.rollout import Collector
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
-from unio4_lib.sim.base import Array, StepResult
 
 LOOKED_AT = 4096  # rows of the data behind a look
 
@@ -84,6 +84,7 @@ class OnlineTraining:
 
     def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]:
         """Train to the end of the budget; at every progress and every point ``state_dict`` is complete."""
+        keep_freed_memory()
         while True:
             if self.env_steps >= self.next_evaluation:
                 every = self.config.evaluate_every
@@ -117,21 +118,24 @@ class OnlineTraining:
             metrics["acting/sampled_return"] = torch.tensor(returns, device=self.device).mean()
         return metrics
 
+    @torch.no_grad()
     def _collect(self) -> None:
-        self.collector.collect(self.learner.policy, 1, self.generator, self._remember)
-        self.env_steps += self.config.num_envs
-
-    def _remember(self, observations: Array, actions: Array, result: StepResult) -> None:
-        """Rows in the units of the data; a timeout is no end of the task."""
-        policy = self.learner.policy
-        low, high = policy.action_low, policy.action_high
+        """One step of every environment; the rows are in the units of the data."""
+        policy, sim = self.learner.policy, self.collector.sim
+        observations = policy.normalize(self._tensor(self.collector.observations))
+        shape = (sim.num_envs, sim.action_dim)
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
+        actions = self.learner.explore(observations, noise).clamp(-1.0, 1.0)
+        result = self.collector.step(policy.to_environment(actions).double().cpu().numpy())
+        self.env_steps += sim.num_envs
         self.replay.add(
-            Batch(
-                policy.normalize(self._tensor(observations)),
-                2.0 * (self._tensor(actions) - low) / (high - low) - 1.0,
+            Fresh(
+                observations,
+                actions,
                 self._tensor(result.rewards) / self.reward_unit,
                 policy.normalize(self._tensor(result.next_observations)),
                 self._tensor(result.terminals),
+                self._tensor(result.terminals | result.timeouts),
             )
         )
 

@@ -78,13 +78,12 @@ class Collector:
             sampled = distribution.sample(noise[t])
             actions[t], log_probs[t] = sampled[0], distribution.log_prob(sampled)[0]
             applied = policy.to_environment(sampled[0]).double().cpu().numpy()
-            result = self.sim.step(applied)
+            before = self.observations
+            result = self.step(applied)
             if observer is not None:
-                observer(self.observations, applied, result)
+                observer(before, applied, result)
             next_observations[t], rewards[t] = result.next_observations, result.rewards
             terminals[t], ends[t] = result.terminals, result.terminals | result.timeouts
-            self._keep_score(result)
-            self.observations = result.observations
         return Rollout(
             self._tensor(observations),
             self._tensor(next_observations),
@@ -94,6 +93,13 @@ class Collector:
             self._tensor(terminals),
             self._tensor(ends),
         )
+
+    def step(self, actions: Array) -> StepResult:
+        """One step of every environment with actions [N, A] in its units."""
+        result = self.sim.step(actions)
+        self._keep_score(result)
+        self.observations = result.observations
+        return result
 
     def spread_ages(self) -> None:
         """Let episodes end at different times from now on; those under way are cut and have no return.
