@@ -11,6 +11,8 @@ from unio4_lib.learning.updates import Updates
 from unio4_lib.nets.kinds import build_policy
 from unio4_lib.nets.policy import Policy, PolicySpec
 
+OTHER_STREAM = 1 << 32  # between the numbers of the first weights and those of training
+
 
 class Learner(Protocol):
     """One off-policy method; offline and online it learns alike."""
@@ -44,16 +46,18 @@ class Learner(Protocol):
 class BaseLearner:
     """What most learners have in common: they explore by the noise of their policy and loosen nothing.
 
-    ``parts`` names the networks that are kept with the learner, ``draws`` is its own stream of noise.
+    ``parts`` names the networks and ``numbers`` the plain values that are kept with the learner; ``draws``
+    is its own stream of noise.
     """
 
     parts: ClassVar[tuple[str, ...]] = ("policy",)
+    numbers: ClassVar[tuple[str, ...]] = ()
     policy: Policy
     updates: Updates
 
     def __init__(self, data: OfflineData, generator: torch.Generator) -> None:
         device = data.observations.device
-        self.draws = torch.Generator(device).manual_seed(generator.initial_seed())
+        self.draws = torch.Generator(device).manual_seed(generator.initial_seed() + OTHER_STREAM)
 
     def explore(self, observations: Tensor, noise: Tensor) -> Tensor:
         return self.policy.distribution(observations).sample(noise)[0]
@@ -67,11 +71,13 @@ class BaseLearner:
 
     def state_dict(self) -> dict[str, Any]:
         kept = {name: getattr(self, name).state_dict() for name in (*self.parts, "updates")}
-        return kept | {"draws": self.draws.get_state()}
+        return kept | {name: getattr(self, name) for name in self.numbers} | {"draws": self.draws.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in (*self.parts, "updates"):
             getattr(self, name).load_state_dict(state[name])
+        for name in self.numbers:
+            setattr(self, name, state[name])
         self.draws.set_state(state["draws"])
 
 
