@@ -15,20 +15,27 @@ from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining, OnlineTraining
 from unio4_lib.learning.replay import Fresh
-from unio4_lib.methods import iql, td3_bc
+from unio4_lib.methods import cql, iql, rebrac, sac_n, td3_bc
 from unio4_lib.methods.iql import Iql, IqlConfig, IqlRun
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.td3_bc import Td3Bc, Td3BcConfig, Td3BcRun
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
-ROOMS = (iql.ROOM, td3_bc.ROOM)
+ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM)
 SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
 TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9)
 TUNE = OffPolicyTuneConfig(
     env_steps=1200, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
 )
-OWN: dict[str, dict[str, Any]] = {"iql": SMALL, "td3_bc": SMALL | {"imitation_online": 0.1}}
+SAC = SMALL | {"policy_learning_rate": 3e-3, "temperature": 0.1}
+OWN: dict[str, dict[str, Any]] = {
+    "iql": SMALL,
+    "td3_bc": SMALL | {"imitation_online": 0.1},
+    "rebrac": SMALL | {"imitation_online": 0.1},
+    "sac_n": SAC | {"critics": 3, "diversity": 0.01},
+    "cql": SAC | {"weight": 0.1, "weight_online": 0.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +81,8 @@ def test_it_beats_its_data_offline_and_itself_online(room: OffPolicy, data: Offl
     points = list(online.run(measure))
     assert [point.env_steps for point in points] == [0, 400, 800, 1200]
     returns = [point.stats.mean for point in points]
-    assert max(returns[1:]) > returns[0] + 0.05 or returns[0] > 18.5  # of at most about 19
+    most = evaluate(lambda rows: np.clip(-4.0 * rows, -1.0, 1.0), PointMass, 8, seed=5).mean
+    assert max(returns[1:]) > returns[0] + 0.05 or returns[0] > most - 0.1
     best = int(np.argmax(returns))
     assert online.delivered_at == points[best].env_steps
     assert measure(online.delivered).mean == pytest.approx(returns[best])
@@ -95,19 +103,20 @@ def test_offline_training_goes_on_with_the_same_bits(room: OffPolicy, data: Offl
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_online_training_goes_on_with_the_same_bits(room: OffPolicy, data: OfflineData) -> None:
     """Stopped after its third round; replay, simulator and generators are those of the other one."""
+    tune = TUNE.model_copy(update={"env_steps": 480, "round_steps": 60, "evaluate_every": 240})
 
     def online(seed: int) -> OnlineTraining:
-        return OnlineTraining(made(room, data), data, TUNE, PointMass, batch_size=16, seed=seed)
+        return OnlineTraining(made(room, data), data, tune, PointMass, batch_size=16, seed=seed)
 
     whole, kept = online(3), []
     whole_points = []
     for point in whole.run(measure, lambda steps, _: kept.append((steps, copy.deepcopy(whole.state_dict())))):
         whole_points.append(point)
     steps, state = kept[2]
-    assert steps == 300
+    assert steps == 180
     rest = online(77)
     rest.load_state_dict(state)
-    assert [point.env_steps for point in rest.run(measure)] == [400, 800, 1200]
+    assert [point.env_steps for point in rest.run(measure)] == [240, 480]
     pairs = zip(state_of(whole.learner).values(), state_of(rest.learner).values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert rest.delivered_at == whole.delivered_at
