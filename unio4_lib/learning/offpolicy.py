@@ -15,7 +15,7 @@ from unio4_lib.learning.finetune import CurvePoint, Evaluate, Progress
 from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.memory import keep_freed_memory
-from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.replay import Fresh, Replay
 from unio4_lib.learning.rollout import Collector
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
@@ -24,7 +24,11 @@ LOOKED_AT = 4096  # rows of the data behind a look
 
 
 class OfflineTraining:
-    """Minibatches of the dataset, one after the other."""
+    """Minibatches of the dataset, one after the other.
+
+    At first values fit the returns that followed in the data: bootstrapping from random networks takes
+    thousands of updates until rewards have come through, and policies follow what comes before.
+    """
 
     def __init__(
         self, learner: Learner, data: OfflineData, config: OffPolicyTrainConfig, *, seed: int
@@ -33,10 +37,13 @@ class OfflineTraining:
         self.replay = Replay(data, 1, "union")
         self.generator = torch.Generator(data.observations.device).manual_seed(seed)
         every = max(1, len(data) // LOOKED_AT)
+        self.updates, self.fitting = 0, round(config.monte_carlo_share * config.steps)
         self._looked_at = torch.arange(0, len(data), every, device=data.observations.device)
 
     def step(self) -> Metrics:
-        return self.learner.update(self.replay.sample(self.config.batch_size, self.generator))
+        batch = self.replay.sample(self.config.batch_size, self.generator)
+        self.updates += 1
+        return self.learner.update(with_returns(batch) if self.updates <= self.fitting else batch)
 
     def evaluate(self) -> Metrics:
         return self.learner.look(self.data.rows(self._looked_at), self.data.returns[self._looked_at])
@@ -45,11 +52,18 @@ class OfflineTraining:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict(), "generator": self.generator.get_state()}
+        kept = {"learner": self.learner.state_dict(), "generator": self.generator.get_state()}
+        return kept | {"updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.generator.set_state(state["generator"])
+        self.updates = state["updates"]
+
+
+def with_returns(batch: Batch) -> Batch:
+    """Rows that end at once and pay all that followed: what Q should be of them is their return."""
+    return batch._replace(rewards=batch.returns, terminals=torch.ones_like(batch.terminals))
 
 
 class OnlineTraining:

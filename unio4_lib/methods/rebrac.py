@@ -16,13 +16,13 @@ class RebracConfig(Td3Config):
     """The learner."""
 
     policy_imitation: float = Field(
-        0.01,
+        0.1,
         ge=0,
         description="Weight of the policy's squared distance from the data's action, against Q in units of "
         "its own size (paper: 0.001-0.1 by task).",
     )
     value_imitation: float = Field(
-        0.01,
+        0.1,
         ge=0,
         description="What a squared distance from the data's next action takes off the value of what follows "
         "(paper: 0-0.5 by task).",

@@ -9,6 +9,7 @@ from torch import Tensor
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.sac import Sac, SacConfig
+from unio4_lib.settings.offpolicy import OffPolicyTrainConfig
 
 
 class SacNConfig(SacConfig):
@@ -24,12 +25,21 @@ class SacNConfig(SacConfig):
     )
 
 
+class SacNTrainConfig(OffPolicyTrainConfig):
+    """Offline training: only pessimism holds the policy, which bootstrapping has to bring through first."""
+
+    monte_carlo_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the updates, the first ones, that fit the returns of the data."
+    )
+
+
 class SacNRun(OffPolicyRun):
     """SAC with many critics, offline and online."""
 
     title: ClassVar[str] = "SAC-N / EDAC"
 
     method: Literal["sac_n"] = Field("sac_n", description="The offline-to-online method.")
+    train: SacNTrainConfig = SacNTrainConfig()
     sac_n: SacNConfig = SacNConfig()
 
 

@@ -13,6 +13,12 @@ class OffPolicyTrainConfig(StageConfig):
     steps: int = Field(50_000, ge=1, description="Updates (papers: 1,000,000).")
     batch_size: int = Field(256, ge=1, description="Rows per update (papers: 256).")
     discount: float = Field(0.99, ge=0, lt=1, description="Discount factor (papers: 0.99).")
+    monte_carlo_share: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Share of the updates, the first ones, that fit the returns of the data (papers: 0).",
+    )
     evaluate_every: int = Field(2_500, ge=1, description="Updates between looks at values and losses.")
 
 

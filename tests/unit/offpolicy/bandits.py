@@ -14,7 +14,7 @@ from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
 BEST = 0.4
-TRAIN = OffPolicyTrainConfig(steps=400, batch_size=64, discount=0.9)
+TRAIN = OffPolicyTrainConfig(steps=400, batch_size=64, discount=0.9, monte_carlo_share=0.0)
 TUNE = OffPolicyTuneConfig(env_steps=100, warmup_steps=0)
 
 
@@ -29,11 +29,8 @@ def bandit(rows: int = 500, seed: int = 0) -> OfflineData:
 
 def run_of(room: OffPolicy, **own: Any) -> OffPolicyRun:
     """Settings of a method with some of its own section."""
-    section = room.settings.model_fields[room.name].annotation
-    assert section is not None
-    return room.settings(
-        dataset="none", train=TRAIN, finetune=TUNE, **{room.name: section(**{"hidden": (8,)} | own)}
-    )
+    sections = {"train": TRAIN.model_dump(), "finetune": TUNE.model_dump(), room.name: {"hidden": (8,)} | own}
+    return room.settings.model_validate({"dataset": "none", **sections})
 
 
 def made(room: OffPolicy, data: OfflineData, **own: Any) -> Any:

@@ -24,7 +24,7 @@ from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConf
 
 ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM)
 SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
-TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9)
+TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9, monte_carlo_share=0.0)
 TUNE = OffPolicyTuneConfig(
     env_steps=1200, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
 )
@@ -33,7 +33,7 @@ OWN: dict[str, dict[str, Any]] = {
     "iql": SMALL,
     "td3_bc": SMALL | {"imitation_online": 0.1},
     "rebrac": SMALL | {"imitation_online": 0.1},
-    "sac_n": SAC | {"critics": 3, "diversity": 0.01},
+    "sac_n": SAC | {"critics": 3, "diversity": 0.0},
     "cql": SAC | {"weight": 0.1, "weight_online": 0.0},
 }
 
@@ -44,10 +44,8 @@ def data() -> OfflineData:
 
 
 def run_of(room: OffPolicy, **own: Any) -> OffPolicyRun:
-    section = room.settings.model_fields[room.name].annotation
-    assert section is not None
-    settings = {"train": TRAIN, "finetune": TUNE, room.name: section(**OWN[room.name] | own)}
-    return room.settings(dataset="none", **settings)
+    sections = {"train": TRAIN.model_dump(), "finetune": TUNE.model_dump(), room.name: OWN[room.name] | own}
+    return room.settings.model_validate({"dataset": "none", **sections})
 
 
 def made(room: OffPolicy, data: OfflineData, **own: Any) -> Learner:
@@ -120,6 +118,24 @@ def test_online_training_goes_on_with_the_same_bits(room: OffPolicy, data: Offli
     pairs = zip(state_of(whole.learner).values(), state_of(rest.learner).values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert rest.delivered_at == whole.delivered_at
+
+
+def test_values_fit_the_returns_of_the_data_at_first(data: OfflineData) -> None:
+    """A tenth of the updates; where it is taken up again it knows how many are left."""
+    config = TRAIN.model_copy(update={"monte_carlo_share": 0.1, "steps": 50})
+    learner = made(iql.ROOM, data)
+    seen: list[Batch] = []
+    learner.update = lambda batch: seen.append(batch) or {}  # type: ignore[method-assign,func-returns-value]
+    training = OfflineTraining(learner, data, config, seed=1)
+    for _ in range(3):
+        training.step()
+    other = OfflineTraining(learner, data, config, seed=2)
+    other.load_state_dict(training.state_dict())
+    for _ in range(4):
+        other.step()
+    whole = [torch.equal(batch.rewards, batch.returns) and bool(batch.terminals.all()) for batch in seen]
+    assert whole == [True] * 5 + [False] * 2
+    assert not seen[-1].terminals.any()
 
 
 def test_steps_and_updates_are_counted(data: OfflineData) -> None:

@@ -36,14 +36,16 @@ def cql_of(data: OfflineData, **own: Any) -> Any:
 
 def density(learner: Any, observation: Tensor) -> Any:
     """The policy's distribution in one state, as torch has it."""
-    found = learner.policy.distribution(observation[None])
+    with torch.no_grad():
+        found = learner.policy.distribution(observation[None])
     normal = Normal(found.raw_mean[0, 0], found.log_std[0, 0].exp())
     return Independent(TransformedDistribution(normal, TanhTransform(cache_size=1)), 1)
 
 
 def drawn(learner: Any, observation: Tensor, noise: Tensor) -> tuple[Tensor, float]:
     """The action that noise makes in one state, and its log density by torch."""
-    found = learner.policy.distribution(observation[None])
+    with torch.no_grad():
+        found = learner.policy.distribution(observation[None])
     raw = found.raw_mean[0, 0] + found.log_std[0, 0].exp() * noise
     spread = density(learner, observation)
     return torch.tanh(raw), float(spread.log_prob(spread.base_dist.transforms[0](raw)))
@@ -95,8 +97,9 @@ def test_targets_are_the_smallest_slow_value_with_a_bonus_for_entropy(data: Offl
 def test_policy_and_temperature_have_the_losses_of_the_paper(data: OfflineData) -> None:
     learner, batch = sac_n_of(data, temperature=0.3, entropy_per_action=-0.5), some_rows(data)
     noise = torch.randn(6, A, generator=restart(learner))
-    actions, log_probs = learner.sample(batch.observations)
-    losses = learner.policy_loss(batch, actions, log_probs)
+    with torch.no_grad():
+        actions, log_probs = learner.sample(batch.observations)
+        losses = learner.policy_loss(batch, actions, log_probs)
     for row in range(6):
         here = batch.observations[row]
         action, log_prob = drawn(learner, here, noise[row])

@@ -72,6 +72,7 @@ def test_rebrac_takes_distances_off_values_and_adds_them_to_the_policys_loss(dat
         both = learner.q.q(torch.cat([here, action])[None])[:, 0, 0] * learner.q.scale + learner.q.shift
         both = both.detach()
         sizes.append(abs(float(both.min())))
+        action = action.detach()
         expected.append((0.3 * float((action - batch.actions[row]).square().sum()), float(both.min())))
     size = sum(sizes) / 6
     for loss, (distance, value) in zip(losses.tolist(), expected, strict=True):
