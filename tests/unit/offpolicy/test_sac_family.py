@@ -89,7 +89,7 @@ def test_targets_are_the_smallest_slow_value_with_a_bonus_for_entropy(data: Offl
     for row in range(6):
         there = batch.next_observations[row]
         action, log_prob = drawn(learner, there, noise[row])
-        value = float(q_of(learner, learner.q.slow, there, action).min()) - 0.3 * log_prob
+        value = float(q_of(learner, learner.q.slow, there, action).min().detach()) - 0.3 * log_prob
         wanted = float(batch.rewards[row]) + 0.9 * (1.0 - float(batch.terminals[row])) * value
         assert float(targets[row]) == pytest.approx(wanted, rel=1e-4)
 
@@ -103,7 +103,7 @@ def test_policy_and_temperature_have_the_losses_of_the_paper(data: OfflineData) 
     for row in range(6):
         here = batch.observations[row]
         action, log_prob = drawn(learner, here, noise[row])
-        value = float(q_of(learner, learner.q.q, here, action).min())
+        value = float(q_of(learner, learner.q.q, here, action).min().detach())
         assert float(log_probs[row]) == pytest.approx(log_prob, rel=1e-4)
         assert float(losses[row]) == pytest.approx(0.3 * log_prob - value, rel=1e-4)
     restart(learner)
@@ -162,7 +162,7 @@ def test_the_gradient_of_edac_goes_through_the_gradient(data: OfflineData) -> No
     for move in (step, -2 * step):
         with torch.no_grad():
             weight[place] += move
-        ends.append(float(learner.alignment(batch).mean()))
+        ends.append(float(learner.alignment(batch).mean().detach()))
     assert float(found[place]) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4)
 
 
@@ -196,13 +196,13 @@ def gap_of(learner: Any, batch: Batch, row: int, others: Tensor, later: Tensor, 
         for action, log_density, own in drawn_here:
             values = q_of(learner, learner.q.q, here, action)
             for member in range(2):
-                value = float(values[member])
+                value = float(values[member].detach())
                 if own and learner.calibrated:
                     value = max(value, float(batch.returns[row]))
                 terms[member].append(value - log_density)
     data_values = q_of(learner, learner.q.q, here, batch.actions[row])
     promised = [math.log(sum(math.exp(term) for term in one)) for one in terms]
-    return [promised[member] - float(data_values[member]) for member in range(2)]
+    return [promised[member] - float(data_values[member].detach()) for member in range(2)]
 
 
 @pytest.mark.parametrize("calibrated", [False, True])
@@ -267,6 +267,6 @@ def test_the_best_of_several_next_actions_is_the_target(data: OfflineData) -> No
     for row in range(6):
         there = batch.next_observations[row]
         options = [drawn(learner, there, noise[row, k]) for k in range(4)]
-        values = [float(q_of(learner, learner.q.slow, there, action).min()) for action, _ in options]
+        values = [float(q_of(learner, learner.q.slow, there, action).min().detach()) for action, _ in options]
         best = max(range(4), key=values.__getitem__)
         assert float(found[row]) == pytest.approx(values[best] - 0.3 * options[best][1], rel=1e-4)
