@@ -263,7 +263,7 @@ def test_the_best_of_several_next_actions_is_the_target(data: OfflineData) -> No
     learner, batch = cql_of(data, target_actions=4, entropy_backup=True, temperature=0.3), some_rows(data)
     lag(learner)
     noise = torch.randn(24, A, generator=restart(learner)).view(6, 4, A)
-    found = learner.following(batch)
+    found = learner.following(batch).detach()
     for row in range(6):
         there = batch.next_observations[row]
         options = [drawn(learner, there, noise[row, k]) for k in range(4)]
