@@ -117,17 +117,14 @@ class OnlineTraining:
 
     def _round(self, until: int) -> Metrics:
         """Steps and updates up to a number of environment steps; the mean of what the updates said."""
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        count = 0
+        said: dict[str, list[Tensor]] = defaultdict(list)  # not by every update: policies may rest
         while self.env_steps < until:
             self._collect()
             for _ in range(self._due()):
-                for name, value in self.learner.update(
-                    self.replay.sample(self.batch_size, self.generator)
-                ).items():
-                    sums[name] = sums[name] + value
-                count += 1
-        metrics = {name: value / count for name, value in sums.items()}
+                batch = self.replay.sample(self.batch_size, self.generator)
+                for name, value in self.learner.update(batch).items():
+                    said[name].append(value)
+        metrics = {name: torch.stack(values).mean() for name, values in said.items()}
         if returns := self.collector.recent_returns:
             metrics["acting/sampled_return"] = torch.tensor(returns, device=self.device).mean()
         return metrics

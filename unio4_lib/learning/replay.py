@@ -1,13 +1,13 @@
 """What off-policy learners train on: the rows of the dataset, and a ring of rows from the environment."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.settings.offpolicy import Mixing
 
-Mixing = Literal["union", "balanced", "online"]
 SHARES = {"balanced": 0.5, "online": 1.0}
 UNKNOWN_RETURN = -torch.inf  # of a new row: its episode may not be over
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.sac import Sac, SacConfig
+from unio4_lib.settings.offpolicy import BalancedTuneConfig
 
 
 class CqlConfig(SacConfig):
@@ -47,6 +48,7 @@ class CqlRun(OffPolicyRun):
     title: ClassVar[str] = "CQL / Cal-QL"
 
     method: Literal["cql"] = Field("cql", description="The offline-to-online method.")
+    finetune: BalancedTuneConfig = BalancedTuneConfig()
     cql: CqlConfig = CqlConfig()
 
 

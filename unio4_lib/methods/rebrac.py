@@ -10,6 +10,7 @@ from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.td3 import Td3, Td3Config
 from unio4_lib.settings.model import Hidden
+from unio4_lib.settings.offpolicy import BalancedTuneConfig
 
 
 class RebracConfig(Td3Config):
@@ -42,6 +43,7 @@ class RebracRun(OffPolicyRun):
     title: ClassVar[str] = "ReBRAC"
 
     method: Literal["rebrac"] = Field("rebrac", description="The offline-to-online method.")
+    finetune: BalancedTuneConfig = BalancedTuneConfig()
     rebrac: RebracConfig = RebracConfig()
 
 

@@ -151,6 +151,19 @@ def test_steps_and_updates_are_counted(data: OfflineData) -> None:
     assert len(updates) == int((400 - 80) * 0.3)
 
 
+def test_what_only_some_updates_say_is_averaged_over_those(data: OfflineData) -> None:
+    learner, turn = made(iql.ROOM, data), iter(range(10_000))
+
+    def update(batch: Batch) -> dict[str, Tensor]:
+        number = torch.tensor(float(next(turn)))
+        return {"always": number} | ({"sometimes": number} if number % 2 else {})
+
+    learner.update = update  # type: ignore[method-assign]
+    online = OnlineTraining(learner, data, TUNE, PointMass, batch_size=16, seed=0)
+    metrics = online._round(84)  # four updates, 0 to 3
+    assert (float(metrics["always"]), float(metrics["sometimes"])) == (1.5, 2.0)
+
+
 def test_new_rows_are_in_the_units_of_the_data(data: OfflineData) -> None:
     online = OnlineTraining(made(iql.ROOM, data), data, TUNE, PointMass, batch_size=16, seed=0)
     for _ in range(EPISODE_STEPS + 1):  # across the ends of all episodes, which only time has ended

@@ -7,7 +7,8 @@ import torch
 from offline_worlds import make_data, point_mass_transitions
 
 from unio4_lib.learning.offline_data import OfflineData
-from unio4_lib.learning.replay import Fresh, Mixing, Replay
+from unio4_lib.learning.replay import Fresh, Replay
+from unio4_lib.settings.offpolicy import Mixing
 
 OLD, NEW = 0.0, 1.0
 
