@@ -61,8 +61,8 @@ class Cql(Sac):
         super().__init__(data, config.cql, config.train.discount, generator)
         self.weight, self.calibrated = config.cql.weight, config.cql.calibrated
 
-    def q_loss(self, batch: Batch, actions: Tensor, log_probs: Tensor) -> Tensor:
-        losses = super().q_loss(batch, actions, log_probs)
+    def q_loss(self, batch: Batch) -> Tensor:
+        losses = super().q_loss(batch)
         if self.weight == 0:
             return losses
         return losses + self.weight * self.gap(batch).sum(dim=0) / self.q.scale.square()
@@ -73,8 +73,8 @@ class Cql(Sac):
         shape = (len(batch.rewards), count, dim)
         others = 2.0 * torch.rand(shape, generator=self.draws, device=self.draws.device) - 1.0
         with torch.no_grad():
-            now, now_density = self.sample(repeated(batch.observations, count))
-            later, later_density = self.sample(repeated(batch.next_observations, count))
+            now, now_density = self.samples(batch.observations, count)
+            later, later_density = self.samples(batch.next_observations, count)
         found = self.action_values(batch.observations, torch.cat([others, later, now], dim=1))
         random, policy = found[..., :count], found[..., count:]
         if self.calibrated:
@@ -97,7 +97,7 @@ class Cql(Sac):
         if count == 1:
             return super().following(batch)
         states = repeated(batch.next_observations, count)
-        actions, log_probs = self.sample(states)
+        actions, log_probs = self.samples(batch.next_observations, count)
         values = self.q.slow_values(states.flatten(0, 1), actions.flatten(0, 1)).min(dim=0).values
         best, place = values.view(-1, count).max(dim=1)
         if not self.settings.entropy_backup:

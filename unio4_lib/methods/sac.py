@@ -12,7 +12,7 @@ from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.q_ensemble import QEnsemble
 from unio4_lib.learning.updates import Group, Updates
 from unio4_lib.methods.offpolicy import look_at_values
-from unio4_lib.nets.kinds import SquashedPolicy
+from unio4_lib.nets.kinds import Squashed, SquashedPolicy
 from unio4_lib.nets.policy import PolicySpec
 from unio4_lib.settings.model import Hidden, StageConfig
 
@@ -75,7 +75,7 @@ class Sac(BaseLearner):
     def update(self, batch: Batch) -> Metrics:
         actions, log_probs = self.sample(batch.observations)
         losses = {
-            "q": self.q_loss(batch, actions, log_probs),
+            "q": self.q_loss(batch),
             "policy": self.policy_loss(batch, actions, log_probs),
             "temperature": -self.temperature.log * (log_probs.detach() + self.wanted_entropy),
         }
@@ -85,14 +85,18 @@ class Sac(BaseLearner):
         return metrics | entropy | {"learner/temperature": self.temperature.value()}
 
     def sample(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [..., A] of the policy for observations [..., D], and their log densities [...]."""
-        flat = observations.reshape(-1, observations.shape[-1])
-        noise = self.normal(len(flat), self.policy.spec.action_dim)
-        actions, log_probs = self.policy.distribution(flat).sample_with_log_prob(noise)
-        return actions[0].view(*observations.shape[:-1], -1), log_probs[0].view(observations.shape[:-1])
+        """An action of the policy for each observation [B, A], and its log density [B]."""
+        actions, log_probs = self.samples(observations, 1)
+        return actions[:, 0], log_probs[:, 0]
 
-    def q_loss(self, batch: Batch, actions: Tensor, log_probs: Tensor) -> Tensor:
-        """Of all Q together [B], in variances of the returns; actions and densities are the policy's here.
+    def samples(self, observations: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Several actions for each observation [B, count, A], and their log densities [B, count]."""
+        found = self.policy.distribution(observations)
+        each = Squashed(found.raw_mean[0, :, None], found.log_std[0, :, None])
+        return each.sample_with_log_prob(self.normal(len(observations), count, self.policy.spec.action_dim))
+
+    def q_loss(self, batch: Batch) -> Tensor:
+        """Of all Q together [B], in variances of the returns.
 
         What a subclass adds is divided by that variance, too, so that its weight is that of the paper.
         """

@@ -51,8 +51,8 @@ class SacN(Sac):
     def __init__(self, data: OfflineData, config: SacNRun, generator: torch.Generator) -> None:
         super().__init__(data, config.sac_n, config.train.discount, generator)
 
-    def q_loss(self, batch: Batch, actions: Tensor, log_probs: Tensor) -> Tensor:
-        losses = super().q_loss(batch, actions, log_probs)
+    def q_loss(self, batch: Batch) -> Tensor:
+        losses = super().q_loss(batch)
         if self.settings.diversity == 0:
             return losses
         return losses + self.settings.diversity * self.alignment(batch) / self.q.scale.square()

@@ -141,11 +141,10 @@ def test_edac_adds_the_cosines_between_gradients_by_the_action(data: OfflineData
     batch = some_rows(data)
     found = learner.alignment(batch)
     assert found.tolist() == pytest.approx([cosine_sum(learner, batch, row) for row in range(6)], abs=1e-4)
-    none = torch.zeros(6)
     losses = []
     for one in (learner, plain):
         restart(one)
-        losses.append(one.q_loss(batch, batch.actions, none))
+        losses.append(one.q_loss(batch))
     torch.testing.assert_close(losses[0] - losses[1], 2.0 * found / learner.q.scale.square())
 
 
@@ -224,7 +223,7 @@ def test_the_gap_counts_by_its_weight_and_not_below_its_bound(data: OfflineData)
     for weight in (0.0, 3.0):
         learner = cql_of(data, weight=weight, calibrated=False)
         restart(learner)
-        losses.append(learner.q_loss(batch, batch.actions, none))
+        losses.append(learner.q_loss(batch))
     restart(learner)
     learner.targets(batch)
     gap = learner.gap(batch).sum(dim=0) / learner.q.scale.square()

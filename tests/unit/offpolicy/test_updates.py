@@ -147,3 +147,17 @@ def test_freed_memory_is_used_again() -> None:
     if kept == "False" or int(before) < 1000:
         pytest.skip("another C library, or a system that does not count pages")
     assert int(after) < int(before) / 20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+def test_a_group_moves_on_a_gpu() -> None:
+    ours, theirs = net().cuda(), net()
+    updates, adam = Updates({"fit": Group([ours], RATE)}), torch.optim.Adam(theirs.parameters(), RATE)
+    for step in range(5):
+        inputs = rows(seed=step)
+        updates.step({"fit": (ours(inputs.cuda())[:, 0] - inputs.sum(dim=1).cuda()).square()})
+        adam.zero_grad()
+        errors(theirs, step).mean().backward()
+        adam.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.cpu(), other)
