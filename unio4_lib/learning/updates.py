@@ -53,7 +53,7 @@ class Group:
         self.counts[0] += 1
         torch._fused_adam_(
             self.parameters,
-            list(gradients),
+            [part.contiguous() for part in gradients],  # it walks through memory, whatever the strides
             self.means,
             self.squares,
             [],

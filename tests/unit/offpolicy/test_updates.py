@@ -3,12 +3,14 @@
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unio4_lib.learning.updates import Group, Updates, constant, half_cosine
+from unio4_lib.learning.updates import Group, Schedule, Updates, constant, half_cosine
+from unio4_lib.nets.ensemble import EnsembleMLP
 
 RATE = 1e-2
 
@@ -36,10 +38,26 @@ def same(left: nn.Module, right: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True))
 
 
+def ensemble() -> EnsembleMLP:
+    """Two networks whose first layer takes all rows at once, so that its gradient lies across memory."""
+    return EnsembleMLP(2, 3, 1, (8, 8), layer_norm=True, generator=torch.Generator().manual_seed(0))
+
+
+class Flat(nn.Module):
+    """An ensemble as one network [B, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ensemble()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs).sum(dim=0)
+
+
+@pytest.mark.parametrize("make", [net, Flat])
 @pytest.mark.parametrize("share", [constant, half_cosine(30), lambda taken: 1.0 / (1 + taken)])
-def test_a_group_moves_as_by_torch_adam(share: object) -> None:
-    assert callable(share)
-    ours, theirs = net(), net()
+def test_a_group_moves_as_by_torch_adam(share: Schedule, make: Callable[[], nn.Module]) -> None:
+    ours, theirs = make(), make()
     updates = Updates({"fit": Group([ours], RATE, share)})
     adam = torch.optim.Adam(theirs.parameters(), RATE, fused=True)
     for step in range(20):
