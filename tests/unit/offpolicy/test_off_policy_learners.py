@@ -26,7 +26,7 @@ ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM)
 SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
 TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9, monte_carlo_share=0.0)
 TUNE = OffPolicyTuneConfig(
-    env_steps=1200, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
+    env_steps=800, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
 )
 SAC = SMALL | {"policy_learning_rate": 3e-3, "temperature": 0.1}
 OWN: dict[str, dict[str, Any]] = {
@@ -77,7 +77,7 @@ def test_it_beats_its_data_offline_and_itself_online(room: OffPolicy, data: Offl
     assert offline > behavior + 0.05
     online = OnlineTraining(learner, data, TUNE, PointMass, batch_size=64, seed=2)
     points = list(online.run(measure))
-    assert [point.env_steps for point in points] == [0, 400, 800, 1200]
+    assert [point.env_steps for point in points] == [0, 400, 800]
     returns = [point.stats.mean for point in points]
     most = evaluate(lambda rows: np.clip(-4.0 * rows, -1.0, 1.0), PointMass, 8, seed=5).mean
     assert max(returns[1:]) > returns[0] + 0.05 or returns[0] > most - 0.1
