@@ -11,7 +11,7 @@ from unio4_lib.learning.evaluation import EpisodeStats, SimFactory
 from unio4_lib.learning.ppo import PPO, Metrics
 from unio4_lib.learning.ratchet import LOOK, SAMPLED, Level, Ratchet
 from unio4_lib.learning.value import ValueFunction
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import GaussianPolicy, Policy
 from unio4_lib.settings.model import FinetuneConfig
 
 WARMUP_EPOCHS = 20  # passes over the warm-up batch: it is small, and V starts from nothing
@@ -20,7 +20,7 @@ WARMUP_EPOCHS = 20  # passes over the warm-up batch: it is small, and V starts f
 class Evaluate(Protocol):
     """Whole episodes of a policy, by its mean action or by sampled ones."""
 
-    def __call__(self, policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats: ...
+    def __call__(self, policy: Policy, *, sampled: bool = False) -> EpisodeStats: ...
 
 
 Progress = Callable[[int, Metrics], None]  # environment steps so far, metrics of the round

@@ -1,22 +1,33 @@
 """What an off-policy method is to those who train it: something that learns from minibatches."""
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.learning.updates import Updates
+from unio4_lib.nets.kinds import build_policy
+from unio4_lib.nets.policy import Policy, PolicySpec
+
+OTHER_STREAM = 1 << 32  # between the numbers of the first weights and those of training
 
 
 class Learner(Protocol):
     """One off-policy method; offline and online it learns alike."""
 
-    policy: GaussianPolicy  # scored, delivered, and what acts in the environment with its own noise
+    @property
+    def policy(self) -> Policy:
+        """What is scored and delivered."""
+        ...
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient step of every network."""
+        ...
+
+    def explore(self, observations: Tensor, noise: Tensor) -> Tensor:
+        """Unit actions [N, A] to collect new rows with, for normalized observations and noise [N, A]."""
         ...
 
     def look(self, batch: Batch, returns: Tensor) -> Metrics:
@@ -32,15 +43,46 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def make_policy(data: OfflineData, spec: PolicySpec, generator: torch.Generator) -> GaussianPolicy:
+class BaseLearner:
+    """What most learners have in common: they explore by the noise of their policy and loosen nothing.
+
+    ``parts`` names the networks and ``numbers`` the plain values that are kept with the learner; ``draws``
+    is its own stream of noise.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ("policy",)
+    numbers: ClassVar[tuple[str, ...]] = ()
+    policy: Policy
+    updates: Updates
+
+    def __init__(self, data: OfflineData, generator: torch.Generator) -> None:
+        device = data.observations.device
+        self.draws = torch.Generator(device).manual_seed(generator.initial_seed() + OTHER_STREAM)
+
+    def explore(self, observations: Tensor, noise: Tensor) -> Tensor:
+        return self.policy.distribution(observations).sample(noise)[0]
+
+    def go_online(self) -> None:
+        """Nothing is loosened: online it learns as before, from more rows."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal noise."""
+        return torch.randn(shape, generator=self.draws, device=self.draws.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {name: getattr(self, name).state_dict() for name in (*self.parts, "updates")}
+        return kept | {name: getattr(self, name) for name in self.numbers} | {"draws": self.draws.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in (*self.parts, "updates"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in self.numbers:
+            setattr(self, name, state[name])
+        self.draws.set_state(state["draws"])
+
+
+def make_policy(data: OfflineData, spec: PolicySpec, generator: torch.Generator) -> Policy:
     """A new policy in the scales of the data."""
-    policy = GaussianPolicy(spec, generator=generator).to(data.observations.device)
+    policy = build_policy(spec, generator=generator).to(data.observations.device)
     policy.set_scales(data.observation_mean, data.observation_std, data.action_low, data.action_high)
     return policy
-
-
-@torch.no_grad()
-def follow(targets: Any, networks: Any, rate: float) -> None:
-    """Let slow copies come nearer to their networks by a share of the distance (Polyak)."""
-    slow: list[Tensor] = list(targets.parameters())
-    torch._foreach_lerp_(slow, list(networks.parameters()), rate)

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from unio4_lib.learning.memory import keep_freed_memory
+
 Metrics = dict[str, Tensor]  # detached 0-d tensors (or [E], one for each member) on the device
 
 
@@ -64,6 +66,7 @@ def run_loop(
     offered every step with the number of steps done, after what there was to log, and decides itself
     whether it is time. With ``start`` a trainer goes on that has taken so many steps.
     """
+    keep_freed_memory()
     began = time.perf_counter()
     if start > 0 and trainer.finished():
         return

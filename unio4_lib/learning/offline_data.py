@@ -20,6 +20,9 @@ class Batch(NamedTuple):
     rewards: Tensor  # [...] scaled
     next_observations: Tensor  # [..., D] normalized
     terminals: Tensor  # [...] float: 1 where the task ended
+    returns: Tensor  # [...] discounted return of the scaled rewards from here on
+    next_actions: Tensor  # [..., A] what was done next
+    followed: Tensor  # [...] float: 1 where something was, 0 where the episode ended or nothing is known
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,9 @@ class OfflineData:
             self.rewards[index],
             self.next_observations[index],
             self.terminals[index],
+            self.returns[index],
+            self.actions[(index + 1).clamp(max=len(self) - 1)],
+            1.0 - self.episode_ends[index].float(),
         )
 
     def split_episodes(self, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

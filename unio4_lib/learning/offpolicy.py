@@ -14,17 +14,21 @@ from unio4_lib.learning.evaluation import SimFactory
 from unio4_lib.learning.finetune import CurvePoint, Evaluate, Progress
 from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.loop import Metrics
+from unio4_lib.learning.memory import keep_freed_memory
 from unio4_lib.learning.offline_data import Batch, OfflineData
-from unio4_lib.learning.replay import Replay
+from unio4_lib.learning.replay import Fresh, Replay
 from unio4_lib.learning.rollout import Collector
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
-from unio4_lib.sim.base import Array, StepResult
 
 LOOKED_AT = 4096  # rows of the data behind a look
 
 
 class OfflineTraining:
-    """Minibatches of the dataset, one after the other."""
+    """Minibatches of the dataset, one after the other.
+
+    At first values fit the returns that followed in the data: bootstrapping from random networks takes
+    thousands of updates until rewards have come through, and policies follow what comes before.
+    """
 
     def __init__(
         self, learner: Learner, data: OfflineData, config: OffPolicyTrainConfig, *, seed: int
@@ -33,10 +37,13 @@ class OfflineTraining:
         self.replay = Replay(data, 1, "union")
         self.generator = torch.Generator(data.observations.device).manual_seed(seed)
         every = max(1, len(data) // LOOKED_AT)
+        self.updates, self.fitting = 0, round(config.monte_carlo_share * config.steps)
         self._looked_at = torch.arange(0, len(data), every, device=data.observations.device)
 
     def step(self) -> Metrics:
-        return self.learner.update(self.replay.sample(self.config.batch_size, self.generator))
+        batch = self.replay.sample(self.config.batch_size, self.generator)
+        self.updates += 1
+        return self.learner.update(with_returns(batch) if self.updates <= self.fitting else batch)
 
     def evaluate(self) -> Metrics:
         return self.learner.look(self.data.rows(self._looked_at), self.data.returns[self._looked_at])
@@ -45,11 +52,18 @@ class OfflineTraining:
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict(), "generator": self.generator.get_state()}
+        kept = {"learner": self.learner.state_dict(), "generator": self.generator.get_state()}
+        return kept | {"updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.generator.set_state(state["generator"])
+        self.updates = state["updates"]
+
+
+def with_returns(batch: Batch) -> Batch:
+    """Rows that end at once and pay all that followed: what Q should be of them is their return."""
+    return batch._replace(rewards=batch.returns, terminals=torch.ones_like(batch.terminals))
 
 
 class OnlineTraining:
@@ -84,6 +98,7 @@ class OnlineTraining:
 
     def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]:
         """Train to the end of the budget; at every progress and every point ``state_dict`` is complete."""
+        keep_freed_memory()
         while True:
             if self.env_steps >= self.next_evaluation:
                 every = self.config.evaluate_every
@@ -102,36 +117,36 @@ class OnlineTraining:
 
     def _round(self, until: int) -> Metrics:
         """Steps and updates up to a number of environment steps; the mean of what the updates said."""
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        count = 0
+        said: dict[str, list[Tensor]] = defaultdict(list)  # not by every update: policies may rest
         while self.env_steps < until:
             self._collect()
             for _ in range(self._due()):
-                for name, value in self.learner.update(
-                    self.replay.sample(self.batch_size, self.generator)
-                ).items():
-                    sums[name] = sums[name] + value
-                count += 1
-        metrics = {name: value / count for name, value in sums.items()}
+                batch = self.replay.sample(self.batch_size, self.generator)
+                for name, value in self.learner.update(batch).items():
+                    said[name].append(value)
+        metrics = {name: torch.stack(values).mean() for name, values in said.items()}
         if returns := self.collector.recent_returns:
             metrics["acting/sampled_return"] = torch.tensor(returns, device=self.device).mean()
         return metrics
 
+    @torch.no_grad()
     def _collect(self) -> None:
-        self.collector.collect(self.learner.policy, 1, self.generator, self._remember)
-        self.env_steps += self.config.num_envs
-
-    def _remember(self, observations: Array, actions: Array, result: StepResult) -> None:
-        """Rows in the units of the data; a timeout is no end of the task."""
-        policy = self.learner.policy
-        low, high = policy.action_low, policy.action_high
+        """One step of every environment; the rows are in the units of the data."""
+        policy, sim = self.learner.policy, self.collector.sim
+        observations = policy.normalize(self._tensor(self.collector.observations))
+        shape = (sim.num_envs, sim.action_dim)
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
+        actions = self.learner.explore(observations, noise).clamp(-1.0, 1.0)
+        result = self.collector.step(policy.to_environment(actions).double().cpu().numpy())
+        self.env_steps += sim.num_envs
         self.replay.add(
-            Batch(
-                policy.normalize(self._tensor(observations)),
-                2.0 * (self._tensor(actions) - low) / (high - low) - 1.0,
+            Fresh(
+                observations,
+                actions,
                 self._tensor(result.rewards) / self.reward_unit,
                 policy.normalize(self._tensor(result.next_observations)),
                 self._tensor(result.terminals),
+                self._tensor(result.terminals | result.timeouts),
             )
         )
 

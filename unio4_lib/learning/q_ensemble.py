@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.nets.ensemble import EnsembleMLP
 
 MIN_SCALE = 1e-3  # constant returns must not blow up the targets
@@ -44,9 +44,9 @@ class QEnsemble(nn.Module):
         """Of their slow copies."""
         return self._values(self.slow, observations, actions)
 
-    def errors(self, observations: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
+    def errors(self, batch: Batch, targets: Tensor) -> Tensor:
         """Squared distances [N, B] from targets [B], in standard deviations of the data's returns."""
-        return ((self.values(observations, actions) - targets) / self.scale).square()
+        return ((self.values(batch.observations, batch.actions) - targets) / self.scale).square()
 
     def _values(self, net: EnsembleMLP, observations: Tensor, actions: Tensor) -> Tensor:
         return net(torch.cat([observations, actions], dim=-1))[..., 0] * self.scale + self.shift

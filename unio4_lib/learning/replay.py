@@ -1,66 +1,141 @@
 """What off-policy learners train on: the rows of the dataset, and a ring of rows from the environment."""
 
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.settings.offpolicy import Mixing
 
-Mixing = Literal["union", "balanced", "online"]
+SHARES = {"balanced": 0.5, "online": 1.0}
+UNKNOWN_RETURN = -torch.inf  # of a new row: its episode may not be over
+
+
+class Fresh(NamedTuple):
+    """New rows: one step of n environments, or the whole ring."""
+
+    observations: Tensor  # [n, D] normalized
+    actions: Tensor  # [n, A] in the unit box
+    rewards: Tensor  # [n] scaled
+    next_observations: Tensor  # [n, D] the true successors
+    terminals: Tensor  # [n] float: 1 where the task ended, not where only time did
+    ended: Tensor  # [n] float: 1 where the episode ended, for whatever reason
 
 
 class Replay:
     """Minibatches of old and new rows.
 
     ``mixing`` says how many of a batch are new: as many as there are among all rows (union), half of them
-    (balanced), or all (online). Counts are fixed within a batch, rows are drawn at random. Until there are
-    new rows, all are old ones.
+    (balanced), all (online), or a share. Parts of a row are saved up for the next batch. Rows are drawn at
+    random, alike or by ``weigh``. Until there are new rows, all are old ones.
     """
 
-    def __init__(self, data: OfflineData, capacity: int, mixing: Mixing) -> None:
-        self.data, self.capacity, self.mixing = data, capacity, mixing
+    def __init__(self, data: OfflineData, capacity: int, mixing: Mixing | float) -> None:
+        self.data, self.capacity = data, capacity
+        self.share = SHARES.get(mixing) if isinstance(mixing, str) else mixing  # None: the union's
         self.added = 0  # rows so far, also those that the ring has lost since
-        self.ring = Batch(*(part.new_zeros(capacity, *part.shape[1:]) for part in data.rows(data.starts[:1])))
+        self.together = 1  # rows that are added at once: so far apart are two steps of one environment
+        self.owed = 0.0  # part of a new row that earlier batches have not had
+        one, flags = data.rows(data.starts[:1]), data.rewards.new_zeros(capacity)
+        columns = [part.new_zeros(capacity, *part.shape[1:]) for part in one[: len(Fresh._fields) - 1]]
+        self.ring = Fresh._make([*columns, flags])
+        self.weights: tuple[Tensor, Tensor] | None = None  # of old rows [N] and of the ring's [capacity]
+        self._cumulated: tuple[Tensor, Tensor] | None = None
 
     @property
     def fresh(self) -> int:
         """New rows that are there."""
         return min(self.added, self.capacity)
 
-    def add(self, rows: Batch) -> None:
-        """Put new rows [n, ...] in place of the oldest ones."""
-        count = len(rows.rewards)
-        place = (torch.arange(count, device=rows.rewards.device) + self.added) % self.capacity
+    def add(self, rows: Fresh) -> None:
+        """Put new rows [n, ...] in place of the oldest ones, one for each environment in their order."""
+        self.together = len(rows.rewards)
+        place = (torch.arange(self.together, device=rows.rewards.device) + self.added) % self.capacity
         for kept, new in zip(self.ring, rows, strict=True):
             kept[place] = new
-        self.added += count
+        self.added += self.together
+        if self.weights is not None:
+            self.weights[1][place] = self.weights[0].mean()  # they are drawn like a row of the data
+            self._cumulated = None
+
+    def weigh(self, old: Tensor, new: Tensor) -> None:
+        """From now on rows are drawn in proportion to weights [N] and [fresh]."""
+        ring = new.new_zeros(self.capacity)
+        ring[: self.fresh] = new
+        self.weights, self._cumulated = (old.clone(), ring), None
 
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """A minibatch; the old rows come first."""
-        new = self.new_share(size)
-        old = self.data.rows(_draw(len(self.data), size - new, generator))
+        new = self._new_rows(size)
         if new == 0:
-            return old
-        place = _draw(self.fresh, new, generator)
-        return Batch(*(torch.cat([one, part[place]]) for one, part in zip(old, self.ring, strict=True)))
+            return self.data.rows(self._draw(0, size, generator))
+        fresh = self.fresh_rows(self._draw(1, new, generator))
+        if new == size:
+            return fresh
+        old = self.data.rows(self._draw(0, size - new, generator))
+        return Batch(*(torch.cat(pair) for pair in zip(old, fresh, strict=True)))
 
-    def new_share(self, size: int) -> int:
-        """How many rows of a batch are new ones."""
+    def fresh_rows(self, place: Tensor) -> Batch:
+        """Rows of the ring at places [n]."""
+        ring, following = self.ring, (place + self.together) % self.capacity
+        age = (self.added - 1 - place) % self.capacity  # 0 is the newest row
+        followed = (1.0 - ring.ended[place]) * (age >= self.together)
+        unknown = torch.full_like(followed, UNKNOWN_RETURN)
+        columns = [part[place] for part in ring[:-1]]
+        return Batch._make([*columns, unknown, ring.actions[following], followed])
+
+    def new_share(self) -> float:
+        """Share of new rows in minibatches."""
         if self.fresh == 0:
-            return 0
-        if self.mixing == "union":
-            return round(size * self.fresh / (len(self.data) + self.fresh))
-        return size // 2 if self.mixing == "balanced" else size
+            return 0.0
+        if self.share is not None:
+            return self.share
+        old, new = self._masses()
+        return new / (old + new)
+
+    def _new_rows(self, size: int) -> int:
+        self.owed += size * self.new_share()
+        count = min(size, int(self.owed))
+        self.owed -= count
+        return count
+
+    def _masses(self) -> tuple[float, float]:
+        """Weights of all old and of all new rows together."""
+        if self.weights is None:
+            return float(len(self.data)), float(self.fresh)
+        old, new = self._cumulate()
+        return float(old[-1]), float(new[-1])
+
+    def _draw(self, part: int, count: int, generator: torch.Generator) -> Tensor:
+        rows, device = (len(self.data), self.fresh)[part], generator.device
+        if self.weights is None:
+            return torch.randint(rows, (count,), generator=generator, device=device)
+        cumulated = self._cumulate()[part]
+        chance = torch.rand(count, generator=generator, device=device, dtype=cumulated.dtype)
+        return torch.searchsorted(cumulated, chance * cumulated[-1], right=True).clamp(max=rows - 1)
+
+    def _cumulate(self) -> tuple[Tensor, Tensor]:
+        """Running sums of the weights, made once after they have changed."""
+        assert self.weights is not None
+        if self._cumulated is None:
+            old, new = self.weights[0], self.weights[1][: max(1, self.fresh)]
+            self._cumulated = old.double().cumsum(0), new.double().cumsum(0)
+        return self._cumulated
 
     def state_dict(self) -> dict[str, Any]:
-        return {"added": self.added, "ring": [part[: self.fresh].clone() for part in self.ring]}
+        weights = None if self.weights is None else [part.clone() for part in self.weights]
+        return {
+            "ring": [part[: self.fresh].clone() for part in self.ring],
+            "weights": weights,
+            **{name: getattr(self, name) for name in ("added", "together", "owed")},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.added = state["added"]
+        for name in ("added", "together", "owed"):
+            setattr(self, name, state[name])
         for kept, saved in zip(self.ring, state["ring"], strict=True):
             kept[: self.fresh] = saved
-
-
-def _draw(rows: int, count: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(rows, (count,), generator=generator, device=generator.device)
+        weights = state["weights"]
+        self.weights = None if weights is None else (weights[0].clone(), weights[1].clone())
+        self._cumulated = None

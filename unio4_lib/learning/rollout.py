@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import Policy
 from unio4_lib.sim.base import Array, BatchSim, StepResult
 
 RECENT_EPISODES = 100  # finished episodes that are remembered
@@ -58,7 +58,7 @@ class Collector:
     @torch.no_grad()
     def collect(
         self,
-        policy: GaussianPolicy,
+        policy: Policy,
         steps: int,
         generator: torch.Generator,
         observer: Observer | None = None,
@@ -74,17 +74,16 @@ class Collector:
         actions, log_probs = torch.empty_like(noise), noise.new_empty(steps, envs)
         for t in range(steps):
             observations[t] = self.observations
-            gaussian = policy.distribution(policy.normalize(self._tensor(observations[t])))
-            sampled = gaussian.sample(noise[t])
-            actions[t], log_probs[t] = sampled[0], gaussian.log_prob(sampled)[0]
+            distribution = policy.distribution(policy.normalize(self._tensor(observations[t])))
+            sampled = distribution.sample(noise[t])
+            actions[t], log_probs[t] = sampled[0], distribution.log_prob(sampled)[0]
             applied = policy.to_environment(sampled[0]).double().cpu().numpy()
-            result = self.sim.step(applied)
+            before = self.observations
+            result = self.step(applied)
             if observer is not None:
-                observer(self.observations, applied, result)
+                observer(before, applied, result)
             next_observations[t], rewards[t] = result.next_observations, result.rewards
             terminals[t], ends[t] = result.terminals, result.terminals | result.timeouts
-            self._keep_score(result)
-            self.observations = result.observations
         return Rollout(
             self._tensor(observations),
             self._tensor(next_observations),
@@ -94,6 +93,13 @@ class Collector:
             self._tensor(terminals),
             self._tensor(ends),
         )
+
+    def step(self, actions: Array) -> StepResult:
+        """One step of every environment with actions [N, A] in its units."""
+        result = self.sim.step(actions)
+        self._keep_score(result)
+        self.observations = result.observations
+        return result
 
     def spread_ages(self) -> None:
         """Let episodes end at different times from now on; those under way are cut and have no return.

@@ -11,6 +11,9 @@ METHODS = {
     "unio4": "unio4_lib.methods.unio4.method:UNIO4",
     "iql": "unio4_lib.methods.iql:METHOD",
     "td3_bc": "unio4_lib.methods.td3_bc:METHOD",
+    "rebrac": "unio4_lib.methods.rebrac:METHOD",
+    "sac_n": "unio4_lib.methods.sac_n:METHOD",
+    "cql": "unio4_lib.methods.cql:METHOD",
 }
 
 

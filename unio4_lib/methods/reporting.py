@@ -12,7 +12,7 @@ from unio4_lib.data.info import DatasetInfo
 from unio4_lib.learning.evaluation import EpisodeStats
 from unio4_lib.methods.method import Method
 from unio4_lib.methods.pages import write_page
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import Policy
 from unio4_lib.report.html import REPORT
 from unio4_lib.report.phases import find_dip
 from unio4_lib.report.record import make_record
@@ -43,7 +43,7 @@ class Scored:
     """A policy that gets a score under a name; members under one name are averaged."""
 
     name: str
-    policy: GaussianPolicy
+    policy: Policy
     member: int = 0
 
 
@@ -170,7 +170,7 @@ def _stage_facts(work: StageWork, kind: str) -> dict[str, Any]:
     }
 
 
-def policy_digest(policy: GaussianPolicy) -> str:
+def policy_digest(policy: Policy) -> str:
     """SHA-256 over the weights: equal runs have equal digests."""
     state = policy.state_dict()
     digest = hashlib.sha256()

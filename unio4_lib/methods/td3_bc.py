@@ -1,22 +1,17 @@
 """TD3+BC (Fujimoto & Gu, NeurIPS 2021): the best action by Q, held near the data's own."""
 
-import copy
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from unio4_lib.learning.learner import follow, make_policy
-from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
-from unio4_lib.learning.q_ensemble import QEnsemble
-from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun, look_at_values
-from unio4_lib.nets.policy import PolicySpec
-from unio4_lib.settings.model import Hidden, StageConfig
+from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
+from unio4_lib.methods.td3 import Td3, Td3Config
 
 
-class Td3BcConfig(StageConfig):
+class Td3BcConfig(Td3Config):
     """The learner."""
 
     alpha: float = Field(
@@ -25,14 +20,6 @@ class Td3BcConfig(StageConfig):
     imitation_online: float = Field(
         0.5, ge=0, le=1, description="Share of the weight of imitation that is left online; 0 is plain TD3."
     )
-    target_noise: float = Field(0.2, ge=0, description="Std of the noise on actions of targets (paper: 0.2).")
-    noise_bound: float = Field(0.5, ge=0, description="Bound of that noise (paper: 0.5).")
-    policy_every: int = Field(2, ge=1, description="Updates of Q for each one of the policy (paper: 2).")
-    exploration: float = Field(0.1, gt=0, le=1, description="Std of actions when it explores (paper: 0.1).")
-    polyak: float = Field(0.005, gt=0, le=1, description="Rate of the target networks (paper: 0.005).")
-    hidden: Hidden = Field((256, 256), description="Widths of all networks (paper: 256 x 2).")
-    layer_norm: bool = Field(True, description="Layer normalization in Q (paper: none, ReBRAC: yes).")
-    learning_rate: float = Field(3e-4, gt=0, description="Adam step size of all networks (paper: 3e-4).")
 
 
 class Td3BcRun(OffPolicyRun):
@@ -44,88 +31,26 @@ class Td3BcRun(OffPolicyRun):
     td3_bc: Td3BcConfig = Td3BcConfig()
 
 
-class Td3Bc:
-    """Twin Q and a policy that is only a mean, each with a slow copy."""
+class Td3Bc(Td3):
+    """TD3 whose policy stays near the data's actions."""
+
+    settings: Td3BcConfig
 
     def __init__(self, data: OfflineData, config: Td3BcRun, generator: torch.Generator) -> None:
-        self.settings, self.discount = config.td3_bc, config.train.discount
-        own, device = self.settings, data.observations.device
-        self.q = QEnsemble(data, 2, own.hidden, layer_norm=own.layer_norm, generator=generator).to(device)
-        sizes = data.observation_dim, data.action_dim
-        spec = PolicySpec(1, *sizes, own.hidden, std="fixed", std_scale=own.exploration)
-        self.policy = make_policy(data, spec, generator)
-        self.slow_policy = copy.deepcopy(self.policy).requires_grad_(False)
-        self.q_optimizer = torch.optim.Adam(self.q.q.parameters(), lr=own.learning_rate, fused=True)
-        self.policy_optimizer = torch.optim.Adam(self.policy.parameters(), lr=own.learning_rate, fused=True)
-        self.noise = torch.Generator(device).manual_seed(generator.initial_seed())
-        self.imitation, self.updates = 1.0, 0
+        super().__init__(data, config.td3_bc, config.train.discount, generator)
+        self.imitation = 1.0
 
-    def update(self, batch: Batch) -> Metrics:
-        q_errors = self.q.errors(batch.observations, batch.actions, self.targets(batch)).mean(dim=1).sum()
-        self.q_optimizer.zero_grad(set_to_none=True)
-        q_errors.backward()
-        self.q_optimizer.step()
-        metrics = {"learner/q_loss": q_errors.detach()}
-        self.updates += 1
-        if self.updates % self.settings.policy_every == 0:
-            policy = self.policy_loss(batch).mean()
-            self.policy_optimizer.zero_grad(set_to_none=True)
-            policy.backward()
-            self.policy_optimizer.step()
-            follow(self.q.slow, self.q.q, self.settings.polyak)
-            follow(self.slow_policy, self.policy, self.settings.polyak)
-            metrics["learner/policy_loss"] = policy.detach()
-        return metrics
+    def value_weight(self) -> float:
+        return self.settings.alpha
 
-    @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """What Q should be [B]: of the slow copies the smaller one, around the slow policy's action."""
-        own = self.settings
-        actions = self.slow_policy.distribution(batch.next_observations).mean[0]
-        noise = torch.empty_like(actions).normal_(generator=self.noise) * own.target_noise
-        actions = (actions + noise.clamp(-own.noise_bound, own.noise_bound)).clamp(-1.0, 1.0)
-        following = self.q.slow_values(batch.next_observations, actions).min(dim=0).values
-        return batch.rewards + self.discount * (1.0 - batch.terminals) * following
-
-    def policy_loss(self, batch: Batch) -> Tensor:
-        """Minus Q in units of its own size, plus the distance from the data's action [B]."""
-        actions = self.policy.distribution(batch.observations).mean[0]
-        values = self._frozen_value(batch.observations, actions)
-        size = values.detach().abs().mean().clamp(min=1e-8)
-        distance = (actions - batch.actions).square().mean(dim=-1)
-        return self.imitation * distance - self.settings.alpha * values / size
-
-    def _frozen_value(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """The first Q [B], whose weights get no gradient from here."""
-        self.q.q.requires_grad_(False)
-        values = self.q.values(observations, actions)[0]
-        self.q.q.requires_grad_(True)
-        return values
-
-    @torch.no_grad()
-    def look(self, batch: Batch, returns: Tensor) -> Metrics:
-        actions = self.policy.distribution(batch.observations).mean[0]
-        values = self.q.values(batch.observations, actions).min(dim=0).values
-        own = self.q.values(batch.observations, batch.actions).min(dim=0).values
-        distance = (actions - batch.actions).square().mean()
-        return {**look_at_values(values, returns, own - values), "learner/distance": distance}
+    def policy_penalty(self, batch: Batch, actions: Tensor) -> Tensor:
+        return self.imitation * (actions - batch.actions).square().mean(dim=-1)
 
     def go_online(self) -> None:
         """Imitation counts less from now on."""
         self.imitation = self.settings.imitation_online
 
-    def state_dict(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name).state_dict() for name in PARTS}
-        return parts | {"noise": self.noise.get_state(), "updates": self.updates}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        self.noise.set_state(state["noise"])
-        self.updates = state["updates"]
-
-
-PARTS = ("q", "policy", "slow_policy", "q_optimizer", "policy_optimizer")
 ROOM = OffPolicy(
     "td3_bc",
     "TD3+BC: the best action by Q, held near the data's own",

@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from safetensors.torch import load_file, save_file
 
 from unio4_lib.errors import InputError
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.nets.kinds import build_policy
+from unio4_lib.nets.policy import Policy, PolicySpec
 
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
+P = TypeVar("P", bound=Policy)
 
 
-def save_policy(policy: GaussianPolicy, folder: Path, **facts: Any) -> None:
+def save_policy(policy: Policy, folder: Path, **facts: Any) -> None:
     """Write weights, scales and shape; ``facts`` (JSON values, such as the environment) stand beside."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
@@ -21,11 +23,19 @@ def save_policy(policy: GaussianPolicy, folder: Path, **facts: Any) -> None:
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
 
 
-def load_policy(folder: Path) -> tuple[GaussianPolicy, dict[str, Any]]:
-    """The policy of a folder and the facts saved with it."""
+@overload
+def load_policy(folder: Path) -> tuple[Policy, dict[str, Any]]: ...
+
+
+@overload
+def load_policy(folder: Path, wanted: type[P]) -> tuple[P, dict[str, Any]]: ...
+
+
+def load_policy(folder: Path, wanted: type[Policy] = Policy) -> tuple[Policy, dict[str, Any]]:
+    """The policy of a folder, of any kind or of the one that is wanted, and the facts saved with it."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        policy = GaussianPolicy(PolicySpec.from_json(description.pop("spec")))
+        policy = build_policy(PolicySpec.from_json(description.pop("spec")))
         policy.load_state_dict(load_file(folder / WEIGHTS))
     except FileNotFoundError as error:
         raise InputError(
@@ -37,4 +47,6 @@ def load_policy(folder: Path) -> tuple[GaussianPolicy, dict[str, Any]]:
         raise InputError(
             f"{folder}: the policy cannot be read: {text}; expected a policy of unio4"
         ) from error
+    if not isinstance(policy, wanted):
+        raise InputError(f"{folder}: the policy is {policy.spec.kind}; expected a {wanted.__name__}")
     return policy.requires_grad_(False), description

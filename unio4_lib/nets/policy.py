@@ -1,4 +1,4 @@
-"""Gaussian policies: one class for cloning, offline improvement, fine-tuning and deployment.
+"""Policies: what all kinds have in common, and the Gaussian one of cloning, improvement and PPO.
 
 The published code squashes the log standard deviation once more when it moves a policy online, which
 changes the policy; one class for all phases makes that impossible.
@@ -7,7 +7,7 @@ changes the policy; one class for all phases makes that impossible.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,25 @@ from unio4_lib.nets.ensemble import Activation, EnsembleMLP, select_members
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0  # the paper's bounds: std between 0.0067 and 1
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+Kind = Literal["gaussian", "deterministic", "squashed"]
+
+
+class Distribution(Protocol):
+    """Over unit actions, one for each member and row."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The action without noise [E, B, A]."""
+        ...
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """The action [E, B, A] that standard normal noise makes."""
+        ...
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log density [E, B] of actions [B, A] or [E, B, A]."""
+        ...
 
 
 class Gaussian(NamedTuple):
@@ -49,8 +68,9 @@ class PolicySpec:
     action_dim: int
     hidden: tuple[int, ...]
     activation: Activation = "relu"
-    std: Literal["state", "shared", "fixed"] = "state"
+    std: Literal["state", "shared"] = "state"
     std_scale: float = 1.0  # factor of every standard deviation
+    kind: Kind = "gaussian"  # what old files are, which do not say it
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,13 +85,11 @@ def to_unit(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return 2.0 * (actions - low) / (high - low) - 1.0
 
 
-class GaussianPolicy(nn.Module):
-    """E Gaussian policies that carry their own observation statistics and action bounds.
+class Policy(nn.Module):
+    """E policies that carry their own observation statistics and action bounds.
 
     ``distribution`` speaks normalized observations and unit actions, for training; ``act`` speaks the
-    units of the environment, for use. mean = tanh(.); log std = -5 + 2.5 (tanh(.) + 1), either from the
-    state (the paper's choice) or one free parameter for each action dimension, plus log std_scale. A policy
-    that only has a mean takes a fixed std of std_scale, for exploring.
+    units of the environment, for use.
     """
 
     observation_mean: Tensor
@@ -79,26 +97,34 @@ class GaussianPolicy(nn.Module):
     action_low: Tensor
     action_high: Tensor
 
-    def __init__(self, spec: PolicySpec, *, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, spec: PolicySpec, *, output_gain: float = 1.0, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
-        outputs = spec.action_dim * (2 if spec.std == "state" else 1)
         self.net = EnsembleMLP(
             spec.members,
             spec.observation_dim,
-            outputs,
+            spec.action_dim * self.numbers_per_action(spec),
             spec.hidden,
             activation=spec.activation,
             init="orthogonal",
-            output_gain=0.01 if spec.std == "shared" else 1.0,
+            output_gain=output_gain,
             generator=generator,
         )
-        if spec.std == "shared":
-            self.raw_std = nn.Parameter(torch.full((spec.members, 1, spec.action_dim), 0.7))
         self.register_buffer("observation_mean", torch.zeros(spec.observation_dim))
         self.register_buffer("observation_std", torch.ones(spec.observation_dim))
         self.register_buffer("action_low", -torch.ones(spec.action_dim))
         self.register_buffer("action_high", torch.ones(spec.action_dim))
+
+    @staticmethod
+    def numbers_per_action(spec: PolicySpec) -> int:
+        """Outputs of the network for each action dimension."""
+        return 2 if spec.std == "state" else 1
+
+    def distribution(self, observations: Tensor) -> Distribution:
+        """Distribution over unit actions for normalized observations [B, D] or [E, B, D]."""
+        raise NotImplementedError
 
     def set_scales(self, mean: Tensor, std: Tensor, low: Tensor, high: Tensor) -> None:
         """Fix the observation statistics [D] and the action bounds [A]."""
@@ -116,43 +142,53 @@ class GaussianPolicy(nn.Module):
         half = 0.5 * (self.action_high - self.action_low)
         return self.action_low + (actions.clamp(-1.0, 1.0) + 1.0) * half
 
-    def distribution(self, observations: Tensor) -> Gaussian:
-        """Distribution over unit actions for normalized observations [B, D] or [E, B, D]."""
-        out = self.net(observations)
-        if self.spec.std == "fixed":
-            return Gaussian(torch.tanh(out), out.new_full((), math.log(self.spec.std_scale)).expand_as(out))
-        if self.spec.std == "state":
-            mean, raw_std = out.chunk(2, dim=-1)
-        else:
-            mean, raw_std = out, self.raw_std.expand_as(out)
-        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(raw_std) + 1.0)
-        return Gaussian(torch.tanh(mean), log_std + math.log(self.spec.std_scale))
-
     @torch.no_grad()
     def act(
         self, observations: NDArray[Any], noise: NDArray[Any] | None = None, member: int = 0
     ) -> NDArray[np.float64]:
         """Actions [B, A] of one member, environment units in and out; deterministic without noise."""
         inputs = torch.as_tensor(np.array(observations, np.float32), device=self.observation_mean.device)
-        gaussian = self.distribution(self.normalize(inputs))
-        actions = gaussian.mean
+        distribution = self.distribution(self.normalize(inputs))
+        actions = distribution.mean
         if noise is not None:
-            actions = gaussian.sample(torch.as_tensor(np.asarray(noise, np.float32), device=inputs.device))
+            draws = torch.as_tensor(np.asarray(noise, np.float32), device=inputs.device)
+            actions = distribution.sample(draws)
         return self.to_environment(actions[member]).double().cpu().numpy()
 
-    def members(self, indices: Sequence[int]) -> "GaussianPolicy":
+    def members(self, indices: Sequence[int]) -> Self:
         """A new policy with copies of the given members alone."""
-        spec = replace(self.spec, members=len(indices))
-        chosen = GaussianPolicy(spec).to(self.observation_mean.device)
+        chosen = type(self)(replace(self.spec, members=len(indices))).to(self.observation_mean.device)
         chosen.load_state_dict(select_members(self, indices))
         return chosen
 
-    def narrowed(self, factor: float) -> "GaussianPolicy":
+    def narrowed(self, factor: float) -> Self:
         """A new policy with the same mean and a std that is ``factor`` times as large in every state."""
         spec = replace(self.spec, std_scale=self.spec.std_scale * factor)
-        narrow = GaussianPolicy(spec).to(self.observation_mean.device)
+        narrow = type(self)(spec).to(self.observation_mean.device)
         narrow.load_state_dict(self.state_dict())
         return narrow
+
+
+class GaussianPolicy(Policy):
+    """E policies with a normal distribution around a mean in the unit box.
+
+    mean = tanh(.); log std = -5 + 2.5 (tanh(.) + 1), either from the state (the paper's choice) or one free
+    parameter for each action dimension, plus log std_scale.
+    """
+
+    def __init__(self, spec: PolicySpec, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(spec, output_gain=0.01 if spec.std == "shared" else 1.0, generator=generator)
+        if spec.std == "shared":
+            self.raw_std = nn.Parameter(torch.full((spec.members, 1, spec.action_dim), 0.7))
+
+    def distribution(self, observations: Tensor) -> Gaussian:
+        out = self.net(observations)
+        if self.spec.std == "state":
+            mean, raw_std = out.chunk(2, dim=-1)
+        else:
+            mean, raw_std = out, self.raw_std.expand_as(out)
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(raw_std) + 1.0)
+        return Gaussian(torch.tanh(mean), log_std + math.log(self.spec.std_scale))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
 from unio4_lib.nets.files import load_policy
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import Policy
 from unio4_lib.sim.registry import make_env
 
 POLICIES = {"behavior": "a clone", "offline": "offline", "online": "online"}
@@ -33,7 +33,7 @@ class NoRenderer(RuntimeError):  # noqa: N818 - reads as a statement of what is 
 
 def film_of_run(folder: Path, *, frames: int, size: int, seed: int) -> bytes:
     """The policies of a run's folder as one GIF."""
-    found: dict[str, GaussianPolicy] = {}
+    found: dict[str, Policy] = {}
     task: dict[str, Any] = {}
     for name, title in POLICIES.items():
         place = folder / "policies" / name
@@ -46,7 +46,7 @@ def film_of_run(folder: Path, *, frames: int, size: int, seed: int) -> bytes:
 
 
 def film(
-    policies: Mapping[str, GaussianPolicy],
+    policies: Mapping[str, Policy],
     env_id: str,
     env_kwargs: dict[str, Any],
     *,
@@ -80,7 +80,7 @@ def _find_renderer(size: int) -> None:
 
 
 def _play(
-    policy: GaussianPolicy, env_id: str, env_kwargs: dict[str, Any], frames: int, size: int, seed: int
+    policy: Policy, env_id: str, env_kwargs: dict[str, Any], frames: int, size: int, seed: int
 ) -> list[Image.Image]:
     """Pictures of one episode of the mean action."""
     env = _drawable(env_id, env_kwargs, size)

@@ -15,6 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0
+RAW_LOG_STD_MIN, RAW_LOG_STD_MAX = -5.0, 2.0  # of squashed policies
 
 
 def relu(values: np.ndarray) -> np.ndarray:
@@ -38,6 +39,7 @@ class ActingPolicy(PythonModel):
         folder = Path(context.artifacts["policy"])
         description = json.loads((folder / "policy.json").read_text())
         self.spec = description["spec"]
+        self.kind = self.spec.get("kind", "gaussian")
         self.noise = np.random.default_rng() if description.get("acts") == "sampled" else None
         tensors = load_file(folder / "policy.safetensors")
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
@@ -55,17 +57,20 @@ class ActingPolicy(PythonModel):
         mean, raw_std = np.split(self._affine(values, "net.output"), [self.spec["action_dim"]], axis=1)
         actions = np.tanh(mean)
         if self.noise is not None:
-            noise = self.noise.standard_normal(actions.shape)
-            actions = np.clip(actions + self._std(raw_std) * noise, -1.0, 1.0)
+            noise = self._std(raw_std) * self.noise.standard_normal(actions.shape)
+            squashed = self.kind == "squashed"
+            actions = np.tanh(mean + noise) if squashed else np.clip(actions + noise, -1.0, 1.0)
         low, high = self.tensors["action_low"], self.tensors["action_high"]
         return low + (actions + 1.0) * 0.5 * (high - low)
 
     def _std(self, raw_std: np.ndarray) -> np.ndarray | float:
-        if self.spec["std"] == "fixed":
+        if self.kind == "deterministic":
             return self.spec["std_scale"]
         raw_std = raw_std if self.spec["std"] == "state" else self.tensors["raw_std"][0]
-        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (np.tanh(raw_std) + 1.0)
-        return self.spec["std_scale"] * np.exp(log_std)
+        low, high = LOG_STD_MIN, LOG_STD_MAX
+        if self.kind == "squashed":
+            low, high = RAW_LOG_STD_MIN, RAW_LOG_STD_MAX
+        return self.spec["std_scale"] * np.exp(low + 0.5 * (high - low) * (np.tanh(raw_std) + 1.0))
 
     def _affine(self, values: np.ndarray, layer: str) -> np.ndarray:
         return values @ self.tensors[f"{layer}.weight"][0] + self.tensors[f"{layer}.bias"][0, 0]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unio4_lib.errors import InputError
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import Policy
 
 Format = Literal["onnx", "torch-export", "torchscript"]
 Act = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -28,16 +28,16 @@ TOLERANCES = {1.0: 1e-6, 10.0: 1e-5}
 class Deterministic(nn.Module):
     """Observations [B, D] to the mean actions [B, A] of one policy, units of the environment."""
 
-    def __init__(self, policy: GaussianPolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         super().__init__()
         self.policy = policy
 
     def forward(self, observations: Tensor) -> Tensor:
-        gaussian = self.policy.distribution(self.policy.normalize(observations))
-        return self.policy.to_environment(gaussian.mean[0])
+        distribution = self.policy.distribution(self.policy.normalize(observations))
+        return self.policy.to_environment(distribution.mean[0])
 
 
-def export_policy(policy: GaussianPolicy, path: Path, form: Format, *, member: int = 0) -> float:
+def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) -> float:
     """Write one member of a policy; returns its largest difference from PyTorch near the data.
 
     The file appears only if actions for observations near the data and far from it differ by no more than
@@ -62,14 +62,14 @@ def export_policy(policy: GaussianPolicy, path: Path, form: Format, *, member: i
     return difference
 
 
-def _example(policy: GaussianPolicy, rows: int, spread: float = 1.0) -> NDArray[np.float32]:
+def _example(policy: Policy, rows: int, spread: float = 1.0) -> NDArray[np.float32]:
     """Observations [rows, D] around the mean of the data."""
     unit = np.random.default_rng(rows).standard_normal((rows, policy.spec.observation_dim))
     observations = policy.observation_mean.numpy() + spread * unit * policy.observation_std.numpy()
     return observations.astype(np.float32)
 
 
-def _check(policy: GaussianPolicy, act: Act, form: Format) -> float:
+def _check(policy: Policy, act: Act, form: Format) -> float:
     """The largest difference near the data; too large a one anywhere is an error."""
     scale = max(1.0, float((policy.action_high - policy.action_low).max()) / 2)
     largest = {}

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from unio4_lib.settings.model import StageConfig
 
+Mixing = Literal["union", "balanced", "online"]
+MIXING = "Rows of a minibatch: of data and experience alike, half of each, or new ones only."
+
 
 class OffPolicyTrainConfig(StageConfig):
     """Offline training of an off-policy learner."""
@@ -13,6 +16,12 @@ class OffPolicyTrainConfig(StageConfig):
     steps: int = Field(50_000, ge=1, description="Updates (papers: 1,000,000).")
     batch_size: int = Field(256, ge=1, description="Rows per update (papers: 256).")
     discount: float = Field(0.99, ge=0, lt=1, description="Discount factor (papers: 0.99).")
+    monte_carlo_share: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Share of the updates, the first ones, that fit the returns of the data (papers: 0).",
+    )
     evaluate_every: int = Field(2_500, ge=1, description="Updates between looks at values and losses.")
 
 
@@ -27,10 +36,7 @@ class OffPolicyTuneConfig(StageConfig):
         ge=0,
         description="First environment steps, collected before anything is updated (papers: 0-5,000).",
     )
-    mixing: Literal["union", "balanced", "online"] = Field(
-        "union",
-        description="Rows of a minibatch: of data and experience alike, half of each, or new ones only.",
-    )
+    mixing: Mixing = Field("union", description=MIXING)
     replay_rows: int = Field(1_000_000, ge=1, description="Newest rows that are remembered.")
     round_steps: int = Field(1_000, ge=1, description="Environment steps between entries of the log.")
     evaluate_every: int = Field(5_000, ge=1, description="Environment steps between evaluations.")
@@ -47,3 +53,9 @@ class OffPolicyTuneConfig(StageConfig):
                 f"which is {self.env_steps}"
             )
         return self
+
+
+class BalancedTuneConfig(OffPolicyTuneConfig):
+    """Fine-tuning of an off-policy learner in its environment, half of each minibatch old rows."""
+
+    mixing: Mixing = Field("balanced", description=MIXING)

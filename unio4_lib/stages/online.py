@@ -9,7 +9,7 @@ from unio4_lib.learning.evaluation import EpisodeStats
 from unio4_lib.learning.finetune import CurvePoint, Evaluate, Progress
 from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.loop import LogEntry, Metrics, to_numbers
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import Policy
 from unio4_lib.progress import Reporter
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.step import CURVE_FILE
@@ -21,8 +21,10 @@ from unio4_lib.stages.training import score
 class Training(Protocol):
     """What trains in the environment."""
 
-    delivered: GaussianPolicy
     delivered_at: int
+
+    @property
+    def delivered(self) -> Policy: ...
 
     @property
     def env_steps(self) -> int: ...
@@ -96,7 +98,7 @@ def _follow(
             update(min(steps, total), last)
             keep()
 
-        def measure(policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
+        def measure(policy: Policy, *, sampled: bool = False) -> EpisodeStats:
             seed, episodes = score_with
             return score(task, policy, episodes, seed, sampled=sampled)
 
@@ -107,7 +109,7 @@ def _follow(
     return Curve(points, log, training.delivered_at)
 
 
-def finish_online(work: StageWork, policy: GaussianPolicy, task: Task, curve: Curve, **facts: Any) -> None:
+def finish_online(work: StageWork, policy: Policy, task: Task, curve: Curve, **facts: Any) -> None:
     """Write what came of it."""
     write_policy(work, policy, task)
     work.write(CURVE_FILE, curve.points)

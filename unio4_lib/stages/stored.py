@@ -1,12 +1,12 @@
 """What stages read and write alike: the rows, the training data, policies."""
 
-from typing import Any
+from typing import Any, overload
 
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
 from unio4_lib.learning.offline_data import OfflineData
-from unio4_lib.nets.files import load_policy, save_policy
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.files import P, load_policy, save_policy
+from unio4_lib.nets.policy import Policy
 from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.fingerprint import digest_of
 from unio4_lib.stages.prepare import TRANSITIONS
@@ -38,13 +38,19 @@ def data_of(work: StageWork) -> OfflineData:
     return work.context.once(key, build)
 
 
-def write_policy(
-    work: StageWork, policy: GaussianPolicy, task: Task, name: str = POLICY, **facts: Any
-) -> None:
+def write_policy(work: StageWork, policy: Policy, task: Task, name: str = POLICY, **facts: Any) -> None:
     """A policy as ``unio4 evaluate`` reads it."""
     save_policy(policy, work.folder / name, env_id=task.env_id, env_kwargs=task.env_kwargs, **facts)
 
 
-def read_policy(work: StageWork, kind: str) -> GaussianPolicy:
+@overload
+def read_policy(work: StageWork, kind: str) -> Policy: ...
+
+
+@overload
+def read_policy(work: StageWork, kind: str, wanted: type[P]) -> P: ...
+
+
+def read_policy(work: StageWork, kind: str, wanted: type[Policy] = Policy) -> Policy:
     """The policy of an input, on the device."""
-    return load_policy(work.input(kind) / POLICY)[0].to(choose_device(work.config))
+    return load_policy(work.input(kind) / POLICY, wanted)[0].to(choose_device(work.config))

@@ -9,7 +9,7 @@ import numpy as np
 from unio4_lib.learning.evaluation import EpisodeStats, evaluate
 from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.loop import LogEntry, Trainer, run_loop
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import Policy
 from unio4_lib.progress import Reporter
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.task import Task
@@ -25,7 +25,7 @@ def stage_seed(config: RunConfig, stream: int) -> int:
 
 
 def score(
-    task: Task, policy: GaussianPolicy, episodes: int, seed: int, *, member: int = 0, sampled: bool = False
+    task: Task, policy: Policy, episodes: int, seed: int, *, member: int = 0, sampled: bool = False
 ) -> EpisodeStats:
     """Whole episodes of one member in the simulator, with its mean action or with sampled ones."""
     noise = np.random.default_rng(seed) if sampled else None

@@ -48,7 +48,8 @@ def make_batch(rows: int = 6) -> Batch:
     g = torch.Generator().manual_seed(1)
     states, successors = torch.randn(2, rows, 2, generator=g)
     actions = torch.rand(rows, 1, generator=g) * 2 - 1
-    return Batch(states, actions, torch.randn(rows, generator=g), successors, torch.zeros(rows))
+    rewards, zeros = torch.randn(rows, generator=g), torch.zeros(rows)
+    return Batch(states, actions, rewards, successors, zeros, zeros, actions, zeros)
 
 
 def fit(data: OfflineData, config: CriticsConfig, seed: int = 0) -> Critics:

@@ -14,20 +14,28 @@ from unio4_lib.learning.evaluation import EpisodeStats, evaluate
 from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining, OnlineTraining
-from unio4_lib.methods import iql, td3_bc
+from unio4_lib.learning.replay import Fresh
+from unio4_lib.methods import cql, iql, rebrac, sac_n, td3_bc
 from unio4_lib.methods.iql import Iql, IqlConfig, IqlRun
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.td3_bc import Td3Bc, Td3BcConfig, Td3BcRun
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
-ROOMS = (iql.ROOM, td3_bc.ROOM)
+ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM)
 SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
-TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9)
+TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9, monte_carlo_share=0.0)
 TUNE = OffPolicyTuneConfig(
-    env_steps=1200, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
+    env_steps=800, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
 )
-OWN: dict[str, dict[str, Any]] = {"iql": SMALL, "td3_bc": SMALL | {"imitation_online": 0.1}}
+SAC = SMALL | {"policy_learning_rate": 3e-3, "temperature": 0.1}
+OWN: dict[str, dict[str, Any]] = {
+    "iql": SMALL,
+    "td3_bc": SMALL | {"imitation_online": 0.1},
+    "rebrac": SMALL | {"imitation_online": 0.1},
+    "sac_n": SAC | {"critics": 3, "diversity": 0.0},
+    "cql": SAC | {"weight": 0.1, "weight_online": 0.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +44,8 @@ def data() -> OfflineData:
 
 
 def run_of(room: OffPolicy, **own: Any) -> OffPolicyRun:
-    section = room.settings.model_fields[room.name].annotation
-    assert section is not None
-    settings = {"train": TRAIN, "finetune": TUNE, room.name: section(**OWN[room.name] | own)}
-    return room.settings(dataset="none", **settings)
+    sections = {"train": TRAIN.model_dump(), "finetune": TUNE.model_dump(), room.name: OWN[room.name] | own}
+    return room.settings.model_validate({"dataset": "none", **sections})
 
 
 def made(room: OffPolicy, data: OfflineData, **own: Any) -> Learner:
@@ -71,9 +77,10 @@ def test_it_beats_its_data_offline_and_itself_online(room: OffPolicy, data: Offl
     assert offline > behavior + 0.05
     online = OnlineTraining(learner, data, TUNE, PointMass, batch_size=64, seed=2)
     points = list(online.run(measure))
-    assert [point.env_steps for point in points] == [0, 400, 800, 1200]
+    assert [point.env_steps for point in points] == [0, 400, 800]
     returns = [point.stats.mean for point in points]
-    assert max(returns[1:]) > returns[0] + 0.05 or returns[0] > 18.5  # of at most about 19
+    most = evaluate(lambda rows: np.clip(-4.0 * rows, -1.0, 1.0), PointMass, 8, seed=5).mean
+    assert max(returns[1:]) > returns[0] + 0.05 or returns[0] > most - 0.1
     best = int(np.argmax(returns))
     assert online.delivered_at == points[best].env_steps
     assert measure(online.delivered).mean == pytest.approx(returns[best])
@@ -94,22 +101,41 @@ def test_offline_training_goes_on_with_the_same_bits(room: OffPolicy, data: Offl
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_online_training_goes_on_with_the_same_bits(room: OffPolicy, data: OfflineData) -> None:
     """Stopped after its third round; replay, simulator and generators are those of the other one."""
+    tune = TUNE.model_copy(update={"env_steps": 480, "round_steps": 60, "evaluate_every": 240})
 
     def online(seed: int) -> OnlineTraining:
-        return OnlineTraining(made(room, data), data, TUNE, PointMass, batch_size=16, seed=seed)
+        return OnlineTraining(made(room, data), data, tune, PointMass, batch_size=16, seed=seed)
 
     whole, kept = online(3), []
     whole_points = []
     for point in whole.run(measure, lambda steps, _: kept.append((steps, copy.deepcopy(whole.state_dict())))):
         whole_points.append(point)
     steps, state = kept[2]
-    assert steps == 300
+    assert steps == 180
     rest = online(77)
     rest.load_state_dict(state)
-    assert [point.env_steps for point in rest.run(measure)] == [400, 800, 1200]
+    assert [point.env_steps for point in rest.run(measure)] == [240, 480]
     pairs = zip(state_of(whole.learner).values(), state_of(rest.learner).values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     assert rest.delivered_at == whole.delivered_at
+
+
+def test_values_fit_the_returns_of_the_data_at_first(data: OfflineData) -> None:
+    """A tenth of the updates; where it is taken up again it knows how many are left."""
+    config = TRAIN.model_copy(update={"monte_carlo_share": 0.1, "steps": 50})
+    learner = made(iql.ROOM, data)
+    seen: list[Batch] = []
+    learner.update = lambda batch: seen.append(batch) or {}  # type: ignore[method-assign,func-returns-value]
+    training = OfflineTraining(learner, data, config, seed=1)
+    for _ in range(3):
+        training.step()
+    other = OfflineTraining(learner, data, config, seed=2)
+    other.load_state_dict(training.state_dict())
+    for _ in range(4):
+        other.step()
+    whole = [torch.equal(batch.rewards, batch.returns) and bool(batch.terminals.all()) for batch in seen]
+    assert whole == [True] * 5 + [False] * 2
+    assert not seen[-1].terminals.any()
 
 
 def test_steps_and_updates_are_counted(data: OfflineData) -> None:
@@ -125,14 +151,28 @@ def test_steps_and_updates_are_counted(data: OfflineData) -> None:
     assert len(updates) == int((400 - 80) * 0.3)
 
 
+def test_what_only_some_updates_say_is_averaged_over_those(data: OfflineData) -> None:
+    learner, turn = made(iql.ROOM, data), iter(range(10_000))
+
+    def update(batch: Batch) -> dict[str, Tensor]:
+        number = torch.tensor(float(next(turn)))
+        return {"always": number} | ({"sometimes": number} if number % 2 else {})
+
+    learner.update = update  # type: ignore[method-assign]
+    online = OnlineTraining(learner, data, TUNE, PointMass, batch_size=16, seed=0)
+    metrics = online._round(84)  # four updates, 0 to 3
+    assert (float(metrics["always"]), float(metrics["sometimes"])) == (1.5, 2.0)
+
+
 def test_new_rows_are_in_the_units_of_the_data(data: OfflineData) -> None:
     online = OnlineTraining(made(iql.ROOM, data), data, TUNE, PointMass, batch_size=16, seed=0)
     for _ in range(EPISODE_STEPS + 1):  # across the ends of all episodes, which only time has ended
         online._collect()
-    rows = Batch(*(part[: online.env_steps] for part in online.replay.ring))
+    rows = Fresh(*(part[: online.env_steps] for part in online.replay.ring))
     sim = online.collector.sim
     assert isinstance(sim, PointMass)
     assert not rows.terminals.any()
+    assert rows.ended.view(-1, 4).sum(dim=0).min() == 1
     torch.testing.assert_close(rows.actions, torch.from_numpy(np.concatenate(sim.seen_actions)).float())
     moved = rows.observations + 0.25 * rows.actions
     torch.testing.assert_close(rows.next_observations, moved)
@@ -150,7 +190,7 @@ def test_iql_clones_each_row_by_its_advantage(data: OfflineData) -> None:
         torch.Generator().manual_seed(0),
     )
     batch = first_rows(data)
-    losses = learner.policy_loss(batch)
+    losses = learner.losses(batch)["policy"]
     gaussian = learner.policy.distribution(batch.observations)
     capped = 0
     for row in range(6):
@@ -165,21 +205,14 @@ def test_iql_clones_each_row_by_its_advantage(data: OfflineData) -> None:
     assert 0 < capped < 6
     losses.sum().backward()
     assert all(part.grad is None for part in learner.critics.parameters())
-    assert all(part.grad is not None for part in learner.policy.parameters())
 
 
 def test_iql_slows_its_policy_down_offline_only(data: OfflineData) -> None:
     learner = made(iql.ROOM, data)
     assert isinstance(learner, Iql)
-    shares = []
-    for updates in (0, 300, 599, 600, 900):
-        learner.updates = updates
-        shares.append(learner.policy_share())
-    assert shares == pytest.approx([1.0, 0.5, 0.0, 1.0, 1.0], abs=1e-4)
-    learner.updates = 300
-    learner.update(first_rows(data))
-    rates = [group["lr"] for group in learner.optimizer.param_groups]
-    assert rates == pytest.approx([3e-3, 1.5e-3])
+    taken = (0, TRAIN.steps // 2, TRAIN.steps)
+    shares = {name: [group.share(steps) for steps in taken] for name, group in learner.updates.groups.items()}
+    assert shares == {"value": [1, 1, 1], "q": [1, 1, 1], "policy": pytest.approx([1, 0.5, 1])}
 
 
 def td3(data: OfflineData, **own: Any) -> Td3Bc:
@@ -226,9 +259,6 @@ def test_td3_policy_weighs_q_by_its_size_against_the_data(data: OfflineData) -> 
     values = learner.q.values(batch.observations, actions)[0]
     distance = (actions - batch.actions).square().mean(dim=1)
     torch.testing.assert_close(loss, distance - 2.0 * values / values.abs().mean())
-    loss.mean().backward()
-    assert all(part.grad is None for part in learner.q.parameters())
-    assert all(part.requires_grad for part in learner.q.q.parameters())
 
 
 def test_td3_moves_its_policy_and_slow_copies_every_second_time(data: OfflineData) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from offline_worlds import make_data, point_mass_transitions
 
-from unio4_lib.learning.offline_data import Batch, OfflineData
-from unio4_lib.learning.replay import Mixing, Replay
+from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.replay import Fresh, Replay
+from unio4_lib.settings.offpolicy import Mixing
 
 OLD, NEW = 0.0, 1.0
 
@@ -17,21 +18,23 @@ def data() -> OfflineData:
     return make_data(point_mass_transitions(episodes=4, length=15))
 
 
-def fresh(count: int, first: int = 0) -> Batch:
+def fresh(count: int, first: int = 0) -> Fresh:
     """Rows whose reward is their number, marked by a terminal."""
     numbers = torch.arange(first, first + count, dtype=torch.float32)
     columns = numbers[:, None]
-    return Batch(columns, columns, numbers, columns, torch.ones(count))
+    return Fresh(columns, columns, numbers, columns, torch.ones(count), torch.zeros(count))
 
 
-@pytest.mark.parametrize(("mixing", "expected"), [("union", 10), ("balanced", 20), ("online", 40)])
-def test_a_batch_has_its_share_of_new_rows(data: OfflineData, mixing: Mixing, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("mixing", "expected"), [("union", 10), ("balanced", 20), ("online", 40), (0.3, 12), (0.0, 0)]
+)
+def test_a_batch_has_its_share_of_new_rows(data: OfflineData, mixing: Mixing | float, expected: int) -> None:
     replay, generator = Replay(data, 100, mixing), torch.Generator().manual_seed(0)
     assert replay.sample(40, generator).terminals.sum() == 0  # there is nothing new yet
     replay.add(fresh(20))  # a quarter of all rows
     batch = replay.sample(40, generator)
     assert (len(batch.rewards), int(batch.terminals.sum())) == (40, expected)
-    assert replay.new_share(40) == expected
+    assert replay.new_share() == pytest.approx(expected / 40)
 
 
 def test_the_ring_forgets_the_oldest_rows_and_draws_all_others(data: OfflineData) -> None:
@@ -58,11 +61,64 @@ def test_a_row_stays_one_row(data: OfflineData) -> None:
         assert data.rewards[row] == batch.rewards[index]
 
 
-def test_it_goes_on_with_the_same_bits(data: OfflineData) -> None:
+def test_parts_of_a_row_are_saved_up(data: OfflineData) -> None:
+    """One new row among sixty-one is in every second minibatch of thirty."""
+    replay, generator = Replay(data, 100, "union"), torch.Generator().manual_seed(0)
+    replay.add(fresh(1))
+    drawn = [int(replay.sample(30, generator).terminals.sum()) for _ in range(61)]
+    assert (sum(drawn), max(drawn)) == (30, 1)
+
+
+def test_weights_decide_how_often_a_row_is_drawn(data: OfflineData) -> None:
+    replay, generator = Replay(data, 8, "union"), torch.Generator().manual_seed(0)
+    replay.add(fresh(4))
+    old = torch.zeros(60)
+    old[[7, 9]] = torch.tensor([1.0, 2.0])
+    replay.weigh(old, torch.tensor([0.0, 2.0, 1.0, 0.0]))
+    batch = replay.sample(6000, generator)
+    counts = Counter(batch.rewards.tolist())
+    wanted = {float(data.rewards[7]): 1000, float(data.rewards[9]): 2000, 1.0: 2000, 2.0: 1000}
+    assert counts.keys() == wanted.keys()
+    assert all(abs(counts[key] - count) < 200 for key, count in wanted.items())
+    replay.add(fresh(2, 20))  # they count like a row of the data does on average
+    assert replay.new_share() == pytest.approx((3.0 + 2 * 3.0 / 60) / (6.0 + 2 * 3.0 / 60))
+
+
+def test_old_rows_know_their_return_and_what_was_done_next(data: OfflineData) -> None:
+    index = torch.tensor([0, 14, 59])  # rows 14 and 59 are the last of their episodes
+    batch = data.rows(index)
+    assert batch.followed.tolist() == [1.0, 0.0, 0.0]
+    assert torch.equal(batch.next_actions[0], data.actions[1])
+    assert torch.equal(batch.returns, data.returns[index])
+
+
+def test_new_rows_know_what_their_environment_did_next(data: OfflineData) -> None:
+    """Three environments, a ring of four steps and a half; an episode of the second ends at step 3."""
+    replay = Replay(data, 14, "online")
+    for step in range(6):
+        rows = fresh(3, 10 * step)
+        replay.add(rows._replace(ended=torch.tensor([0.0, float(step == 3), 0.0])))
+    batch = replay.fresh_rows(torch.arange(14))
+    for number, action, known in zip(
+        batch.rewards.tolist(), batch.next_actions[:, 0].tolist(), batch.followed.tolist(), strict=True
+    ):
+        newest, ended = number >= 50, number == 31
+        assert known == (0.0 if newest or ended else 1.0), number
+        if known:
+            assert action == number + 10
+    assert torch.equal(batch.returns, torch.full((14,), -torch.inf))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_it_goes_on_with_the_same_bits(data: OfflineData, weighted: bool) -> None:
     one, other = (Replay(data, 8, "union") for _ in range(2))
     for first in (0, 5, 10):
         one.add(fresh(5, first))
+    if weighted:
+        one.weigh(torch.arange(60.0), torch.arange(8.0))
+    one.sample(30, torch.Generator().manual_seed(0))  # a part of a row is owed now
     other.load_state_dict(one.state_dict())
+    assert one.owed == other.owed > 0
     one.add(fresh(3, 50))
     other.add(fresh(3, 50))
     batches = [replay.sample(32, torch.Generator().manual_seed(4)) for replay in (one, other)]

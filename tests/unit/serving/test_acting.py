@@ -12,7 +12,8 @@ import torch
 from tiny_runs import call
 
 from unio4_lib.nets.files import save_policy
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.nets.kinds import build_policy
+from unio4_lib.nets.policy import Policy, PolicySpec
 from unio4_lib.runs.score_policy import evaluate_policy
 from unio4_lib.serving import acting
 
@@ -20,11 +21,11 @@ OBSERVATIONS = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 DRAWS = 20_000
 
 
-def some_policy(**changed: Any) -> GaussianPolicy:
+def some_policy(**changed: Any) -> Policy:
     """A policy with scales and bounds of its own, whose samples seldom leave the bounds."""
     values = {"members": 1, "observation_dim": 5, "action_dim": 3, "hidden": (8,), "std_scale": 0.5} | changed
     random = torch.Generator().manual_seed(0)
-    policy = GaussianPolicy(PolicySpec(**values), generator=random).requires_grad_(False)
+    policy = build_policy(PolicySpec(**values), generator=random).requires_grad_(False)
     policy.set_scales(
         torch.randn(5, generator=random), torch.rand(5, generator=random) + 0.5,
         torch.tensor([-1.0, -0.4, 0.0]), torch.tensor([1.0, 0.4, 2.0]),
@@ -32,7 +33,7 @@ def some_policy(**changed: Any) -> GaussianPolicy:
     return policy
 
 
-def served(policy: GaussianPolicy, folder: Path, **facts: Any) -> Any:
+def served(policy: Policy, folder: Path, **facts: Any) -> Any:
     """What MLflow would load; ``predict`` of it."""
     save_policy(policy, folder, **facts)
     model = acting.ActingPolicy()
@@ -41,7 +42,15 @@ def served(policy: GaussianPolicy, folder: Path, **facts: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"std": "shared"}, {"activation": "tanh", "std_scale": 1.0}], ids=str
+    "changed",
+    [
+        {},
+        {"std": "shared"},
+        {"activation": "tanh", "std_scale": 1.0},
+        {"kind": "deterministic", "std_scale": 0.2},
+        {"kind": "squashed", "std_scale": 3.0},
+    ],
+    ids=str,
 )
 def test_samples_are_those_of_the_policy(changed: dict[str, Any], tmp_path: Path) -> None:
     """Mean, std and clamping against the policy's own actions with noise, many draws of each state."""
@@ -80,7 +89,7 @@ def test_the_served_file_needs_nothing_of_this_project() -> None:
 
 
 def pendulum(folder: Path, **facts: Any) -> Path:
-    policy = GaussianPolicy(
+    policy = build_policy(
         PolicySpec(1, 4, 1, (8,), "tanh", "state"), generator=torch.Generator().manual_seed(0)
     )
     save_policy(policy, folder, env_id="InvertedPendulum-v5", env_kwargs={}, **facts)

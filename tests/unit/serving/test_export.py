@@ -10,18 +10,19 @@ from torch import nn
 
 from unio4_lib.errors import InputError
 from unio4_lib.nets.files import save_policy
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.nets.kinds import build_policy
+from unio4_lib.nets.policy import Policy, PolicySpec
 from unio4_lib.serving import export
 from unio4_lib.serving.export import Format, export_policy
 
 FORMATS: tuple[Format, ...] = ("onnx", "torch-export", "torchscript")
 
 
-def some_policy(**changed: object) -> GaussianPolicy:
+def some_policy(**changed: object) -> Policy:
     """A policy with scales and bounds of its own."""
     values = {"members": 2, "observation_dim": 5, "action_dim": 3, "hidden": [32, 16]} | changed
     random = torch.Generator().manual_seed(0)
-    policy = GaussianPolicy(PolicySpec.from_json(values), generator=random)
+    policy = build_policy(PolicySpec.from_json(values), generator=random)
     mean, std = torch.randn(5, generator=random), torch.rand(5, generator=random) + 0.5
     policy.set_scales(mean, std, torch.tensor([-1.0, -0.4, 0.0]), torch.tensor([1.0, 0.4, 2.0]))
     return policy.requires_grad_(False)
@@ -29,7 +30,15 @@ def some_policy(**changed: object) -> GaussianPolicy:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
-    "changed", [{}, {"activation": "tanh"}, {"activation": "silu", "std": "shared"}], ids=str
+    "changed",
+    [
+        {},
+        {"activation": "tanh"},
+        {"activation": "silu", "std": "shared"},
+        {"kind": "deterministic"},
+        {"kind": "squashed"},
+    ],
+    ids=str,
 )
 def test_the_file_acts_like_the_policy(form: Format, changed: dict[str, str], tmp_path: Path) -> None:
     if form == "onnx":

@@ -5,6 +5,7 @@ from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.unio4 import trainings
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import read_critics
+from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.stages.online import finish_online
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.stored import data_of, read_policy, transitions_of
@@ -19,7 +20,7 @@ def compute(work: StageWork[UniO4Config]) -> None:
         if work.config.finetune.critic == "offline":
             value = trainings.offline_value(data_of(work), read_critics(work))
         training, curve = trainings.finetune_online(
-            read_policy(work, "offline"),
+            read_policy(work, "offline", GaussianPolicy),
             task,
             work.config,
             work.context.reporter,

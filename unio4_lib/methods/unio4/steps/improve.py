@@ -7,6 +7,7 @@ from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_critics, read_dynamics
+from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.step import DECISIONS_FILE
 from unio4_lib.stages.stored import data_of, read_policy, transitions_of, write_policy
@@ -20,7 +21,7 @@ def compute(work: StageWork[UniO4Config]) -> None:
         data, model = data_of(work), read_dynamics(work)
         found = improve_policy(
             data,
-            read_policy(work, "behavior"),
+            read_policy(work, "behavior", GaussianPolicy),
             World.of(read_critics(work), model, work.config),
             work.config,
             work.context.reporter,

@@ -11,7 +11,7 @@ from unio4_lib.methods.unio4.offline_policy import World
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_critics, read_dynamics
 from unio4_lib.nets.files import load_policy
-from unio4_lib.nets.policy import stack_policies
+from unio4_lib.nets.policy import GaussianPolicy, stack_policies
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.runner import StageWork
@@ -67,7 +67,9 @@ def _ranking(work: StageWork[UniO4Config], task: Task) -> dict[str, Any]:
     """
     config, folder, gate = work.config, work.input("offline"), work.read("offline", FACTS_FILE)
     device = choose_device(config)
-    portfolio, tracks = (load_policy(folder / name)[0].to(device) for name in (PORTFOLIO, CANDIDATES))
+    portfolio, tracks = (
+        load_policy(folder / name, GaussianPolicy)[0].to(device) for name in (PORTFOLIO, CANDIDATES)
+    )
     # Tracks that never passed the gate are where they began: the same policy twice would flatter.
     decisions = work.read("offline", DECISIONS_FILE)
     passed = sorted({entry["member"] for entry in decisions if entry["accepted"]})

@@ -1,0 +1,181 @@
+"""How learners move: as torch's Adam would move them, each group by its own loss alone."""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unio4_lib.learning.updates import Group, Schedule, Updates, constant, half_cosine
+from unio4_lib.nets.ensemble import EnsembleMLP
+
+RATE = 1e-2
+
+
+def net(seed: int = 0) -> nn.Linear:
+    layer = nn.Linear(3, 1)
+    with torch.no_grad():
+        for part in layer.parameters():
+            part.normal_(generator=torch.Generator().manual_seed(seed))
+    return layer
+
+
+def rows(count: int = 8, seed: int = 1) -> Tensor:
+    return torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def errors(layer: nn.Module, seed: int = 1) -> Tensor:
+    """Losses [B] of a linear regression."""
+    inputs = rows(seed=seed)
+    found: Tensor = (layer(inputs)[:, 0] - inputs.sum(dim=1)).square()
+    return found
+
+
+def same(left: nn.Module, right: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True))
+
+
+def ensemble() -> EnsembleMLP:
+    """Two networks whose first layer takes all rows at once, so that its gradient lies across memory."""
+    return EnsembleMLP(2, 3, 1, (8, 8), layer_norm=True, generator=torch.Generator().manual_seed(0))
+
+
+class Flat(nn.Module):
+    """An ensemble as one network [B, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ensemble()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs).sum(dim=0)
+
+
+@pytest.mark.parametrize("make", [net, Flat])
+@pytest.mark.parametrize("share", [constant, half_cosine(30), lambda taken: 1.0 / (1 + taken)])
+def test_a_group_moves_as_by_torch_adam(share: Schedule, make: Callable[[], nn.Module]) -> None:
+    ours, theirs = make(), make()
+    updates = Updates({"fit": Group([ours], RATE, share)})
+    adam = torch.optim.Adam(theirs.parameters(), RATE, fused=True)
+    for step in range(20):
+        metrics = updates.step({"fit": errors(ours, step)})
+        adam.param_groups[0]["lr"] = RATE * share(step)
+        loss = errors(theirs, step).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        assert torch.equal(metrics["learner/fit_loss"], loss.detach())
+        assert same(ours, theirs), step
+
+
+def test_a_loss_moves_its_group_alone() -> None:
+    """The second loss goes through the first network, as a policy's goes through Q."""
+    first, second = net(0), nn.Linear(3, 3)
+    other, single = copy.deepcopy(first), nn.Parameter(torch.ones(()))
+    updates = Updates({"first": Group([first], RATE), "second": Group([second, single], RATE)})
+    before = copy.deepcopy(second)
+    updates.step({"second": first(second(rows()))[:, 0] * single})
+    assert same(first, other)
+    assert not same(second, before)
+    assert float(single.detach()) != 1.0
+    assert all(part.grad is None for part in (*first.parameters(), *second.parameters()))
+    assert (updates.groups["first"].taken, updates.groups["second"].taken) == (0, 1)
+
+
+def test_all_gradients_of_a_step_are_of_the_networks_as_they_were() -> None:
+    first, second = net(0), nn.Linear(3, 3)
+    both = copy.deepcopy(first), copy.deepcopy(second)
+
+    def losses(one: nn.Module, two: nn.Module) -> dict[str, Tensor]:
+        return {"first": errors(one), "second": one(two(rows()))[:, 0]}
+
+    apart = Updates({"first": Group([first], RATE), "second": Group([second], RATE)})
+    found = losses(first, second)
+    apart.step({"second": found["second"]})
+    apart.step({"first": found["first"]})
+    together = Updates({"first": Group([both[0]], RATE), "second": Group([both[1]], RATE)})
+    together.step(losses(*both))
+    assert same(first, both[0])
+    assert same(second, both[1])
+
+
+def test_rows_may_weigh() -> None:
+    """A row of weight zero is not there, one of weight two is there twice."""
+    weighted, plain = net(), net()
+    left, right = (Updates({"fit": Group([one], RATE)}) for one in (weighted, plain))
+    for step in range(5):  # the first step of Adam has the same length whatever the gradient
+        left.step({"fit": errors(weighted, step)[:4]}, {"fit": torch.tensor([0.0, 2.0, 1.0, 1.0])})
+        right.step({"fit": errors(plain, step)[[1, 1, 2, 3]]})
+    for one, other in zip(weighted.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_slow_copies_come_nearer_by_the_rate() -> None:
+    leader, slow = net(0), net(5)
+    expected = [0.9 * a + 0.1 * b for a, b in zip(slow.parameters(), leader.parameters(), strict=True)]
+    Updates({}, [(slow, leader)], 0.1).follow()
+    for part, wanted in zip(slow.parameters(), expected, strict=True):
+        torch.testing.assert_close(part, wanted)
+
+
+def test_it_goes_on_with_the_same_bits() -> None:
+    one, other = net(), net(3)
+    first = Updates({"fit": Group([one], RATE, half_cosine(10))})
+    for step in range(3):
+        first.step({"fit": errors(one, step)})
+    second = Updates({"fit": Group([other], RATE, half_cosine(10))})
+    kept = copy.deepcopy(one.state_dict())
+    state = first.state_dict()
+    first.step({"fit": errors(one, 9)})  # the state is no view of what goes on
+    other.load_state_dict(kept)
+    second.load_state_dict(state)
+    second.step({"fit": errors(other, 9)})
+    assert same(one, other)
+
+
+def test_a_half_cosine_falls_to_zero_and_is_one_again() -> None:
+    share = half_cosine(4)
+    assert [share(taken) for taken in (0, 2, 4, 9)] == pytest.approx([1.0, 0.5, 1.0, 1.0])
+    assert share(3) == pytest.approx(0.1464, abs=1e-4)
+
+
+PROBE = """
+import resource, torch
+from unio4_lib.learning.memory import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(30):
+        blocks = [torch.ones(2**18) for _ in range(8)]
+        del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+kept = keep_freed_memory() and keep_freed_memory()
+faults()
+print(kept, before, faults())
+"""
+
+
+def test_freed_memory_is_used_again() -> None:
+    """Of eight megabytes that are freed and taken thirty times, no page comes from the system twice."""
+    ended = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    kept, before, after = ended.stdout.split()
+    if kept == "False" or int(before) < 1000:
+        pytest.skip("another C library, or a system that does not count pages")
+    assert int(after) < int(before) / 20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+def test_a_group_moves_on_a_gpu() -> None:
+    ours, theirs = net().cuda(), net()
+    updates, adam = Updates({"fit": Group([ours], RATE)}), torch.optim.Adam(theirs.parameters(), RATE)
+    for step in range(5):
+        inputs = rows(seed=step)
+        updates.step({"fit": (ours(inputs.cuda())[:, 0] - inputs.sum(dim=1).cuda()).square()})
+        adam.zero_grad()
+        errors(theirs, step).mean().backward()
+        adam.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one.cpu(), other)

@@ -1,0 +1,105 @@
+"""TD3 (Fujimoto et al., ICML 2018): what methods with a deterministic policy share."""
+
+import copy
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from unio4_lib.learning.learner import BaseLearner, make_policy
+from unio4_lib.learning.loop import Metrics
+from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.learning.q_ensemble import QEnsemble
+from unio4_lib.learning.updates import Group, Updates
+from unio4_lib.methods.offpolicy import look_at_values
+from unio4_lib.nets.policy import PolicySpec
+from unio4_lib.settings.model import Hidden, StageConfig
+
+
+class Td3Config(StageConfig):
+    """The learner."""
+
+    target_noise: float = Field(0.2, ge=0, description="Std of the noise on actions of targets (paper: 0.2).")
+    noise_bound: float = Field(0.5, ge=0, description="Bound of that noise (paper: 0.5).")
+    policy_every: int = Field(2, ge=1, description="Updates of Q for each one of the policy (paper: 2).")
+    exploration: float = Field(0.1, gt=0, le=1, description="Std of actions when it explores (paper: 0.1).")
+    polyak: float = Field(0.005, gt=0, le=1, description="Rate of the target networks (paper: 0.005).")
+    hidden: Hidden = Field((256, 256), description="Widths of all networks (paper: 256 x 2).")
+    layer_norm: bool = Field(True, description="Layer normalization in Q (paper: none, ReBRAC: yes).")
+    learning_rate: float = Field(3e-4, gt=0, description="Adam step size of all networks (paper: 3e-4).")
+
+
+class Td3(BaseLearner):
+    """Twin Q and a policy that is only a mean, each with a slow copy; a subclass says what holds it back."""
+
+    parts: ClassVar[tuple[str, ...]] = ("policy", "slow_policy", "q")
+    settings: Td3Config
+
+    def __init__(
+        self, data: OfflineData, own: Td3Config, discount: float, generator: torch.Generator
+    ) -> None:
+        super().__init__(data, generator)
+        self.settings, self.discount = own, discount
+        self.q = QEnsemble(data, 2, own.hidden, layer_norm=own.layer_norm, generator=generator)
+        self.q.to(data.observations.device)
+        sizes = data.observation_dim, data.action_dim
+        spec = PolicySpec(1, *sizes, own.hidden, std_scale=own.exploration, kind="deterministic")
+        self.policy = make_policy(data, spec, generator)
+        self.slow_policy = copy.deepcopy(self.policy).requires_grad_(False)
+        groups = {
+            "q": Group([self.q.q], own.learning_rate),
+            "policy": Group([self.policy], own.learning_rate),
+        }
+        self.updates = Updates(groups, [(self.q.slow, self.q.q), (self.slow_policy, self.policy)], own.polyak)
+
+    def update(self, batch: Batch) -> Metrics:
+        metrics = self.updates.step({"q": self.q.errors(batch, self.targets(batch)).sum(dim=0)})
+        if self.updates.groups["q"].taken % self.settings.policy_every == 0:
+            metrics |= self.updates.step({"policy": self.policy_loss(batch)})
+            self.updates.follow()
+        return metrics
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """What Q should be [B]: of the slow copies the smaller one, around the slow policy's action."""
+        actions = self.smoothed(batch.next_observations)
+        following = self.q.slow_values(batch.next_observations, actions).min(dim=0).values
+        following = following - self.value_penalty(batch, actions)
+        return batch.rewards + self.discount * (1.0 - batch.terminals) * following
+
+    def smoothed(self, observations: Tensor) -> Tensor:
+        """The slow policy's actions [B, A] with bounded noise."""
+        own, actions = self.settings, self.slow_policy.distribution(observations).mean[0]
+        noise = (own.target_noise * self.normal(*actions.shape)).clamp(-own.noise_bound, own.noise_bound)
+        return (actions + noise).clamp(-1.0, 1.0)
+
+    def policy_loss(self, batch: Batch) -> Tensor:
+        """What holds the policy back, minus Q in units of its own size [B]."""
+        actions = self.policy.distribution(batch.observations).mean[0]
+        values = self.policy_value(self.q.values(batch.observations, actions))
+        size = values.detach().abs().mean().clamp(min=1e-8)
+        return self.policy_penalty(batch, actions) - self.value_weight() * values / size
+
+    def policy_value(self, values: Tensor) -> Tensor:
+        """Of both Q [2, B] the one that the policy follows [B]."""
+        return values[0]
+
+    def value_weight(self) -> float:
+        return 1.0
+
+    def policy_penalty(self, batch: Batch, actions: Tensor) -> Tensor:
+        """On the policy's actions [B, A] in these rows."""
+        return torch.zeros_like(batch.rewards)
+
+    def value_penalty(self, batch: Batch, actions: Tensor) -> Tensor:
+        """Off the values of actions [B, A] behind these rows."""
+        return torch.zeros_like(batch.rewards)
+
+    @torch.no_grad()
+    def look(self, batch: Batch, returns: Tensor) -> Metrics:
+        actions = self.policy.distribution(batch.observations).mean[0]
+        values = self.q.values(batch.observations, actions).min(dim=0).values
+        own = self.q.values(batch.observations, batch.actions).min(dim=0).values
+        distance = (actions - batch.actions).square().mean()
+        return {**look_at_values(values, returns, own - values), "learner/distance": distance}
