@@ -2,13 +2,12 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
-from unio4_lib.settings.model import RunConfig
 from unio4_lib.methods.configs import load_config, method_of
 from unio4_lib.methods.registry import DEFAULT
-from unio4_lib.settings.keys import flat_settings
 from unio4_lib.runs.spec import PipelineSpec, Values
+from unio4_lib.settings.keys import flat_settings
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.sweep import Member
 
 

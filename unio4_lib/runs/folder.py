@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.settings.model import RunConfig, config_digest
-from unio4_lib.settings.pages import config_yaml
 from unio4_lib.errors import NO_SPACE, InputError, Preempted
 from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.pages import write_page
 from unio4_lib.report.html import REPORT
 from unio4_lib.report.record import CONFIG, FACTS, FAILED, LOGS, SUMMARY, read_run
-from unio4_lib.stages.step import DECISIONS_FILE, LOG_FILE, POLICY, STAGE_FACTS_FILE, SUMMARY_FILE
+from unio4_lib.settings.model import RunConfig, config_digest
+from unio4_lib.settings.pages import config_yaml
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import StageOutcome
+from unio4_lib.stages.step import DECISIONS_FILE, LOG_FILE, POLICY, STAGE_FACTS_FILE, SUMMARY_FILE
 
 POLICIES, REFERENCES = "policies", "artifacts"
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.methods.configs import load_config
 from unio4_lib.nets.files import load_policy as read_policy
-from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.nets.policy import Policy
 from unio4_lib.runs.inline import run
 from unio4_lib.runs.score_policy import evaluate_policy, policy_folder
 from unio4_lib.sources.grammar import load_transitions
@@ -29,7 +29,7 @@ class Trained:
         return {name: found["mean_return"] for name, found in self.summary["scores"].items()}
 
     @property
-    def policy(self) -> GaussianPolicy:
+    def policy(self) -> Policy:
         """The policy that the run delivers."""
         return load_policy(self.folder)
 
@@ -61,7 +61,7 @@ def load_dataset(source: str) -> Transitions:
     return load_transitions(source)
 
 
-def load_policy(place: str | Path) -> GaussianPolicy:
+def load_policy(place: str | Path) -> Policy:
     """The policy of a run, of an artifact, or of a folder of its own; ``policy.act(observations)``."""
     with policy_folder(str(place)) as folder:
         return read_policy(folder)[0]

@@ -9,18 +9,18 @@ from typing import Any
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.settings.model import RunConfig
+from unio4_lib.learning.journal import Preemption
+from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter, Stopped
 from unio4_lib.runs.folder import RunFolder, circumstances
-from unio4_lib.stages.step import OFFLINE, ONLINE, Step
-from unio4_lib.methods.configs import method_of
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.runner import StageOutcome, run_stage
+from unio4_lib.stages.step import OFFLINE, ONLINE, Step
 from unio4_lib.stages.switch import goes_online, verdict
 from unio4_lib.stages.tracked import tell_settings
 from unio4_lib.tracking.tracker import Tracking
-from unio4_lib.learning.journal import Preemption
 
 SPOOL = "tracking"  # below the folder of a run
 BRANCHES = 2  # stages side by side

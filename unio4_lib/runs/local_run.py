@@ -11,21 +11,21 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.settings.model import RunConfig
 from unio4_lib.errors import InputError, Preempted
-from unio4_lib.runs.arguments import Asked
-from unio4_lib.runs.executor import FAILED, LocalPipeline, TaskReport
-from unio4_lib.runs.launch import ContainerLauncher, Launcher, ProcessLauncher
-from unio4_lib.runs.spec import PipelineSpec, Values, compiled
-from unio4_lib.progress import Reporter
-from unio4_lib.runs.folder import RunFolder, circumstances
+from unio4_lib.learning.journal import Preemption
 from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.method import Method
+from unio4_lib.progress import Reporter
+from unio4_lib.runs.arguments import Asked
+from unio4_lib.runs.executor import FAILED, LocalPipeline, TaskReport
+from unio4_lib.runs.folder import RunFolder, circumstances
+from unio4_lib.runs.launch import ContainerLauncher, Launcher, ProcessLauncher
+from unio4_lib.runs.spec import PipelineSpec, Values, compiled
+from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE, SPOOL_VARIABLE, StageContext
 from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.tracked import tell_settings
 from unio4_lib.tracking.tracker import NO_TRACKING, Tracking
-from unio4_lib.learning.journal import Preemption
 
 Runner = Literal["process", "docker"]
 ARTIFACT_ROOT, PIPELINE, SPOOL = "artifacts", "pipeline", "tracking"

@@ -14,14 +14,14 @@ from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef
 from unio4_lib.artifacts.store import hold, open_store
 from unio4_lib.errors import InputError
 from unio4_lib.learning.evaluation import normalized_score, reference_scores
-from unio4_lib.nets.files import load_policy
 from unio4_lib.learning.threads import torch_threads
+from unio4_lib.nets.files import load_policy
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.folder import POLICIES
 from unio4_lib.stages.context import default_cache
-from unio4_lib.stages.training import score
 from unio4_lib.stages.stored import POLICY
 from unio4_lib.stages.task import Task, check_sizes
+from unio4_lib.stages.training import score
 
 
 def evaluate_policy(
