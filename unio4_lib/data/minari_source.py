@@ -15,7 +15,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch, sorted_space
+from unio4_lib.data.hdf5_file import check_numbers, find, hdf5_file, read_into
 from unio4_lib.data.hub import unreachable_hub
+from unio4_lib.data.numbers import as_numbers, check_memory, marks
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions
 from unio4_lib.errors import InputError
@@ -183,10 +185,12 @@ class _Buffer:
     ) -> None:
         self.observation_space = observation_space
         self.episodes = episodes
-        dim = flat_dim("observation_space", observation_space)
+        self.action_shape = action_space.shape
+        dim, width = flat_dim("observation_space", observation_space), int(np.prod(action_space.shape))
+        check_memory("total_steps", steps, 4 * (2 * dim + width + 1))
         self.observations = np.empty((steps, dim), np.float32)
         self.next_observations = np.empty((steps, dim), np.float32)
-        self.actions = np.empty((steps, int(np.prod(action_space.shape))), np.float32)
+        self.actions = np.empty((steps, width), np.float32)
         self.rewards = np.empty(steps, np.float32)
         self.flags = {name: np.empty(steps, np.bool_) for name in FLAG_FIELDS}
         self.offsets = np.zeros(episodes + 1, np.int64)
@@ -245,16 +249,13 @@ def _read_hdf5(dataset_id: str, buffer: _Buffer) -> None:
     path = datasets_root() / dataset_id / "data" / DATA_FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; download or create the dataset again")
-    try:
-        with h5py.File(path, "r") as file:
-            for episode in range(buffer.episodes):
-                _read_episode(_episode(file, episode), buffer)
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())})") from error
+    with hdf5_file(path) as file:
+        for episode in range(buffer.episodes):
+            _read_episode(_episode(file, episode), buffer)
 
 
 def _episode(file: h5py.File, number: int) -> h5py.Group:
-    group = file.get(f"episode_{number}")
+    group = find(file, f"episode_{number}")
     if not isinstance(group, h5py.Group):
         raise InputError(
             f"{file.filename}: no episode_{number}, which the metadata counts; create the dataset again"
@@ -264,47 +265,51 @@ def _episode(file: h5py.File, number: int) -> h5py.Group:
 
 def _read_episode(group: h5py.Group, buffer: _Buffer) -> None:
     rewards = _open(group, "rewards")
-    steps = rewards.shape[0]
+    steps = _length(rewards)
+    check_numbers("rewards", rewards, (steps,), (steps, 1))
     rows = buffer.start(steps)
     # The low-level read converts to float32 inside HDF5 and fills our rows directly: no copy in between.
-    rewards.id.read(h5py.h5s.ALL, h5py.h5s.ALL, buffer.rewards[rows])
+    read_into(buffer.rewards[rows], rewards)
     for name in FLAG_FIELDS:
         flags = _open(group, name)
-        buffer.check_rows(name, flags.shape[0], steps)
-        buffer.flags[name][rows] = flags[()]
+        buffer.check_rows(name, _length(flags), steps)
+        check_numbers(name, flags, (steps,), (steps, 1))
+        buffer.flags[name][rows] = marks(f"{name} in {group.name}", flags[()].reshape(steps))
     actions = _open(group, "actions")
-    buffer.check_rows("actions", actions.shape[0], steps)
-    if actions.size != steps * buffer.actions.shape[1]:
-        raise InputError(f"actions: shape {list(actions.shape)} in {group.name}, must fit the action space")
+    buffer.check_rows("actions", _length(actions), steps)
+    check_numbers("actions", actions, (steps, *buffer.action_shape), (steps, buffer.actions.shape[1]))
     buffer.actions[rows] = actions[()].reshape(steps, -1)
-    states = _decode(group, "observations", buffer.observation_space)
-    flat = flatten_batch(states, buffer.observation_space, steps + 1)
-    buffer.check_rows("observations", len(flat), steps + 1)
-    buffer.put_observations(rows, flat)
+    states = _decode(group, "observations", buffer.observation_space, steps + 1)
+    buffer.put_observations(rows, flatten_batch(states, buffer.observation_space, steps + 1))
 
 
 def _open(group: h5py.Group, name: str) -> h5py.Dataset:
-    found = group.get(name)
+    found = find(group, name)
     if not isinstance(found, h5py.Dataset):
         raise InputError(f"{group.file.filename}: no {name} in {group.name}; create the dataset again")
     return found
 
 
-def _decode(group: h5py.Group, name: str, space: spaces.Space[Any]) -> Any:
+def _length(dataset: h5py.Dataset) -> int:
+    """Rows of a field; a single number has none."""
+    return int(dataset.shape[0]) if dataset.shape else 0
+
+
+def _decode(group: h5py.Group, name: str, space: spaces.Space[Any], rows: int) -> Any:
     """The nested arrays of a space, as Minari lays them out: groups for Dict and Tuple."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        child = group.get(name)
+        child = find(group, name)
         if not isinstance(child, h5py.Group):
             raise InputError(
                 f"{group.file.filename}: {name} in {group.name} is no group, but its space is {space}"
             )
         if isinstance(space, spaces.Dict):
-            return {key: _decode(child, key, part) for key, part in space.spaces.items()}
-        return tuple(_decode(child, f"_index_{index}", part) for index, part in enumerate(space.spaces))
+            return {key: _decode(child, key, part, rows) for key, part in space.spaces.items()}
+        return tuple(_decode(child, f"_index_{index}", part, rows) for index, part in enumerate(space.spaces))
     dataset = _open(group, name)
-    expected = batch_shape(space, dataset.shape[0])
-    if dataset.shape != expected:
-        raise InputError(f"{name}: shape {list(dataset.shape)} in {group.name}, must be {list(expected)}")
+    if _length(dataset) != rows:
+        raise InputError(f"observations: {_length(dataset)} rows in {dataset.name}, must be {rows}")
+    check_numbers(name, dataset, batch_shape(space, rows))
     return dataset[()]
 
 
@@ -312,15 +317,18 @@ def _read_arrow(dataset_id: str, buffer: _Buffer) -> None:
     for episode in _iterate_arrow(dataset_id):
         steps = len(episode.rewards)
         rows = buffer.start(steps)
+        where = f"in episode {buffer.filled - 1}"
         for name in ("actions", *FLAG_FIELDS):
             buffer.check_rows(name, len(getattr(episode, name)), steps)
-        buffer.rewards[rows] = episode.rewards
-        buffer.actions[rows] = np.asarray(episode.actions).reshape(steps, -1)
+        buffer.rewards[rows] = as_numbers(f"rewards {where}", episode.rewards, (steps,), (steps, 1))
+        shapes = ((steps, *buffer.action_shape), (steps, buffer.actions.shape[1]))
+        buffer.actions[rows] = as_numbers(f"actions {where}", episode.actions, *shapes).reshape(steps, -1)
         for name in FLAG_FIELDS:
-            buffer.flags[name][rows] = getattr(episode, name)
-        flat = flatten_batch(episode.observations, buffer.observation_space, steps + 1)
-        buffer.check_rows("observations", len(flat), steps + 1)
-        buffer.put_observations(rows, flat)
+            flags = as_numbers(f"{name} {where}", getattr(episode, name), (steps,), (steps, 1))
+            buffer.flags[name][rows] = marks(f"{name} {where}", flags)
+        buffer.put_observations(
+            rows, flatten_batch(episode.observations, buffer.observation_space, steps + 1)
+        )
 
 
 def _iterate_arrow(dataset_id: str) -> Iterator[Any]:
@@ -332,7 +340,7 @@ def _iterate_arrow(dataset_id: str) -> Iterator[Any]:
         raise InputError(
             f"{dataset_id} is stored as arrow; install it with pip install 'minari[arrow]'"
         ) from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each format of Minari has its own exceptions
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{dataset_id}: its arrow files cannot be read ({reason})") from error
 
@@ -366,8 +374,12 @@ def summarize_episodes(dataset_id: str, metadata: dict[str, Any]) -> dict[str, A
 def _sample_returns(dataset_id: str, episodes: int) -> NDArray[np.float64]:
     path = datasets_root() / dataset_id / "data" / DATA_FILE
     chosen = np.unique(np.linspace(0, episodes - 1, min(episodes, SUMMARY_EPISODES)).astype(int))
-    try:
-        with h5py.File(path, "r") as file:
-            return np.array([np.sum(_open(_episode(file, number), "rewards")[()]) for number in chosen])
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())})") from error
+    with hdf5_file(path) as file:
+        return np.array([_return(_episode(file, number)) for number in chosen])
+
+
+def _return(episode: h5py.Group) -> float:
+    rewards = _open(episode, "rewards")
+    check_numbers("rewards", rewards, (_length(rewards),), (_length(rewards), 1))
+    check_memory(rewards.name, rewards.size, rewards.dtype.itemsize)
+    return float(np.sum(rewards[()]))
