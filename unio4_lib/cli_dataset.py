@@ -16,6 +16,7 @@ from unio4_lib.data.collect_spec import LEVELS
 from unio4_lib.data.inspect import describe
 from unio4_lib.data.minari_source import datasets_root, local_ids, read_metadata, summarize_episodes
 from unio4_lib.data.sources import collect_spec, load_transitions, parse_source
+from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect and collect datasets.")
@@ -65,9 +66,10 @@ def inspect(
     download: Download = True,
     clip_actions: ClipActions = False,
 ) -> None:
-    """Check a dataset and show sizes, returns, lengths, ends and actions."""
+    """Check a dataset and its environment; show sizes, returns, lengths, ends, actions and what is odd."""
     with _here(source) as local:
-        facts = describe(load_transitions(local, download=download, clip_actions=clip_actions))
+        transitions = load_transitions(local, download=download, clip_actions=clip_actions)
+        facts = {**describe(transitions), "environment_problem": _misfit(transitions)}
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -77,8 +79,25 @@ def inspect(
     console.print(_quantile_table(facts))
     console.print(_action_table(facts))
     console.print("Episode returns", style="bold")
-    for line in _histogram(facts["returns"]["histogram"]):
-        console.print(line, markup=False, highlight=False)
+    for line in (*_histogram(facts["returns"]["histogram"]), *_warnings(facts)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _misfit(transitions: Transitions) -> str | None:
+    """Why a run would refuse the environment of a dataset; None where the two fit each other."""
+    from unio4_lib.stages.task import check_environment  # a simulator, only when asked for
+
+    try:
+        check_environment(transitions)
+    except InputError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _warnings(facts: dict[str, Any]) -> list[str]:
+    misfit = facts["environment_problem"]
+    refusal = [] if misfit is None else [f"warning: a run would refuse this dataset: {misfit}"]
+    return [f"note: {note}" for note in facts["notes"]] + refusal
 
 
 @contextlib.contextmanager

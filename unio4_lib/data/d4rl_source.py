@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks, same_state
 from unio4_lib.data.hdf5_file import find, hdf5_file, read_into
-from unio4_lib.data.numbers import NUMBER_KINDS, check_memory
+from unio4_lib.data.numbers import NUMBER_KINDS, check_memory, marks
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
 from unio4_lib.errors import InputError
@@ -100,8 +100,10 @@ def _read_file(path: Path) -> _Raw:
             next_observations=_read_array(file, "next_observations", 2)
             if find(file, "next_observations") is not None
             else None,
-            terminals=_read_array(file, "terminals", 1) != 0,
-            timeouts=_read_array(file, "timeouts", 1) != 0 if find(file, "timeouts") is not None else None,
+            terminals=marks("terminals", _read_array(file, "terminals", 1)),
+            timeouts=marks("timeouts", _read_array(file, "timeouts", 1))
+            if find(file, "timeouts") is not None
+            else None,
         )
     _check_lengths(raw)
     return raw
