@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from unio4_lib.cli_errors import explain
 from unio4_lib.data.collect_spec import LEVELS
 from unio4_lib.data.inspect import describe
 from unio4_lib.data.minari_source import datasets_root, local_ids, read_metadata, summarize_episodes
@@ -200,8 +201,8 @@ def _summary(dataset_id: str) -> dict[str, Any]:
     )
     try:
         row.update(summarize_episodes(dataset_id, read_metadata(dataset_id)))
-    except InputError as error:
-        row["problem"] = str(error)
+    except Exception as error:  # whatever is wrong with one, the others are listed
+        row["problem"] = explain(error)[0]
     return {"id": dataset_id, **row}
 
 

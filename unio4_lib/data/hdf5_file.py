@@ -23,6 +23,8 @@ COPY = "copy the data itself into the file"
 @contextmanager
 def hdf5_file(path: Path) -> Iterator[h5py.File]:
     """A file to read; whatever HDF5 cannot read in it is one line."""
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -14,18 +14,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch, sorted_space
+from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch
 from unio4_lib.data.hdf5_file import check_numbers, find, hdf5_file, read_into
 from unio4_lib.data.hub import unreachable_hub
+from unio4_lib.data.minari_metadata import METADATA_FILE, dataset_info, dataset_spaces, megabytes, sizes
 from unio4_lib.data.numbers import as_numbers, check_memory, marks
-from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions
 from unio4_lib.errors import InputError
 
 DATA_FILE = "main_data.hdf5"
-METADATA_FILE = "metadata.json"
 SUMMARY_EPISODES = 200  # enough for a mean return in a list
-KNOWN_PACKAGES = ("gymnasium", "gymnasium_robotics")  # whose environments are found by their id alone
 FLAG_FIELDS = ("terminations", "truncations")
 OTHER_WAYS = "copy the dataset's folder there, or record one: unio4 dataset collect"
 
@@ -52,8 +50,10 @@ def read_metadata(dataset_id: str) -> dict[str, Any]:
     """The metadata of a local dataset."""
     path = datasets_root() / dataset_id / "data" / METADATA_FILE
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise InputError("no file")
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download or create the dataset again") from error
     if not isinstance(metadata, dict):
         raise InputError(f"{path}: not a JSON object; download or create the dataset again")
@@ -69,22 +69,14 @@ def load_minari(
     metadata = read_metadata(dataset_id)
     data_format = metadata.get("data_format", "hdf5")
     if data_format not in ("hdf5", "arrow"):
-        raise InputError(f"data_format of {dataset_id} is {data_format!r}; hdf5 and arrow can be read")
-    observation_space, action_space = _spaces(dataset_id, metadata)
-    buffer = _Buffer(
-        _count(metadata, "total_steps"), _count(metadata, "total_episodes"), observation_space, action_space
-    )
+        raise InputError(f"data_format of {dataset_id} is {data_format!r:.60}; hdf5 and arrow can be read")
+    observation_space, action_space = dataset_spaces(dataset_id, metadata)
+    info = dataset_info(dataset_id, metadata, action_space, env_id)
+    buffer = _Buffer(*sizes(metadata), observation_space, action_space)
     read = _read_hdf5 if data_format == "hdf5" else _read_arrow
     with np.errstate(over="ignore"):  # a number beyond float32 becomes inf, which the checks name
         read(dataset_id, buffer)
-    return buffer.build(_info(dataset_id, metadata, action_space, env_id), clip_actions)
-
-
-def _count(metadata: dict[str, Any], key: str) -> int:
-    value = metadata.get(key)
-    if not isinstance(value, (int, float)) or value < 1:
-        raise InputError(f"{METADATA_FILE}: {key} is {value}, must be at least 1")
-    return int(value)
+    return buffer.build(info, clip_actions)
 
 
 def _fetch(dataset_id: str, download: bool) -> None:
@@ -108,73 +100,6 @@ def _fetch(dataset_id: str, download: bool) -> None:
         raise InputError(f"{where}, and the download failed: {reason}; {OTHER_WAYS}") from error
     if not (datasets_root() / dataset_id / "data").is_dir():
         raise InputError(f"{where}, and the download brought nothing")
-
-
-def _spaces(dataset_id: str, metadata: dict[str, Any]) -> tuple[spaces.Space[Any], spaces.Box]:
-    observation_space = _parse_space(dataset_id, metadata, "observation_space")
-    action_space = _parse_space(dataset_id, metadata, "action_space")
-    if not isinstance(action_space, spaces.Box):
-        raise InputError(
-            f"action_space of {dataset_id} is {action_space}; only continuous (Box) actions are supported"
-        )
-    flat_dim("observation_space", observation_space)  # names what cannot be flattened before anything is read
-    return observation_space, action_space
-
-
-def _parse_space(dataset_id: str, metadata: dict[str, Any], key: str) -> spaces.Space[Any]:
-    text = metadata.get(key)
-    if not isinstance(text, str):
-        raise InputError(f"{METADATA_FILE} of {dataset_id}: no {key}; create the dataset with its spaces")
-    from minari.serialization import deserialize_space
-
-    try:
-        return sorted_space(deserialize_space(text))
-    except (KeyError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"{METADATA_FILE} of {dataset_id}: {key} cannot be read ({error!r:.120})") from error
-
-
-def _info(
-    dataset_id: str, metadata: dict[str, Any], action_space: spaces.Box, env_id: str | None
-) -> DatasetInfo:
-    text = metadata.get("env_spec")
-    try:
-        spec = json.loads(text) if isinstance(text, str) else {}
-    except ValueError as error:
-        raise InputError(f"{METADATA_FILE} of {dataset_id}: env_spec is not JSON ({error})") from error
-    name = env_id or _environment(spec)
-    if not name:
-        raise InputError(
-            f"{METADATA_FILE} of {dataset_id}: no env_spec; add ?env=<environment id> to the source"
-        )
-    extra = {
-        key: metadata[key] for key in ("algorithm_name", "description", "minari_version") if metadata.get(key)
-    }
-    if spec.get("max_episode_steps"):
-        extra["max_episode_steps"] = int(spec["max_episode_steps"])
-    low_score, high_score = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low_score is None or high_score is None:
-        low_score, high_score = reference_scores(name) or (None, None)
-        if low_score is not None:
-            extra["score_reference"] = "D4RL"  # the scale of D4RL's scores, not its data
-    return DatasetInfo(
-        env_id=name,
-        env_kwargs=dict(spec.get("kwargs") or {}) if name.rpartition(":")[2] == spec.get("id") else {},
-        action_low=tuple(float(value) for value in action_space.low.reshape(-1)),
-        action_high=tuple(float(value) for value in action_space.high.reshape(-1)),
-        source=f"minari:{dataset_id}",
-        ref_min_score=None if low_score is None else float(low_score),
-        ref_max_score=None if high_score is None else float(high_score),
-        extra=extra,
-    )
-
-
-def _environment(spec: dict[str, Any]) -> str | None:
-    """The recorded id; where it is not Gymnasium's, after the module whose import registers it."""
-    name, entry_point = spec.get("id"), spec.get("entry_point")
-    if not name or not isinstance(entry_point, str):
-        return name
-    module = entry_point.partition(":")[0]
-    return name if module.partition(".")[0] in KNOWN_PACKAGES else f"{module}:{name}"
 
 
 class _Buffer:
@@ -350,24 +275,22 @@ def summarize_episodes(dataset_id: str, metadata: dict[str, Any]) -> dict[str, A
 
     Only the rewards of at most a few hundred episodes, spread evenly, are read; from arrow files none.
     """
-    info = _info(
-        dataset_id,
-        metadata,
-        _spaces(dataset_id, metadata)[1],
-        "unknown" if not metadata.get("env_spec") else None,
-    )
-    episodes = _count(metadata, "total_episodes")
+    environment = None if metadata.get("env_spec") else "unknown"
+    info = dataset_info(dataset_id, metadata, dataset_spaces(dataset_id, metadata)[1], environment)
+    steps, episodes = sizes(metadata)
     cheap = metadata.get("data_format", "hdf5") == "hdf5"
     returns = _sample_returns(dataset_id, episodes) if cheap else np.empty(0)
     mean = float(returns.mean()) if cheap else None
+    if mean is not None and not np.isfinite(mean):
+        raise InputError(f"rewards: the mean return is {mean}, must be a finite number")
     return {
         "env_id": info.env_id,
         "episodes": episodes,
-        "steps": _count(metadata, "total_steps"),
+        "steps": steps,
         "mean_return": mean,
         "returns_read": len(returns),
         "normalized": None if mean is None else info.normalized(mean),
-        "megabytes": metadata.get("dataset_size"),
+        "megabytes": megabytes(metadata),
     }
 
 
