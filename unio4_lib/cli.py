@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unio4_lib import __version__, cli_tracking
-from unio4_lib.cli_console import on_termination, progress_console
+from unio4_lib.cli_console import on_termination, progress_console, results_only
 from unio4_lib.cli_errors import (
     DEBUG_VARIABLE,
     EXIT_BAD_INPUT,
@@ -109,7 +109,7 @@ def run_command(
     from unio4_lib.cli_run import run_method
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
-    with on_termination() as preemption:
+    with on_termination() as preemption, results_only():
         summary = run_method(
             resolved.config,
             preset,
@@ -153,7 +153,8 @@ def evaluate_command(
     from unio4_lib.score_policy import evaluate_policy
 
     console = None if quiet else progress_console()
-    scores = evaluate_policy(place, episodes=episodes, seed=seed, sampled=sampled, console=console)
+    with results_only():
+        scores = evaluate_policy(place, episodes=episodes, seed=seed, sampled=sampled, console=console)
     if as_json:
         print(json.dumps(scores, indent=2))
     else:
@@ -224,7 +225,7 @@ def stage_command(
     from unio4_lib.cli_stages import run_one_stage
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
-    with on_termination() as preemption:
+    with on_termination() as preemption, results_only():
         outcome = run_one_stage(
             name,
             resolved.config,

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from unio4_lib.cli_console import results_only
 from unio4_lib.cli_errors import explain
 from unio4_lib.data.collect_spec import LEVELS
 from unio4_lib.data.inspect import describe
@@ -68,7 +69,7 @@ def inspect(
     clip_actions: ClipActions = False,
 ) -> None:
     """Check a dataset and its environment; show sizes, returns, lengths, ends, actions and what is odd."""
-    with _here(source) as local:
+    with results_only(), _here(source) as local:
         transitions = load_transitions(local, download=download, clip_actions=clip_actions)
         facts = {**describe(transitions), "environment_problem": _misfit(transitions)}
     if as_json:
@@ -125,7 +126,9 @@ def push_dataset(
     from unio4_lib.stages.context import default_cache
     from unio4_lib.stages.remote_source import push
 
-    typer.echo(push(source, target, default_cache() / "push").uri)
+    with results_only():
+        place = push(source, target, default_cache() / "push")
+    typer.echo(place.uri)
 
 
 @app.command("collect")
@@ -156,7 +159,7 @@ def collect_dataset(
     spec = collect_spec(parse_source(_collect_source(environment, flags, env_kwarg or [])))
     from unio4_lib.data.collect import collect  # trains a policy: torch and a simulator, only when asked for
 
-    with _collect_progress() as progress:
+    with results_only(), _collect_progress() as progress:
         source = f"minari:{collect(spec, progress)}"
     typer.echo(json.dumps({"source": source}) if as_json else source)
 
