@@ -79,11 +79,24 @@ def load_minari(
     return buffer.build(info, clip_actions)
 
 
-def _fetch(dataset_id: str, download: bool) -> None:
+def expect(dataset_id: str, seconds: float) -> None:
+    """A dataset is here, or the place that it is downloaded from answers in time."""
+    if (datasets_root() / dataset_id / "data").is_dir():
+        return
+    unreachable = unreachable_hub(seconds)
+    if unreachable is not None:
+        raise InputError(f"{_not_here(dataset_id)}, and {unreachable}; {OTHER_WAYS}")
+
+
+def _not_here(dataset_id: str) -> str:
     ids = local_ids()
     nearest = difflib.get_close_matches(dataset_id, ids, n=1, cutoff=0.0)
     hint = f"nearest here: {nearest[0]}" if nearest else "no dataset is here"
-    where = f"not in {datasets_root()} ({hint})"
+    return f"not in {datasets_root()} ({hint})"
+
+
+def _fetch(dataset_id: str, download: bool) -> None:
+    where = _not_here(dataset_id)
     if not download:
         raise InputError(f"{where}; set MINARI_DATASETS_PATH or allow the download")
     unreachable = unreachable_hub()

@@ -1,0 +1,41 @@
+"""What is not there is refused before any stage starts, and soon."""
+
+import time
+from pathlib import Path
+
+import pytest
+from broken_inputs import Capture, refused
+
+from unio4_lib.errors import InputError
+from unio4_lib.pipeline import local_run
+from unio4_lib.yaml_io import parse_yaml
+
+NOBODY = "http://127.0.0.1:1"
+LOCAL = "collect:Hopper-v5?level=random&steps=20"
+ABSENT = {
+    "dataset": ("minari:nope/x-v0", [], "cannot be reached"),
+    "file": ("d4rl:/nope/hopper.hdf5", [], "/nope/hopper.hdf5: no such file"),
+    "folder": ("transitions:/nope", [], "/nope: no such folder"),
+    "environment": ("collect:Hoper-v5", [], "did you mean 'Hopper-v5'?"),
+    "MLflow": (LOCAL, ["--tracking", "http://me:secret@127.0.0.1:1"], "127.0.0.1:1: nobody answers there"),
+    "artifacts": (LOCAL, ["--artifact-root", "s3://b/x"], f"object storage at {NOBODY}: nobody answers"),
+    "dataset in S3": ("s3://b/log", [], f"object storage at {NOBODY}: nobody answers"),
+}
+
+
+@pytest.mark.parametrize("kind", ABSENT)
+def test_absent(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOBODY)
+    monkeypatch.setenv("HF_ENDPOINT", NOBODY)
+    monkeypatch.setattr(local_run, "run_pipeline", lambda *_: pytest.fail("a stage was started"))
+    dataset, options, words = ABSENT[kind]
+    begun = time.monotonic()
+    line = refused(capsys, ["run", "--dataset", dataset, "--output", str(tmp_path / "runs"), *options], words)
+    assert time.monotonic() - begun < 3 and "secret" not in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_merge_keys_are_forbidden() -> None:
+    bomb = "a: &a {x: 1}\nb: &b\n  <<: [*a, *a]\n"
+    with pytest.raises(InputError, match=r"line 3, column 3 << is not understood; write the keys out"):
+        parse_yaml(bomb, "my.yaml")
