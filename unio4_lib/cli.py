@@ -44,7 +44,7 @@ from unio4_lib.cli_options import (
     SetOption,
     TrackingOption,
 )
-from unio4_lib.errors import InputError
+from unio4_lib.errors import DatasetNotSet, InputError
 
 if TYPE_CHECKING:
     from unio4_lib.config_io import Resolved
@@ -61,6 +61,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+ANY_DATASET = "minari:DATASET"  # in settings that are shown before there is one
 config_app = typer.Typer(help="Show settings, their schema and their reference page.")
 app.add_typer(config_app, name="config")
 app.add_typer(cli_tracking.app)
@@ -167,7 +168,7 @@ def evaluate_command(
 
 @app.command("report")
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs: runs/latest.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs: runs/latest.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", help="The file (report.html in the run, or comparison.html here)."),
@@ -284,7 +285,11 @@ def config_show(
     origins: Annotated[bool, typer.Option("--origins", help="Say where each value came from.")] = False,
 ) -> None:
     """Print the settings of a run as YAML that --config reads."""
-    resolved = resolve(dataset, preset, config, overrides, seed)
+    try:
+        resolved = resolve(dataset, preset, config, overrides, seed)
+    except DatasetNotSet:
+        print(f"note: no dataset is named; {ANY_DATASET} stands for it", file=sys.stderr)
+        resolved = resolve(ANY_DATASET, preset, config, overrides, seed)
     from unio4_lib.config_docs import config_yaml
 
     print(config_yaml(resolved.config, resolved.origins if origins else None), end="")

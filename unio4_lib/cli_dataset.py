@@ -26,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, help="List, inspect and collect datasets
 BAR_WIDTH = 40
 LINE_SECONDS = 10.0  # between lines of progress when there is no terminal
 PLAIN_WIDTH = 100  # of tables when the output is no terminal
+LIST_WIDTH = 1000  # the same where names must stay whole
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Download = Annotated[bool, typer.Option(help="Let Minari download what is not on this machine.")]
@@ -55,7 +56,7 @@ def list_datasets(as_json: AsJson = False) -> None:
             *(_number(row[key], about + "{:,.1f}") for key in ("mean_return", "normalized")),
             _number(row["megabytes"], "{:.1f}"),
         )
-    _console().print(table)
+    _console(LIST_WIDTH).print(table)
     for row in rows:
         if row["problem"]:
             typer.echo(f"minari:{row['id']}: {row['problem']}", err=True)
@@ -209,9 +210,9 @@ def _summary(dataset_id: str) -> dict[str, Any]:
     return {"id": dataset_id, **row}
 
 
-def _console() -> Console:
+def _console(width: int = PLAIN_WIDTH) -> Console:
     console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH, color_system=None)
+    return console if console.is_terminal else Console(width=width, color_system=None)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from unio4_lib.config import RunConfig
 from unio4_lib.config_keys import known_keys, known_sections, nearest_key
-from unio4_lib.errors import InputError
+from unio4_lib.errors import DatasetNotSet, InputError
 from unio4_lib.yaml_io import parse_yaml, read_yaml
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -91,7 +91,9 @@ def _merge(layers: Sequence[tuple[str, Settings]], notes: tuple[str, ...]) -> Re
     try:
         return Resolved(RunConfig.model_validate(nested), origins, notes)
     except ValidationError as error:
-        raise InputError(_one_line(error, origins)) from None
+        line = _one_line(error, origins)
+        kind = DatasetNotSet if line.startswith("dataset is not set") else InputError
+        raise kind(line) from None
 
 
 def _one_line(error: ValidationError, origins: dict[str, str]) -> str:
