@@ -107,10 +107,11 @@ def run_command(
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
     resolved = resolve(dataset, preset, config, overrides, seed)
-    from unio4_lib.cli_run import run_method
+    from unio4_lib.cli_run import check_runner, run_method
     from unio4_lib.preflight import check_places
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
+    check_runner(runner)
     check_places(resolved.config.dataset, artifact_root, tracking)
     with on_termination() as preemption, results_only():
         summary = run_method(
