@@ -13,5 +13,9 @@ class InputError(ValueError):
     """
 
 
+class DatasetNotSet(InputError):  # noqa: N818 - reads as a statement of what happened
+    """Settings are complete but for the dataset."""
+
+
 class Preempted(RuntimeError):  # noqa: N818 - reads as a statement of what happened
     """The process was asked to end: what it had is saved, and another one can go on from there."""

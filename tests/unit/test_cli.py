@@ -57,6 +57,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 @pytest.fixture
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """``run`` and ``evaluate_policy`` that record their calls; an exception under "raise" is raised."""
+    monkeypatch.setattr("unio4_lib.runs.preflight.check_places", lambda *_: None)
     seen: dict[str, Any] = {}
 
     def run(config: UniO4Config, output: Path, console: object, **options: Any) -> dict[str, Any]:

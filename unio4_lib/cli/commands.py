@@ -16,7 +16,7 @@ import typer
 
 from unio4_lib import __version__
 from unio4_lib.cli import tracking as cli_tracking
-from unio4_lib.cli.console import on_termination, progress_console
+from unio4_lib.cli.console import on_termination, progress_console, results_only
 from unio4_lib.cli.errors import (
     DEBUG_VARIABLE,
     EXIT_BAD_INPUT,
@@ -46,7 +46,7 @@ from unio4_lib.cli.options import (
     SetOption,
     TrackingOption,
 )
-from unio4_lib.errors import InputError
+from unio4_lib.errors import DatasetNotSet, InputError
 
 if TYPE_CHECKING:
     from unio4_lib.settings.layers import Resolved
@@ -63,6 +63,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+ANY_DATASET = "minari:DATASET"  # in settings that are shown before there is one
 config_app = typer.Typer(help="Show settings, their schema and their reference page.")
 app.add_typer(config_app, name="config")
 app.add_typer(cli_tracking.app)
@@ -109,10 +110,13 @@ def run_command(
 ) -> None:
     """Run the whole method: from a dataset to a fine-tuned policy."""
     resolved = resolve(dataset, method, preset, config, overrides, seed)
-    from unio4_lib.cli.run import run_method
+    from unio4_lib.cli.run import check_runner, run_method
+    from unio4_lib.runs.preflight import check_places
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
-    with on_termination() as preemption:
+    check_runner(runner)
+    check_places(resolved.config.dataset, artifact_root, tracking)
+    with on_termination() as preemption, results_only():
         summary = run_method(
             resolved.config,
             preset,
@@ -156,7 +160,8 @@ def evaluate_command(
     from unio4_lib.runs.score_policy import evaluate_policy
 
     console = None if quiet else progress_console()
-    scores = evaluate_policy(place, episodes=episodes, seed=seed, sampled=sampled, console=console)
+    with results_only():
+        scores = evaluate_policy(place, episodes=episodes, seed=seed, sampled=sampled, console=console)
     if as_json:
         print(json.dumps(scores, indent=2))
     else:
@@ -167,7 +172,7 @@ def evaluate_command(
 
 @app.command("report")
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs: runs/latest.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs: runs/latest.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", help="The file (report.html in the run, or comparison.html here)."),
@@ -228,7 +233,7 @@ def stage_command(
     from unio4_lib.cli.stage import run_one_stage
     from unio4_lib.tracking.tracker import Tracking, default_uri
 
-    with on_termination() as preemption:
+    with on_termination() as preemption, results_only():
         outcome = run_one_stage(
             name,
             resolved.config,
@@ -295,7 +300,11 @@ def config_show(
     origins: Annotated[bool, typer.Option("--origins", help="Say where each value came from.")] = False,
 ) -> None:
     """Print the settings of a run as YAML that --config reads."""
-    resolved = resolve(dataset, method, preset, config, overrides, seed)
+    try:
+        resolved = resolve(dataset, method, preset, config, overrides, seed)
+    except DatasetNotSet:
+        print(f"note: no dataset is named; {ANY_DATASET} stands for it", file=sys.stderr)
+        resolved = resolve(ANY_DATASET, method, preset, config, overrides, seed)
     from unio4_lib.settings.pages import config_yaml
 
     print(config_yaml(resolved.config, resolved.origins if origins else None), end="")

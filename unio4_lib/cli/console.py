@@ -1,8 +1,9 @@
 """What commands need of the process they run in: where progress goes, and how it is asked to end."""
 
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,13 @@ def on_termination() -> "Iterator[Preemption]":
         yield preemption
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Leave standard output to the result: what environments and libraries print goes with the progress."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def progress_console() -> "Console":

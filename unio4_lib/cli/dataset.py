@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from unio4_lib.cli.console import results_only
+from unio4_lib.cli.errors import explain
 from unio4_lib.data.inspect import describe
+from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
 from unio4_lib.sources.collect_spec import LEVELS
 from unio4_lib.sources.grammar import collect_spec, load_transitions, parse_source
@@ -23,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, help="List, inspect and collect datasets
 BAR_WIDTH = 40
 LINE_SECONDS = 10.0  # between lines of progress when there is no terminal
 PLAIN_WIDTH = 100  # of tables when the output is no terminal
+LIST_WIDTH = 1000  # the same where names must stay whole
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Download = Annotated[bool, typer.Option(help="Let Minari download what is not on this machine.")]
@@ -52,7 +56,7 @@ def list_datasets(as_json: AsJson = False) -> None:
             *(_number(row[key], about + "{:,.1f}") for key in ("mean_return", "normalized")),
             _number(row["megabytes"], "{:.1f}"),
         )
-    _console().print(table)
+    _console(LIST_WIDTH).print(table)
     for row in rows:
         if row["problem"]:
             typer.echo(f"minari:{row['id']}: {row['problem']}", err=True)
@@ -65,9 +69,10 @@ def inspect(
     download: Download = True,
     clip_actions: ClipActions = False,
 ) -> None:
-    """Check a dataset and show sizes, returns, lengths, ends and actions."""
-    with _here(source) as local:
-        facts = describe(load_transitions(local, download=download, clip_actions=clip_actions))
+    """Check a dataset and its environment; show sizes, returns, lengths, ends, actions and what is odd."""
+    with results_only(), _here(source) as local:
+        transitions = load_transitions(local, download=download, clip_actions=clip_actions)
+        facts = {**describe(transitions), "environment_problem": _misfit(transitions)}
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -77,8 +82,25 @@ def inspect(
     console.print(_quantile_table(facts))
     console.print(_action_table(facts))
     console.print("Episode returns", style="bold")
-    for line in _histogram(facts["returns"]["histogram"]):
-        console.print(line, markup=False, highlight=False)
+    for line in (*_histogram(facts["returns"]["histogram"]), *_warnings(facts)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _misfit(transitions: Transitions) -> str | None:
+    """Why a run would refuse the environment of a dataset; None where the two fit each other."""
+    from unio4_lib.stages.task import check_environment  # a simulator, only when asked for
+
+    try:
+        check_environment(transitions)
+    except InputError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _warnings(facts: dict[str, Any]) -> list[str]:
+    misfit = facts["environment_problem"]
+    refusal = [] if misfit is None else [f"warning: a run would refuse this dataset: {misfit}"]
+    return [f"note: {note}" for note in facts["notes"]] + refusal
 
 
 @contextlib.contextmanager
@@ -105,7 +127,9 @@ def push_dataset(
     from unio4_lib.sources.remote import push
     from unio4_lib.stages.context import default_cache
 
-    typer.echo(push(source, target, default_cache() / "push").uri)
+    with results_only():
+        place = push(source, target, default_cache() / "push")
+    typer.echo(place.uri)
 
 
 @app.command("collect")
@@ -138,7 +162,7 @@ def collect_dataset(
         collect,  # trains a policy: torch and a simulator, only when asked for
     )
 
-    with _collect_progress() as progress:
+    with results_only(), _collect_progress() as progress:
         source = f"minari:{collect(spec, progress)}"
     typer.echo(json.dumps({"source": source}) if as_json else source)
 
@@ -183,14 +207,14 @@ def _summary(dataset_id: str) -> dict[str, Any]:
     )
     try:
         row.update(summarize_episodes(dataset_id, read_metadata(dataset_id)))
-    except InputError as error:
-        row["problem"] = str(error)
+    except Exception as error:  # whatever is wrong with one, the others are listed
+        row["problem"] = explain(error)[0]
     return {"id": dataset_id, **row}
 
 
-def _console() -> Console:
+def _console(width: int = PLAIN_WIDTH) -> Console:
     console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH, color_system=None)
+    return console if console.is_terminal else Console(width=width, color_system=None)
 
 
 def _number(value: float | None, form: str) -> str:

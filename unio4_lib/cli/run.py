@@ -13,6 +13,14 @@ from unio4_lib.tracking.tracker import Tracking
 INLINE = "inline"
 
 
+def check_runner(runner: str) -> None:
+    """One of those that there are."""
+    from unio4_lib.runs.local_run import Runner
+
+    if runner != INLINE and runner not in get_args(Runner):
+        raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), INLINE))}")
+
+
 def run_method(
     config: RunConfig,
     preset: str,
@@ -42,16 +50,14 @@ def run_method(
             tracking=tracking,
             preemption=preemption,
         )
-    from unio4_lib.runs.local_run import LocalRun, Runner, artifact_place, run_pipeline
+    from unio4_lib.runs.local_run import LocalRun, artifact_place, run_pipeline
     from unio4_lib.stages.context import default_cache
 
-    if runner not in get_args(Runner):
-        raise InputError(f"--runner {runner}: expected one of {', '.join((*get_args(Runner), INLINE))}")
     told = LocalRun(
         config,
         preset,
         output,
-        runner,  # type: ignore[arg-type]  # checked above
+        runner,  # type: ignore[arg-type]  # checked before
         artifact_place(artifact_root, output),
         reuse,
         (cache or default_cache()).absolute(),

@@ -15,6 +15,7 @@ HOST = "127.0.0.1"
 EXIT_TRY_AGAIN = 75  # as everywhere; the module of the other codes imports this one
 RUNS = Path("runs")
 
+FORMATS = ("onnx", "torch-export", "torchscript")  # known before PyTorch is loaded
 app = typer.Typer()
 tracking_app = typer.Typer(help="Numbers on their way to MLflow.")
 app.add_typer(tracking_app, name="tracking")
@@ -97,13 +98,13 @@ def export(
     member: Annotated[int, typer.Option("--member", min=0, help="Which policy, if there are several.")] = 0,
 ) -> None:
     """Write a policy as one file for other software, checked against the policy."""
+    if form not in FORMATS:
+        raise InputError(f"--format {form}: expected one of {', '.join(FORMATS)}")
     from unio4_lib.nets.files import load_policy
     from unio4_lib.runs.score_policy import policy_folder
     from unio4_lib.serving.export import Format, export_policy
 
     known = get_args(Format)
-    if form not in known:
-        raise InputError(f"--format {form}: expected one of {', '.join(known)}")
     with policy_folder(place) as folder:
         policy, facts = load_policy(folder)
     difference = export_policy(policy, output, known[known.index(form)], member=member)

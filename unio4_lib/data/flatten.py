@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from unio4_lib.data.numbers import as_numbers
 from unio4_lib.errors import InputError
 
 
@@ -52,9 +53,19 @@ def flatten_batch(values: Any, space: spaces.Space[Any], rows: int) -> NDArray[A
     if isinstance(space, spaces.Tuple):
         parts = [flatten_batch(values[index], part, rows) for index, part in enumerate(space.spaces)]
         return np.concatenate(parts, axis=1)
-    array = np.asarray(values)
-    if len(array) != rows:
-        raise InputError(f"observations: {len(array)} rows in an episode of {rows - 1} steps, must be {rows}")
+    if rows != len(values):
+        raise InputError(
+            f"observations: {len(values)} rows in an episode of {rows - 1} steps, must be {rows}"
+        )
+    array = as_numbers("observations", values, batch_shape(space, rows))
     if isinstance(space, spaces.Discrete):
-        return (array[:, None] == np.arange(space.start, space.start + space.n)).astype(np.float32)
+        return _one_hot(array, space)
     return array.reshape(rows, -1)
+
+
+def _one_hot(array: NDArray[Any], space: spaces.Discrete) -> NDArray[np.float32]:
+    hot = array[:, None] == np.arange(space.start, space.start + space.n)
+    outside = ~hot.any(axis=1)
+    if outside.any():
+        raise InputError(f"observations: {array[outside.argmax()]:g} is not in {space}")
+    return hot.astype(np.float32)

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import ROW_FIELDS, action_bounds, blocks
+from unio4_lib.data.oddities import AT_BOUND, oddities
 from unio4_lib.data.transitions import Transitions
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 HISTOGRAM_BINS = 12
-AT_BOUND = 1e-3  # closer to a bound than this share of the range counts as at the bound
 
 
 def describe(transitions: Transitions) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def describe(transitions: Transitions) -> dict[str, Any]:
         },
         "actions": _actions(transitions),
         "extra": info.extra,
+        "notes": oddities(transitions),
     }
 
 

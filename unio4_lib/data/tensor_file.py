@@ -73,7 +73,7 @@ def _read_header(path: Path, size: int) -> tuple[dict[str, Any], int]:
         text = file.read(length)
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its header is not JSON; save or copy the file again") from error
     if not isinstance(header, dict):
         raise InputError(f"{path}: its header is not a JSON object; save or copy the file again")
@@ -85,7 +85,7 @@ def _view(path: Path, name: str, entry: Any, data: NDArray[np.uint8], start: int
         dtype = DTYPES[entry["dtype"]]
         shape = tuple(int(extent) for extent in entry["shape"])
         first, last = (start + int(offset) for offset in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: the header entry of {name} cannot be read; save the file again") from error
     if last > data.size:
         raise InputError(
@@ -100,6 +100,8 @@ def _view(path: Path, name: str, entry: Any, data: NDArray[np.uint8], start: int
     block = data[first:last]
     if first % dtype.itemsize:
         block = block.copy()  # other writers need not align
+    if dtype == np.bool_ and block.size and block.max() > 1:
+        raise InputError(f"{path}: {name} has a byte {block.max()}, must be 0 or 1; save the file again")
     view = block.view(dtype).reshape(shape)
     view.flags.writeable = False
     return view

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unio4_lib.errors import InputError
+from unio4_lib.errors import DatasetNotSet, InputError
 from unio4_lib.settings.keys import Key, known_keys, known_sections, nearest_key
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.settings.yaml_io import parse_yaml, read_yaml
@@ -121,7 +121,9 @@ def _merge(
     try:
         return Resolved(model.model_validate(nested), origins, notes)
     except ValidationError as error:
-        raise InputError(_one_line(error, origins, known_keys(model))) from None
+        line = _one_line(error, origins, known_keys(model))
+        kind = DatasetNotSet if line.startswith("dataset is not set") else InputError
+        raise kind(line) from None
 
 
 def _one_line(error: ValidationError, origins: dict[str, str], keys: Mapping[str, Key]) -> str:

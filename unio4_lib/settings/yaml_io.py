@@ -13,7 +13,7 @@ EXACT_FLOAT = 2**53
 
 
 class SettingsLoader(yaml.SafeLoader):
-    """SafeLoader with two of YAML 1.1's traps closed."""
+    """SafeLoader with three of YAML 1.1's traps closed."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -21,6 +21,10 @@ class SettingsLoader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key must be a single word", key_node.start_mark
+                )
+            if key_node.tag == "tag:yaml.org,2002:merge":  # a few lines of them fill any memory
+                raise yaml.constructor.ConstructorError(
+                    None, None, "<< is not understood; write the keys out", key_node.start_mark
                 )
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(

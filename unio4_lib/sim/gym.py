@@ -17,7 +17,7 @@ from unio4_lib.data.flatten import sorted_space
 from unio4_lib.errors import InputError
 from unio4_lib.sim.base import Array, Flags, StepResult, check_actions, spread
 from unio4_lib.sim.batch import STATE_SPEC
-from unio4_lib.sim.registry import find_spec, make_env
+from unio4_lib.sim.registry import checked_limit, find_spec, make_env
 from unio4_lib.sim.seeding import env_seed, restore_generators, save_generators
 
 # Parts of the model that environments edit when an episode starts, such as the place of a goal.
@@ -54,7 +54,7 @@ class GymSim:
         kwargs = dict(env_kwargs or {})
         # Time is counted here, so that an environment's own truncation cannot hide a termination.
         limit = kwargs.pop("max_episode_steps", find_spec(env_id).max_episode_steps)
-        self.max_episode_steps: int | None = limit
+        self.max_episode_steps: int | None = checked_limit(env_id, limit)
         self._envs = [make_env(env_id, kwargs, max_episode_steps=-1) for _ in range(num_envs)]
         self._action_space = _checked_action_space(env_id, self._envs[0].action_space)
         self._observation_space = _checked_observation_space(env_id, self._envs[0].observation_space)

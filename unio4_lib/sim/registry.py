@@ -19,6 +19,7 @@ from unio4_lib.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 10**12  # steps of an episode: more than anyone waits for, and their sums fit 64 bits
 _reported_kinds: set[str] = set()
 
 # Ids that the optional package gymnasium-robotics registers.
@@ -56,9 +57,10 @@ def find_spec(env_id: str) -> EnvSpec:
 def _import_environments(module: str, env_id: str) -> None:
     try:
         importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # whatever the user's module does
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"environment {env_id!r}: module {module!r} cannot be imported ({error}); install it where "
+            f"environment {env_id!r}: module {module!r} cannot be imported ({reason}); install it where "
             "unio4 is installed, or name its folder in PYTHONPATH"
         ) from error
 
@@ -100,9 +102,20 @@ def _warnings_logged() -> Iterator[None]:
         mujoco.set_mju_user_warning(previous or _log_warning)
 
 
+def checked_limit(env_id: str, limit: Any) -> int | None:
+    """Most steps of an episode, or None for no limit; anything else does not fit."""
+    if limit is None or (type(limit) is int and 1 <= limit <= LONGEST):
+        return limit
+    raise InputError(
+        f"env_kwargs do not fit {env_id!r}: max_episode_steps is {limit!r:.40}, must be a whole number "
+        f"from 1 to {LONGEST:.0e}, or null"
+    )
+
+
 def make_env(env_id: str, env_kwargs: dict[str, Any] | None, **options: Any) -> gymnasium.Env:
     """``gymnasium.make`` without its checker; what the user got wrong becomes an ``InputError``."""
     find_spec(env_id)
+    checked_limit(env_id, (env_kwargs or {}).get("max_episode_steps"))
     try:
         with _warnings_logged():
             return gymnasium.make(env_id, disable_env_checker=True, **{**(env_kwargs or {}), **options})
@@ -119,3 +132,8 @@ def make_env(env_id: str, env_kwargs: dict[str, Any] | None, **options: Any) -> 
             f"environment {env_id!r} cannot be made: gymnasium-robotics {robotics} does not fit MuJoCo "
             f'{mujoco.__version__} there; pip install "mujoco=={MUJOCO_FOR_ROBOTICS}"'
         ) from error
+    except Exception as error:
+        if not env_kwargs:
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"env_kwargs do not fit {env_id!r}: {reason}") from error

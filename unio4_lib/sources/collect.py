@@ -5,29 +5,18 @@ fingerprint of what was asked for, so asking again gives the same dataset withou
 """
 
 import hashlib
-import importlib.metadata
 import itertools
 import json
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import minari
 import numpy as np
 import torch
-from gymnasium.spaces import Dict, flatten_space
 from minari.data_collector import EpisodeBuffer
-from minari.dataset.minari_dataset import parse_dataset_id
-from minari.dataset.minari_storage import MinariStorage
-from minari.namespace import create_namespace, list_local_namespaces
-from minari.storage.datasets_root_dir import get_dataset_path
 from numpy.typing import NDArray
 
-from unio4_lib.data.flatten import sorted_space
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.errors import InputError
 from unio4_lib.learning.journal import Journal
@@ -38,8 +27,10 @@ from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.settings.model import FinetuneConfig
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.base import Array, BatchSim, StepResult
-from unio4_lib.sim.registry import make_env
 from unio4_lib.sources.collect_spec import CollectSpec
+from unio4_lib.sources.minari_source import datasets_root
+from unio4_lib.sources.recordable import check_recordable, check_step
+from unio4_lib.sources.recording_file import reserve, write_recording
 
 COLLECTOR_VERSION = 1  # part of every fingerprint: raise it when the same request gives other data
 DEFAULT_TRAIN_STEPS = 400_000
@@ -60,12 +51,14 @@ def collect(spec: CollectSpec, progress: Progress | None = None, journal: Journa
     """
     _check(spec)
     dataset_id = _dataset_id(spec)
-    if (Path(get_dataset_path(dataset_id)) / "data" / "metadata.json").exists():
+    if (datasets_root() / dataset_id / "data" / "metadata.json").exists():
         return dataset_id
+    check_recordable(spec)
+    reserve(datasets_root())
     report = progress if progress is not None else _silent
     with torch_threads(1):
         episodes, algorithm = _record(spec, report, journal or Journal())
-    _write(dataset_id, spec, episodes, algorithm)
+    write_recording(dataset_id, spec, episodes, algorithm)
     return dataset_id
 
 
@@ -238,7 +231,13 @@ def _train(spec: CollectSpec, sim: BatchSim, report: Progress, journal: Journal)
     """Train until the goal or to the end of the budget, keeping policies on the way."""
     budget = DEFAULT_TRAIN_STEPS if spec.train_steps is None else spec.train_steps
     goal, experience = _goal(spec), Recording()
-    observer = experience if spec.level == "medium-replay" else None
+    kept = experience if spec.level == "medium-replay" else None
+
+    def observer(observations: Array, actions: Array, result: StepResult) -> None:
+        check_step(spec.env_id, result)
+        if kept is not None:
+            kept(observations, actions, result)
+
     ppo = _learner(spec, sim)
     checkpoints: list[tuple[float, GaussianPolicy]] = []
     recent = -np.inf
@@ -260,7 +259,7 @@ def _train(spec: CollectSpec, sim: BatchSim, report: Progress, journal: Journal)
         if goal is not None and recent >= goal:
             break
         journal.entry(ppo.env_steps, {"collect/return": recent} if np.isfinite(recent) else {})
-        if observer is None:  # all experience in every checkpoint would be too much: that begins anew
+        if kept is None:  # all experience in every checkpoint would be too much: that begins anew
             journal.offer(state)
     checkpoints.append((recent, ppo.policy.members([0])))
     reached = goal is None or recent >= goal
@@ -335,6 +334,7 @@ def _play(spec: CollectSpec, actor: Actor, steps: int, stream: int, report: Prog
         # Recorded actions are float32: the environment must see exactly the same numbers.
         actions = actor(observations).astype(np.float32).astype(np.float64)
         result = sim.step(actions)
+        check_step(spec.env_id, result)
         recording(observations, actions, result)
         observations = result.observations
         running += result.rewards
@@ -355,44 +355,3 @@ def _thinned(episodes: list[EpisodeBuffer], steps: int) -> list[EpisodeBuffer]:
         return episodes
     count = max(1, round(len(episodes) * steps / total))
     return [episodes[i] for i in np.linspace(0, len(episodes) - 1, count).round().astype(int)]
-
-
-def _write(dataset_id: str, spec: CollectSpec, episodes: list[EpisodeBuffer], algorithm: str) -> None:
-    """Store under another name first: the final name appears only with a complete dataset."""
-    final = Path(get_dataset_path(dataset_id))
-    namespace = parse_dataset_id(dataset_id)[0]
-    if namespace is not None and namespace not in list_local_namespaces():
-        create_namespace(namespace)
-    staged = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
-    try:
-        (staged / "data").mkdir(parents=True)
-        env = make_env(spec.env_id, spec.env_kwargs)
-        space = env.observation_space
-        storage = MinariStorage.new(
-            staged / "data",
-            # Simulators flatten what they observe.
-            observation_space=flatten_space(sorted_space(space)) if isinstance(space, Dict) else space,
-            action_space=env.action_space,
-            env_spec=env.spec,
-        )
-        env.close()
-        storage.update_metadata(_metadata(dataset_id, spec, algorithm))
-        storage.update_episodes(episodes)
-        staged.rename(final)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _metadata(dataset_id: str, spec: CollectSpec, algorithm: str) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "dataset_id": dataset_id,
-        "algorithm_name": algorithm,
-        "author": {"unio4"},
-        "description": f"Recorded by unio4: {json.dumps(asdict(spec), sort_keys=True)}",
-        "minari_version": minari.__version__,
-        "requirements": [f"{name}=={importlib.metadata.version(name)}" for name in ("gymnasium", "mujoco")],
-    }
-    scores = reference_scores(spec.env_id)
-    if scores is not None:
-        metadata |= {"ref_min_score": scores[0], "ref_max_score": scores[1]}
-    return metadata

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks, same_state
+from unio4_lib.data.numbers import NUMBER_KINDS, check_memory, marks
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
 from unio4_lib.errors import InputError
+from unio4_lib.sources.hdf5_file import find, hdf5_file, read_into
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -90,27 +92,26 @@ def _env_of_file(file: Path) -> str:
 
 
 def _read_file(path: Path) -> _Raw:
-    try:
-        with h5py.File(path, "r") as file:
-            raw = _Raw(
-                observations=_read_array(file, "observations", 2),
-                actions=_read_array(file, "actions", 2),
-                rewards=_read_array(file, "rewards", 1),
-                next_observations=_read_array(file, "next_observations", 2)
-                if "next_observations" in file
-                else None,
-                terminals=_read_array(file, "terminals", 1) != 0,
-                timeouts=_read_array(file, "timeouts", 1) != 0 if "timeouts" in file else None,
-            )
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({error})") from error
+    with hdf5_file(path) as file:
+        raw = _Raw(
+            observations=_read_array(file, "observations", 2),
+            actions=_read_array(file, "actions", 2),
+            rewards=_read_array(file, "rewards", 1),
+            next_observations=_read_array(file, "next_observations", 2)
+            if find(file, "next_observations") is not None
+            else None,
+            terminals=marks("terminals", _read_array(file, "terminals", 1)),
+            timeouts=marks("timeouts", _read_array(file, "timeouts", 1))
+            if find(file, "timeouts") is not None
+            else None,
+        )
     _check_lengths(raw)
     return raw
 
 
 def _read_array(file: h5py.File, name: str, rank: int) -> Float32:
     """One dataset as float32, converted while it is read; a trailing axis of one is dropped from vectors."""
-    dataset = file.get(name)
+    dataset = find(file, name)
     if not isinstance(dataset, h5py.Dataset):
         raise InputError(
             f"no {name} in the file, which has {', '.join(sorted(file)) or 'nothing'}; D4RL needs it"
@@ -118,14 +119,13 @@ def _read_array(file: h5py.File, name: str, rank: int) -> Float32:
     shape: tuple[int, ...] = dataset.shape or ()
     if rank == 1 and len(shape) == 2 and shape[1] == 1:
         shape = shape[:1]
-    if len(shape) != rank or dataset.dtype.kind not in "fiub":
+    if len(shape) != rank or dataset.dtype.kind not in NUMBER_KINDS:
         wanted = "[rows]" if rank == 1 else "[rows, dimensions]"
         raise InputError(f"{name}: {dataset.dtype} of shape {list(shape)}, must be numbers of shape {wanted}")
-    if dataset.dtype.kind == "b" or dataset.size == 0:
-        return dataset[()].astype(np.float32).reshape(shape)
-    array = np.empty(dataset.shape, np.float32)
-    dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
-    return array.reshape(shape)
+    check_memory(name, dataset.size, np.dtype(np.float32).itemsize)
+    array = np.empty(shape, np.float32)
+    read_into(array, dataset)
+    return array
 
 
 def _check_lengths(raw: _Raw) -> None:

@@ -17,6 +17,8 @@ from unio4_lib.sources.minari_source import load_minari
 
 Value = TypeVar("Value")
 
+LONGEST_NAME, LONGEST_PLACE = 255, 3000  # bytes and characters; more is too long for file systems
+
 # What follows the colon, and the options that a scheme knows. A name that ends in a dot is a family.
 SCHEMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "minari": ("<dataset id>", ("env", "clip_actions")),
@@ -57,6 +59,7 @@ def parse_source(text: str) -> Source:
         raise InputError(
             f"dataset {_one_line(text)!r}: nothing after the colon; write {scheme}:{SCHEMES[scheme][0]}"
         )
+    _check_place(scheme, unquote(place))
     options: dict[str, str] = {}
     for part in filter(None, query.split("&")):
         name, equals, value = part.partition("=")
@@ -107,7 +110,7 @@ def load_transitions(
 
 def collect_spec(source: Source) -> CollectSpec:
     """The values of a ``collect:`` source."""
-    target = _read(source, "target", float, None)
+    target = _read(source, "target", _finite, None)
     level = _read(source, "level", _level, "medium" if target is None else "target")
     if (level == "target") != (target is not None):
         raise InputError(
@@ -145,9 +148,19 @@ def _d4rl_options(source: Source) -> D4rlOptions:
         env_id=source.options.get("env"),
         max_episode_steps=_read(source, "max_episode_steps", _positive, None),
         antmaze=_read(source, "antmaze", _boolean, False),
-        action_low=_read(source, "action_low", float, D4rlOptions.action_low),
-        action_high=_read(source, "action_high", float, D4rlOptions.action_high),
+        action_low=_read(source, "action_low", _finite, D4rlOptions.action_low),
+        action_high=_read(source, "action_high", _finite, D4rlOptions.action_high),
     )
+
+
+def _check_place(scheme: str, place: str) -> None:
+    """No name is longer than file systems allow."""
+    longest = max(len(part.encode()) for part in place.split("/"))
+    if longest > LONGEST_NAME or len(place) > LONGEST_PLACE:
+        raise InputError(
+            f"dataset {scheme}:{_one_line(place):.40}...: {longest} bytes in one name, {len(place)} "
+            f"characters in all; at most {LONGEST_NAME} and {LONGEST_PLACE}"
+        )
 
 
 def _check_option(text: str, scheme: str, name: str) -> None:
@@ -204,10 +217,20 @@ def _not_negative_float(text: str) -> float:
     return value
 
 
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise ValueError("must be a finite number")
+    return value
+
+
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -11,7 +11,7 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_SECONDS = 8.0
 
 
-def unreachable_hub() -> str | None:
+def unreachable_hub(seconds: float | None = None) -> str | None:
     """What to tell the user if the Hugging Face hub cannot be reached; None where a download may work.
 
     Only the plain case is judged: behind a proxy, offline by choice or with another store, Minari speaks.
@@ -19,12 +19,13 @@ def unreachable_hub() -> str | None:
     elsewhere = not os.environ.get("MINARI_REMOTE", "hf://").startswith("hf://")
     if elsewhere or os.environ.get("HF_HUB_OFFLINE") or urllib.request.getproxies():
         return None
+    seconds = HUB_SECONDS if seconds is None else seconds
     endpoint = os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT)
     # Looking up a name has no time limit of its own, and a host may have many addresses to try.
-    reasons: list[str | None] = [f"no answer within {HUB_SECONDS:.0f} seconds"]
+    reasons: list[str | None] = [f"no answer within {seconds:.0f} seconds"]
     attempt = threading.Thread(target=lambda: reasons.append(_attempt(endpoint)), daemon=True)
     attempt.start()
-    attempt.join(HUB_SECONDS)
+    attempt.join(seconds)
     reason = reasons[-1]
     return None if reason is None else f"{endpoint} cannot be reached ({reason})"
 

@@ -14,16 +14,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch, sorted_space
-from unio4_lib.data.reference import reference_scores
+from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch
+from unio4_lib.data.numbers import as_numbers, check_memory, marks
 from unio4_lib.data.transitions import DatasetInfo, Transitions
 from unio4_lib.errors import InputError
+from unio4_lib.sources.hdf5_file import check_numbers, find, hdf5_file, read_into
 from unio4_lib.sources.hub import unreachable_hub
+from unio4_lib.sources.minari_metadata import METADATA_FILE, dataset_info, dataset_spaces, megabytes, sizes
 
 DATA_FILE = "main_data.hdf5"
-METADATA_FILE = "metadata.json"
 SUMMARY_EPISODES = 200  # enough for a mean return in a list
-KNOWN_PACKAGES = ("gymnasium", "gymnasium_robotics")  # whose environments are found by their id alone
 FLAG_FIELDS = ("terminations", "truncations")
 OTHER_WAYS = "copy the dataset's folder there, or record one: unio4 dataset collect"
 
@@ -50,8 +50,10 @@ def read_metadata(dataset_id: str) -> dict[str, Any]:
     """The metadata of a local dataset."""
     path = datasets_root() / dataset_id / "data" / METADATA_FILE
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise InputError("no file")
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download or create the dataset again") from error
     if not isinstance(metadata, dict):
         raise InputError(f"{path}: not a JSON object; download or create the dataset again")
@@ -67,29 +69,34 @@ def load_minari(
     metadata = read_metadata(dataset_id)
     data_format = metadata.get("data_format", "hdf5")
     if data_format not in ("hdf5", "arrow"):
-        raise InputError(f"data_format of {dataset_id} is {data_format!r}; hdf5 and arrow can be read")
-    observation_space, action_space = _spaces(dataset_id, metadata)
-    buffer = _Buffer(
-        _count(metadata, "total_steps"), _count(metadata, "total_episodes"), observation_space, action_space
-    )
+        raise InputError(f"data_format of {dataset_id} is {data_format!r:.60}; hdf5 and arrow can be read")
+    observation_space, action_space = dataset_spaces(dataset_id, metadata)
+    info = dataset_info(dataset_id, metadata, action_space, env_id)
+    buffer = _Buffer(*sizes(metadata), observation_space, action_space)
     read = _read_hdf5 if data_format == "hdf5" else _read_arrow
     with np.errstate(over="ignore"):  # a number beyond float32 becomes inf, which the checks name
         read(dataset_id, buffer)
-    return buffer.build(_info(dataset_id, metadata, action_space, env_id), clip_actions)
+    return buffer.build(info, clip_actions)
 
 
-def _count(metadata: dict[str, Any], key: str) -> int:
-    value = metadata.get(key)
-    if not isinstance(value, (int, float)) or value < 1:
-        raise InputError(f"{METADATA_FILE}: {key} is {value}, must be at least 1")
-    return int(value)
+def expect(dataset_id: str, seconds: float) -> None:
+    """A dataset is here, or the place that it is downloaded from answers in time."""
+    if (datasets_root() / dataset_id / "data").is_dir():
+        return
+    unreachable = unreachable_hub(seconds)
+    if unreachable is not None:
+        raise InputError(f"{_not_here(dataset_id)}, and {unreachable}; {OTHER_WAYS}")
 
 
-def _fetch(dataset_id: str, download: bool) -> None:
+def _not_here(dataset_id: str) -> str:
     ids = local_ids()
     nearest = difflib.get_close_matches(dataset_id, ids, n=1, cutoff=0.0)
     hint = f"nearest here: {nearest[0]}" if nearest else "no dataset is here"
-    where = f"not in {datasets_root()} ({hint})"
+    return f"not in {datasets_root()} ({hint})"
+
+
+def _fetch(dataset_id: str, download: bool) -> None:
+    where = _not_here(dataset_id)
     if not download:
         raise InputError(f"{where}; set MINARI_DATASETS_PATH or allow the download")
     unreachable = unreachable_hub()
@@ -108,73 +115,6 @@ def _fetch(dataset_id: str, download: bool) -> None:
         raise InputError(f"{where}, and the download brought nothing")
 
 
-def _spaces(dataset_id: str, metadata: dict[str, Any]) -> tuple[spaces.Space[Any], spaces.Box]:
-    observation_space = _parse_space(dataset_id, metadata, "observation_space")
-    action_space = _parse_space(dataset_id, metadata, "action_space")
-    if not isinstance(action_space, spaces.Box):
-        raise InputError(
-            f"action_space of {dataset_id} is {action_space}; only continuous (Box) actions are supported"
-        )
-    flat_dim("observation_space", observation_space)  # names what cannot be flattened before anything is read
-    return observation_space, action_space
-
-
-def _parse_space(dataset_id: str, metadata: dict[str, Any], key: str) -> spaces.Space[Any]:
-    text = metadata.get(key)
-    if not isinstance(text, str):
-        raise InputError(f"{METADATA_FILE} of {dataset_id}: no {key}; create the dataset with its spaces")
-    from minari.serialization import deserialize_space
-
-    try:
-        return sorted_space(deserialize_space(text))
-    except (KeyError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"{METADATA_FILE} of {dataset_id}: {key} cannot be read ({error!r:.120})") from error
-
-
-def _info(
-    dataset_id: str, metadata: dict[str, Any], action_space: spaces.Box, env_id: str | None
-) -> DatasetInfo:
-    text = metadata.get("env_spec")
-    try:
-        spec = json.loads(text) if isinstance(text, str) else {}
-    except ValueError as error:
-        raise InputError(f"{METADATA_FILE} of {dataset_id}: env_spec is not JSON ({error})") from error
-    name = env_id or _environment(spec)
-    if not name:
-        raise InputError(
-            f"{METADATA_FILE} of {dataset_id}: no env_spec; add ?env=<environment id> to the source"
-        )
-    extra = {
-        key: metadata[key] for key in ("algorithm_name", "description", "minari_version") if metadata.get(key)
-    }
-    if spec.get("max_episode_steps"):
-        extra["max_episode_steps"] = int(spec["max_episode_steps"])
-    low_score, high_score = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low_score is None or high_score is None:
-        low_score, high_score = reference_scores(name) or (None, None)
-        if low_score is not None:
-            extra["score_reference"] = "D4RL"  # the scale of D4RL's scores, not its data
-    return DatasetInfo(
-        env_id=name,
-        env_kwargs=dict(spec.get("kwargs") or {}) if name.rpartition(":")[2] == spec.get("id") else {},
-        action_low=tuple(float(value) for value in action_space.low.reshape(-1)),
-        action_high=tuple(float(value) for value in action_space.high.reshape(-1)),
-        source=f"minari:{dataset_id}",
-        ref_min_score=None if low_score is None else float(low_score),
-        ref_max_score=None if high_score is None else float(high_score),
-        extra=extra,
-    )
-
-
-def _environment(spec: dict[str, Any]) -> str | None:
-    """The recorded id; where it is not Gymnasium's, after the module whose import registers it."""
-    name, entry_point = spec.get("id"), spec.get("entry_point")
-    if not name or not isinstance(entry_point, str):
-        return name
-    module = entry_point.partition(":")[0]
-    return name if module.partition(".")[0] in KNOWN_PACKAGES else f"{module}:{name}"
-
-
 class _Buffer:
     """Flat arrays of the final size, filled episode by episode."""
 
@@ -183,10 +123,12 @@ class _Buffer:
     ) -> None:
         self.observation_space = observation_space
         self.episodes = episodes
-        dim = flat_dim("observation_space", observation_space)
+        self.action_shape = action_space.shape
+        dim, width = flat_dim("observation_space", observation_space), int(np.prod(action_space.shape))
+        check_memory("total_steps", steps, 4 * (2 * dim + width + 1))
         self.observations = np.empty((steps, dim), np.float32)
         self.next_observations = np.empty((steps, dim), np.float32)
-        self.actions = np.empty((steps, int(np.prod(action_space.shape))), np.float32)
+        self.actions = np.empty((steps, width), np.float32)
         self.rewards = np.empty(steps, np.float32)
         self.flags = {name: np.empty(steps, np.bool_) for name in FLAG_FIELDS}
         self.offsets = np.zeros(episodes + 1, np.int64)
@@ -245,16 +187,13 @@ def _read_hdf5(dataset_id: str, buffer: _Buffer) -> None:
     path = datasets_root() / dataset_id / "data" / DATA_FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; download or create the dataset again")
-    try:
-        with h5py.File(path, "r") as file:
-            for episode in range(buffer.episodes):
-                _read_episode(_episode(file, episode), buffer)
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())})") from error
+    with hdf5_file(path) as file:
+        for episode in range(buffer.episodes):
+            _read_episode(_episode(file, episode), buffer)
 
 
 def _episode(file: h5py.File, number: int) -> h5py.Group:
-    group = file.get(f"episode_{number}")
+    group = find(file, f"episode_{number}")
     if not isinstance(group, h5py.Group):
         raise InputError(
             f"{file.filename}: no episode_{number}, which the metadata counts; create the dataset again"
@@ -264,47 +203,51 @@ def _episode(file: h5py.File, number: int) -> h5py.Group:
 
 def _read_episode(group: h5py.Group, buffer: _Buffer) -> None:
     rewards = _open(group, "rewards")
-    steps = rewards.shape[0]
+    steps = _length(rewards)
+    check_numbers("rewards", rewards, (steps,), (steps, 1))
     rows = buffer.start(steps)
     # The low-level read converts to float32 inside HDF5 and fills our rows directly: no copy in between.
-    rewards.id.read(h5py.h5s.ALL, h5py.h5s.ALL, buffer.rewards[rows])
+    read_into(buffer.rewards[rows], rewards)
     for name in FLAG_FIELDS:
         flags = _open(group, name)
-        buffer.check_rows(name, flags.shape[0], steps)
-        buffer.flags[name][rows] = flags[()]
+        buffer.check_rows(name, _length(flags), steps)
+        check_numbers(name, flags, (steps,), (steps, 1))
+        buffer.flags[name][rows] = marks(f"{name} in {group.name}", flags[()].reshape(steps))
     actions = _open(group, "actions")
-    buffer.check_rows("actions", actions.shape[0], steps)
-    if actions.size != steps * buffer.actions.shape[1]:
-        raise InputError(f"actions: shape {list(actions.shape)} in {group.name}, must fit the action space")
+    buffer.check_rows("actions", _length(actions), steps)
+    check_numbers("actions", actions, (steps, *buffer.action_shape), (steps, buffer.actions.shape[1]))
     buffer.actions[rows] = actions[()].reshape(steps, -1)
-    states = _decode(group, "observations", buffer.observation_space)
-    flat = flatten_batch(states, buffer.observation_space, steps + 1)
-    buffer.check_rows("observations", len(flat), steps + 1)
-    buffer.put_observations(rows, flat)
+    states = _decode(group, "observations", buffer.observation_space, steps + 1)
+    buffer.put_observations(rows, flatten_batch(states, buffer.observation_space, steps + 1))
 
 
 def _open(group: h5py.Group, name: str) -> h5py.Dataset:
-    found = group.get(name)
+    found = find(group, name)
     if not isinstance(found, h5py.Dataset):
         raise InputError(f"{group.file.filename}: no {name} in {group.name}; create the dataset again")
     return found
 
 
-def _decode(group: h5py.Group, name: str, space: spaces.Space[Any]) -> Any:
+def _length(dataset: h5py.Dataset) -> int:
+    """Rows of a field; a single number has none."""
+    return int(dataset.shape[0]) if dataset.shape else 0
+
+
+def _decode(group: h5py.Group, name: str, space: spaces.Space[Any], rows: int) -> Any:
     """The nested arrays of a space, as Minari lays them out: groups for Dict and Tuple."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        child = group.get(name)
+        child = find(group, name)
         if not isinstance(child, h5py.Group):
             raise InputError(
                 f"{group.file.filename}: {name} in {group.name} is no group, but its space is {space}"
             )
         if isinstance(space, spaces.Dict):
-            return {key: _decode(child, key, part) for key, part in space.spaces.items()}
-        return tuple(_decode(child, f"_index_{index}", part) for index, part in enumerate(space.spaces))
+            return {key: _decode(child, key, part, rows) for key, part in space.spaces.items()}
+        return tuple(_decode(child, f"_index_{index}", part, rows) for index, part in enumerate(space.spaces))
     dataset = _open(group, name)
-    expected = batch_shape(space, dataset.shape[0])
-    if dataset.shape != expected:
-        raise InputError(f"{name}: shape {list(dataset.shape)} in {group.name}, must be {list(expected)}")
+    if _length(dataset) != rows:
+        raise InputError(f"observations: {_length(dataset)} rows in {dataset.name}, must be {rows}")
+    check_numbers(name, dataset, batch_shape(space, rows))
     return dataset[()]
 
 
@@ -312,15 +255,18 @@ def _read_arrow(dataset_id: str, buffer: _Buffer) -> None:
     for episode in _iterate_arrow(dataset_id):
         steps = len(episode.rewards)
         rows = buffer.start(steps)
+        where = f"in episode {buffer.filled - 1}"
         for name in ("actions", *FLAG_FIELDS):
             buffer.check_rows(name, len(getattr(episode, name)), steps)
-        buffer.rewards[rows] = episode.rewards
-        buffer.actions[rows] = np.asarray(episode.actions).reshape(steps, -1)
+        buffer.rewards[rows] = as_numbers(f"rewards {where}", episode.rewards, (steps,), (steps, 1))
+        shapes = ((steps, *buffer.action_shape), (steps, buffer.actions.shape[1]))
+        buffer.actions[rows] = as_numbers(f"actions {where}", episode.actions, *shapes).reshape(steps, -1)
         for name in FLAG_FIELDS:
-            buffer.flags[name][rows] = getattr(episode, name)
-        flat = flatten_batch(episode.observations, buffer.observation_space, steps + 1)
-        buffer.check_rows("observations", len(flat), steps + 1)
-        buffer.put_observations(rows, flat)
+            flags = as_numbers(f"{name} {where}", getattr(episode, name), (steps,), (steps, 1))
+            buffer.flags[name][rows] = marks(f"{name} {where}", flags)
+        buffer.put_observations(
+            rows, flatten_batch(episode.observations, buffer.observation_space, steps + 1)
+        )
 
 
 def _iterate_arrow(dataset_id: str) -> Iterator[Any]:
@@ -332,7 +278,7 @@ def _iterate_arrow(dataset_id: str) -> Iterator[Any]:
         raise InputError(
             f"{dataset_id} is stored as arrow; install it with pip install 'minari[arrow]'"
         ) from error
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each format of Minari has its own exceptions
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{dataset_id}: its arrow files cannot be read ({reason})") from error
 
@@ -342,32 +288,34 @@ def summarize_episodes(dataset_id: str, metadata: dict[str, Any]) -> dict[str, A
 
     Only the rewards of at most a few hundred episodes, spread evenly, are read; from arrow files none.
     """
-    info = _info(
-        dataset_id,
-        metadata,
-        _spaces(dataset_id, metadata)[1],
-        "unknown" if not metadata.get("env_spec") else None,
-    )
-    episodes = _count(metadata, "total_episodes")
+    environment = None if metadata.get("env_spec") else "unknown"
+    info = dataset_info(dataset_id, metadata, dataset_spaces(dataset_id, metadata)[1], environment)
+    steps, episodes = sizes(metadata)
     cheap = metadata.get("data_format", "hdf5") == "hdf5"
     returns = _sample_returns(dataset_id, episodes) if cheap else np.empty(0)
     mean = float(returns.mean()) if cheap else None
+    if mean is not None and not np.isfinite(mean):
+        raise InputError(f"rewards: the mean return is {mean}, must be a finite number")
     return {
         "env_id": info.env_id,
         "episodes": episodes,
-        "steps": _count(metadata, "total_steps"),
+        "steps": steps,
         "mean_return": mean,
         "returns_read": len(returns),
         "normalized": None if mean is None else info.normalized(mean),
-        "megabytes": metadata.get("dataset_size"),
+        "megabytes": megabytes(metadata),
     }
 
 
 def _sample_returns(dataset_id: str, episodes: int) -> NDArray[np.float64]:
     path = datasets_root() / dataset_id / "data" / DATA_FILE
     chosen = np.unique(np.linspace(0, episodes - 1, min(episodes, SUMMARY_EPISODES)).astype(int))
-    try:
-        with h5py.File(path, "r") as file:
-            return np.array([np.sum(_open(_episode(file, number), "rewards")[()]) for number in chosen])
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())})") from error
+    with hdf5_file(path) as file:
+        return np.array([_return(_episode(file, number)) for number in chosen])
+
+
+def _return(episode: h5py.Group) -> float:
+    rewards = _open(episode, "rewards")
+    check_numbers("rewards", rewards, (_length(rewards),), (_length(rewards), 1))
+    check_memory(rewards.name, rewards.size, rewards.dtype.itemsize)
+    return float(np.sum(rewards[()]))

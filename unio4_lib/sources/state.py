@@ -17,9 +17,9 @@ def source_digest(dataset: str) -> str | None:
     if source.scheme in ("d4rl", "transitions"):
         place = Path(source.place).expanduser()
     elif source.scheme == "minari":
-        from minari.storage.datasets_root_dir import get_dataset_path
+        from unio4_lib.sources.minari_source import datasets_root
 
-        place = Path(get_dataset_path(source.place))
+        place = datasets_root() / source.place
     else:
         return None
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())

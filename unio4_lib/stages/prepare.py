@@ -6,6 +6,7 @@ from typing import Any
 
 from unio4_lib import words
 from unio4_lib.data.normalize import return_range
+from unio4_lib.data.oddities import oddities
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.progress import Reporter, Update
 from unio4_lib.report.data_facts import dataset_facts
@@ -66,6 +67,8 @@ def _load(work: StageWork) -> Transitions:
         f"dataset: {transitions.num_transitions:,} transitions in {transitions.num_episodes:,} episodes of "
         f"{transitions.info.env_id}"
     )
+    for oddity in oddities(transitions):
+        reporter.say(f"note: {oddity}")
     if return_range(transitions) == 0:
         same = words.number(float(transitions.episode_returns()[0]))
         reporter.say(

@@ -41,13 +41,16 @@ class Task:
 def check_dataset(transitions: Transitions, config: RunConfig, reporter: Reporter) -> None:
     """The environment is there and fits the data, and rows can be held out: now, not after an hour."""
     try:
-        _check_environment(Task.of(transitions), transitions, reporter)
+        for note in check_environment(transitions):
+            reporter.say(f"note: {note}")
         check_holdout(transitions, config)
     except InputError as error:
         raise InputError(f"dataset {config.dataset}: {error}") from error
 
 
-def _check_environment(task: Task, transitions: Transitions, reporter: Reporter) -> None:
+def check_environment(transitions: Transitions) -> list[str]:
+    """Refuse what does not fit the environment; what is worth a note otherwise."""
+    task = Task.of(transitions)
     sim = task.sim(1)
     try:
         check_sizes(sim, "the dataset", transitions.observation_dim, transitions.action_dim)
@@ -60,10 +63,11 @@ def _check_environment(task: Task, transitions: Transitions, reporter: Reporter)
                 f"{_bounds(sim.action_low, sim.action_high)}; they must lie within"
             )
         if inside > BOUNDS_TOLERANCE:
-            reporter.say(
-                f"note: policies stay in the dataset's action bounds {_bounds(low, high)}; "
+            return [
+                f"policies stay in the dataset's action bounds {_bounds(low, high)}; "
                 f"{task.env_id} allows {_bounds(sim.action_low, sim.action_high)}"
-            )
+            ]
+        return []
     finally:
         sim.close()
 

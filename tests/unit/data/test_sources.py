@@ -48,7 +48,7 @@ def test_grammar(text: str, source: Source) -> None:
             "d4rl:a.hdf5?max_episode_steps=0",
             "option max_episode_steps=0: must be a whole number of at least 1",
         ),
-        ("d4rl:a.hdf5?action_low=low", "option action_low=low: must be a number"),
+        ("d4rl:a.hdf5?action_low=low", "option action_low=low: must be a finite number"),
         ("collect:Hopper-v5?level=best", "option level=best: must be one of random, medium, medium-replay"),
         ("collect:Hopper-v5?steps=1e5", "option steps=1e5: must be a whole number"),
         ("collect:Hopper-v5?seed=-1", "option seed=-1: must be a whole number of at least 0"),

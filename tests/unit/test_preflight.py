@@ -1,0 +1,64 @@
+"""What is not there is refused before any stage starts, and soon."""
+
+import time
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from broken_inputs import Capture, refused
+from made_minari import made_minari
+from tiny_runs import call
+
+from unio4_lib.cli.tracking import FORMATS
+from unio4_lib.errors import InputError
+from unio4_lib.runs import local_run
+from unio4_lib.serving.export import Format
+from unio4_lib.settings.yaml_io import parse_yaml
+
+NOBODY = "http://127.0.0.1:1"
+LOCAL = "collect:Hopper-v5?level=random&steps=20"
+ABSENT = {
+    "dataset": ("minari:nope/x-v0", [], "cannot be reached"),
+    "file": ("d4rl:/nope/hopper.hdf5", [], "/nope/hopper.hdf5: no such file"),
+    "folder": ("transitions:/nope", [], "/nope: no such folder"),
+    "environment": ("collect:Hoper-v5", [], "did you mean 'Hopper-v5'?"),
+    "MLflow": (LOCAL, ["--tracking", "http://me:secret@127.0.0.1:1"], "127.0.0.1:1: nobody answers there"),
+    "artifacts": (LOCAL, ["--artifact-root", "s3://b/x"], f"object storage at {NOBODY}: nobody answers"),
+    "dataset in S3": ("s3://b/log", [], f"object storage at {NOBODY}: nobody answers"),
+}
+
+
+@pytest.mark.parametrize("kind", ABSENT)
+def test_absent(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOBODY)
+    monkeypatch.setenv("HF_ENDPOINT", NOBODY)
+    monkeypatch.setattr(local_run, "run_pipeline", lambda *_: pytest.fail("a stage was started"))
+    dataset, options, words = ABSENT[kind]
+    begun = time.monotonic()
+    line = refused(capsys, ["run", "--dataset", dataset, "--output", str(tmp_path / "runs"), *options], words)
+    assert time.monotonic() - begun < 3 and "secret" not in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_merge_keys_are_forbidden() -> None:
+    bomb = "a: &a {x: 1}\nb: &b\n  <<: [*a, *a]\n"
+    with pytest.raises(InputError, match=r"line 3, column 3 << is not understood; write the keys out"):
+        parse_yaml(bomb, "my.yaml")
+
+
+def test_settings_are_shown_without_a_dataset(capsys: Capture) -> None:
+    code, out, err = call(capsys, "config", "show", "--set", "seed=7")
+    assert code == 0 and "no dataset is named" in err
+    assert parse_yaml(out, "shown")["seed"] == 7
+
+
+def test_formats_are_known_before_pytorch_is_loaded(capsys: Capture) -> None:
+    assert get_args(Format) == FORMATS
+    refused(capsys, ["export", "nowhere", "--output", "a", "--format", "tflite"], "expected one of onnx,")
+
+
+def test_names_in_a_list_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    made_minari(tmp_path)
+    (tmp_path / "made").rename(tmp_path / ("long" * 40))
+    assert f"minari:{'long' * 40}/set-v0" in call(capsys, "dataset", "list")[1]

@@ -1,0 +1,47 @@
+"""Values of unknown origin as arrays of numbers; what is no number, no mark or too much is refused."""
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unio4_lib.errors import InputError
+
+NUMBER_KINDS = "fiub"  # of NumPy's dtypes: real numbers and truth values
+
+
+def as_numbers(name: str, values: Any, *shapes: tuple[int, ...]) -> NDArray[Any]:
+    """Real numbers in one of the shapes, in the first of them."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of unequal length
+        raise InputError(f"{name}: no array ({' '.join(str(error).split())})") from error
+    if array.dtype.kind not in NUMBER_KINDS:
+        raise InputError(f"{name}: {array.dtype}, must be numbers")
+    if array.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise InputError(f"{name}: shape {list(array.shape)}, must be {wanted}")
+    return array.reshape(shapes[0])
+
+
+def marks(name: str, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """A vector of 0 and 1, or false and true, as the latter; anything else is no mark."""
+    if values.dtype == np.bool_:
+        return values
+    wrong = ~((values == 0) | (values == 1))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(f"{name}: row {row} is {values[row]:g}, must be 0 or 1")
+    return values == 1
+
+
+def check_memory(name: str, count: int, item_bytes: int) -> None:
+    """As many items fit into the memory of this machine."""
+    needed = count * item_bytes
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise InputError(
+            f"{name}: {needed / 1e9:,.1f} GB, but this machine has {memory / 1e9:,.1f} GB of memory; "
+            "take fewer rows"
+        )

@@ -1,0 +1,78 @@
+"""What a run names and has to be there, looked for in the seconds before its first stage starts."""
+
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from unio4_lib.errors import InputError
+
+SECONDS = 2.0  # that a server has to take a connection
+PORTS = {"http": 80, "https": 443}
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+
+def check_places(dataset: str, artifact_root: str | None, tracking: str | None) -> None:
+    """The data, its environment and the servers that were named; ``tracking`` only where it was asked for."""
+    if any(place.startswith("s3:") for place in (dataset, artifact_root or "")):
+        _check_store()
+    if tracking is not None and urlsplit(tracking).scheme in PORTS and not _answers(tracking):
+        raise InputError(
+            f"--tracking {_shown(tracking)}: nobody answers there; start the server, or leave --tracking out"
+        )
+    check_source(dataset)
+
+
+def check_source(dataset: str) -> None:
+    """The data of this machine is there; what is to be recorded or downloaded can be."""
+    from unio4_lib.sources.grammar import parse_source
+
+    source = parse_source(dataset)
+    place, env_id = Path(source.place).expanduser(), source.options.get("env")
+    missing = {
+        "d4rl": (not place.is_file(), "no such file"),
+        "transitions": (not place.is_dir(), "no such folder; give one written by Transitions.save"),
+    }
+    if source.scheme in missing and missing[source.scheme][0]:
+        raise InputError(f"dataset {dataset}: {source.place}: {missing[source.scheme][1]}")
+    try:
+        if source.scheme == "minari":
+            from unio4_lib.sources.minari_source import expect
+
+            expect(source.place, SECONDS)
+        if source.scheme == "collect":
+            env_id = source.place
+        if env_id is not None:
+            from unio4_lib.sim.registry import find_spec
+
+            find_spec(env_id)
+    except InputError as error:
+        raise InputError(f"dataset {dataset}: {error}") from error
+
+
+def _check_store() -> None:
+    endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+    if endpoint is not None and urlsplit(endpoint).scheme in PORTS and not _answers(endpoint):
+        raise InputError(
+            f"object storage at {_shown(endpoint)}: nobody answers there; check AWS_ENDPOINT_URL, or start it"
+        )
+
+
+def _answers(url: str) -> bool:
+    """Whether somebody takes a connection; behind a proxy that is not for us to say."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
+        if parts.scheme in getproxies() and not proxy_bypass(host):
+            return True
+        socket.create_connection((host, port), SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _shown(url: str) -> str:
+    """Without a password."""
+    return url.rpartition("@")[2] if "@" in url else url
