@@ -32,6 +32,7 @@ from unio4_lib.pipeline.claims import mounted
 from unio4_lib.pipeline.cluster import Cluster, Patience, TaskState, Version
 from unio4_lib.pipeline.needs import parameters_of
 from unio4_lib.pipeline.spec import PipelineSpec, compiled
+from unio4_lib.tracking.address import check_public
 
 submit_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -88,6 +89,7 @@ def submit(
 ) -> None:
     """Run the pipeline on a Kubeflow cluster; prints the address of the run."""
     check_shared(artifact_root, registered)
+    check_public(tracking)
     settings = load_config(preset, config, overridden or (), dataset, seed)
     asked_for = parameters_of(needs or ())
     cluster = Cluster(endpoint, token, namespace, service_account)

@@ -48,6 +48,7 @@ from unio4_lib.pipeline.needs import parameters_of
 from unio4_lib.pipeline.spec import PipelineSpec, Values, compiled
 from unio4_lib.stages.context import default_cache
 from unio4_lib.stages.sweep import Member
+from unio4_lib.tracking.address import check_public
 
 CLUSTER = "kfp"
 RUNNERS = (*get_args(Runner), CLUSTER)
@@ -100,6 +101,7 @@ def sweep(
     common = (experiment, finetune, not no_reuse, parameters_of(needs or ()))
     if runner == CLUSTER:
         check_shared(artifact_root, registered)
+        check_public(tracking)
         what, spec = chosen(cluster, pipeline, registered)
         asked = Asked(spec, settings, preset, artifact_root, tracking, *common)
         with mounted(what, claims or ()) as package:
@@ -111,15 +113,22 @@ def sweep(
         return
     spec = PipelineSpec.load(pipeline or compiled("sweep"))
     asked = Asked(spec, settings, preset, artifact_place(artifact_root, output), tracking, *common)
-    _run_here(spec, asked.of_sweep(members[0].sweep, _entries(members)), output, runner, cache, quiet)
+    arguments = asked.of_sweep(members[0].sweep, _entries(members))
+    _run_here(spec, arguments, output, runner, cache, tracking, quiet)
 
 
 def _run_here(
-    spec: PipelineSpec, arguments: Values, output: Path, runner: str, cache: Path | None, quiet: bool
+    spec: PipelineSpec,
+    arguments: Values,
+    output: Path,
+    runner: str,
+    cache: Path | None,
+    tracking: str | None,
+    quiet: bool,
 ) -> None:
     """The compiled sweep on this machine; prints where its table is."""
     here: Runner = "docker" if runner == "docker" else "process"
-    told = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute())
+    told = LocalSweep(spec, arguments, output, here, (cache or default_cache()).absolute(), tracking)
     with on_termination() as preemption:
         print(run_sweep(told, None if quiet else progress_console(), preemption))
 

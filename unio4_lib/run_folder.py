@@ -29,6 +29,7 @@ from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import StageOutcome
 
 POLICIES, REFERENCES = "policies", "artifacts"
+PRIVATE = 0o700  # of folders with logs: only their owner enters
 
 
 class RunFolder:
@@ -133,7 +134,7 @@ def _new_folder(output: Path, config: RunConfig) -> Path:
     for number in itertools.count(1):
         path = output / (name if number == 1 else f"{name}-{number}")
         with suppress(FileExistsError):
-            path.mkdir()
+            path.mkdir(mode=PRIVATE)
             return path
     raise AssertionError("there is always another number")
 

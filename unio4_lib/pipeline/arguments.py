@@ -10,6 +10,7 @@ from unio4_lib.config_io import load_config
 from unio4_lib.config_keys import known_keys
 from unio4_lib.pipeline.spec import PipelineSpec, Values
 from unio4_lib.stages.sweep import Member
+from unio4_lib.tracking.tracker import without_password
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Asked:
             **self.needs,
         }
         # A pipeline of a chart knows its own places.
-        places = {"artifact_root": self.artifact_root, "mlflow_tracking_uri": self.tracking}
+        shown = None if self.tracking is None else without_password(self.tracking)
+        places = {"artifact_root": self.artifact_root, "mlflow_tracking_uri": shown}
         given |= {name: place for name, place in places.items() if place is not None}
         # Collecting a dataset trains a policy: it runs where PyTorch and everything else is.
         if any(dataset.startswith("collect:") for dataset in datasets):

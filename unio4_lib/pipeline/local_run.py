@@ -23,6 +23,7 @@ from unio4_lib.stages.catalog import STAGE_OF_KIND, STAGES
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE, SPOOL_VARIABLE, StageContext
 from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.tracked import tell_settings
+from unio4_lib.tracking.address import for_stages
 from unio4_lib.tracking.tracker import NO_TRACKING, Tracking
 from unio4_lib.training.journal import Preemption
 
@@ -103,6 +104,8 @@ def _execute(
     spool = (folder.path / SPOOL).absolute()
     environment = {RUN_KEY_VARIABLE: folder.run_id, CACHE_VARIABLE: str(told.cache)}
     environment |= reporter.child_environment
+    if told.own_sender:
+        environment |= for_stages(told.tracking.uri)
     with ExitStack() as stack:
         if not told.own_sender:
             # One process carries the numbers of all stages: starting one for each costs seconds every time.

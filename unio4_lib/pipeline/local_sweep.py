@@ -11,7 +11,9 @@ from unio4_lib.pipeline.executor import LocalPipeline, TaskReport
 from unio4_lib.pipeline.local_run import Runner, failure, make_launcher
 from unio4_lib.pipeline.spec import PipelineSpec
 from unio4_lib.progress import Reporter
+from unio4_lib.run_folder import PRIVATE
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE
+from unio4_lib.tracking.address import for_stages
 from unio4_lib.training.journal import Preemption
 
 LEADERBOARD = {"table": "leaderboard.md", "page": "leaderboard.html"}
@@ -26,19 +28,22 @@ class LocalSweep:
     output: Path
     runner: Runner
     cache: Path
+    tracking: str | None = None  # the whole address
 
 
 def run_sweep(told: LocalSweep, console: Console | None, preemption: Preemption) -> Path:
     """Run all members and compare them; returns the table."""
     name = told.arguments["sweep"]
     folder = (told.output / name).absolute()
+    environment = {RUN_KEY_VARIABLE: name, CACHE_VARIABLE: str(told.cache), **for_stages(told.tracking)}
+    folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
     with Reporter(console) as reporter:
         sources = [member["dataset"] for member in told.arguments["members"]]
         pipeline = LocalPipeline(
             told.spec,
             make_launcher(told.runner, [folder, told.cache], told.arguments["artifact_root"], sources),
             folder,
-            environment={RUN_KEY_VARIABLE: name, CACHE_VARIABLE: str(told.cache)},
+            environment=environment,
             say=reporter.say,
             ended=lambda: preemption.requested,
         )
