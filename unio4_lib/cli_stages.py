@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.config import RunConfig, config_digest
 from unio4_lib.errors import InputError
 from unio4_lib.progress import Reporter
@@ -55,4 +56,6 @@ def _read_input(text: str) -> tuple[str, ArtifactRef]:
     kind, equals, path = text.partition("=")
     if not equals or not kind or not path:
         raise InputError(f"--input {text}: expected KIND=FILE, for example --input dataset=dataset.json")
-    return kind, ArtifactRef.load(Path(path))
+    ref = ArtifactRef.load(Path(path))
+    open_store(ref.root).manifest(ref)  # a reference that says something else of it is refused
+    return kind, ref

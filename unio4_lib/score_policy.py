@@ -71,10 +71,12 @@ def policy_folder(place: str) -> Iterator[Path]:
     if path.is_dir():
         yield _inside(path)
     elif path.is_file():
-        with _artifact(ArtifactRef.load(path).uri) as folder:
+        ref = ArtifactRef.load(path)
+        with _artifact(ref.root, ref) as folder:
             yield folder
     elif f"/{ARTIFACTS}/" in place and "://" in place:
-        with _artifact(place) as folder:
+        root, _, digest = place.rstrip("/").rpartition(f"/{ARTIFACTS}/")
+        with _artifact(root, digest) as folder:
             yield folder
     else:
         raise InputError(
@@ -95,12 +97,11 @@ def _inside(folder: Path) -> Path:
 
 
 @contextmanager
-def _artifact(uri: str) -> Iterator[Path]:
-    root, _, digest = uri.rstrip("/").rpartition(f"/{ARTIFACTS}/")
-    with hold(open_store(root), digest, Cache(default_cache() / ARTIFACTS)) as folder:
+def _artifact(root: str, ref: ArtifactRef | str) -> Iterator[Path]:
+    with hold(open_store(root), ref, Cache(default_cache() / ARTIFACTS)) as folder:
         if not (folder / POLICY).is_dir():
-            kind = read_manifest(folder, digest).kind
+            kind = read_manifest(folder).kind
             raise InputError(
-                f"{uri}: an artifact of kind {kind} has no policy; expected behavior, offline or online"
+                f"{folder}: an artifact of kind {kind} has no policy; expected behavior, offline or online"
             )
         yield folder / POLICY
