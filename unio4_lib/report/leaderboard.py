@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unio4_lib.report.aggregate import bootstrap_interval, interquartile_mean, performance_profile
-from unio4_lib.report.phases import phases
+from unio4_lib.report.aggregate import interquartile_mean, mean_interval, performance_profile
+from unio4_lib.report.phases import PHASES, phases
 from unio4_lib.report.record import RunRecord
 
-PROFILE_SHARES = (0.5, 0.75, 1.0, 1.25)  # of the behavior's return
+PROFILE_SHARES = (0.5, 0.75, 1.0, 1.25)  # of the clones' return
+SHOWN = ("clones", "offline", "online")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Entry:
 
 
 def metrics(entries: Sequence[Entry]) -> dict[str, float]:
-    """Mean, interquartile mean and, of several runs, its interval for each dataset; how many failed."""
+    """Mean, of several runs its interval, and interquartile mean for each dataset; how many failed."""
     values: dict[str, float] = {
         "members": len(entries),
         "failed": sum(bool(entry.failure) for entry in entries),
@@ -41,7 +42,7 @@ def metrics(entries: Sequence[Entry]) -> dict[str, float]:
             f"{dataset}/mean": float(np.mean(scores)),
             f"{dataset}/interquartile_mean": float(interquartile_mean(scores)),
         }
-        interval = bootstrap_interval([scores])
+        interval = mean_interval(scores)
         if interval is not None:
             values |= {f"{dataset}/interval_low": interval[0], f"{dataset}/interval_high": interval[1]}
     return values
@@ -50,7 +51,7 @@ def metrics(entries: Sequence[Entry]) -> dict[str, float]:
 def markdown(entries: Sequence[Entry]) -> str:
     """The leaderboard as text."""
     lines = [
-        "| Dataset | Runs | Mean | Interquartile mean | 95% interval | Failed |",
+        "| Dataset | Runs | Mean | 95% interval of it, by t | Interquartile mean | Failed |",
         "|---|---|---|---|---|---|",
     ]
     by_dataset = _by_dataset(entries)
@@ -59,11 +60,12 @@ def markdown(entries: Sequence[Entry]) -> str:
         scores = by_dataset.get(dataset)
         figures = "– | – | –"
         if scores:
-            interval = bootstrap_interval([scores])
+            interval = mean_interval(scores)
             shown = "–" if interval is None else "{:.1f} to {:.1f}".format(*interval)
-            figures = f"{np.mean(scores):.1f} | {interquartile_mean(scores):.1f} | {shown}"
+            figures = f"{np.mean(scores):.1f} | {shown} | {interquartile_mean(scores):.1f}"
         lines.append(f"| {_cell(dataset)} | {len(scores or [])} | {figures} | {failed} |")
-    lines += ["", "| Dataset | Seed | Behavior | Offline | Online |", "|---|---|---|---|---|"]
+    names = " | ".join(PHASES[key] for key in SHOWN)
+    lines += ["", f"| Dataset | Seed | {names} |", "|---|---|---|---|---|"]
     for entry in sorted(entries, key=_rank):
         lines.append(f"| {_cell(entry.dataset)} | {entry.seed} | {_scores(entry)} |")
     lines += _profile(entries)
@@ -88,7 +90,7 @@ def _scores(entry: Entry) -> str:
     if entry.record is None:
         return f"failed: {_cell(entry.failure)} | – | –"
     found = phases(entry.record)
-    shown = (found.get(name) for name in ("clones", "offline", "online"))
+    shown = (found.get(name) for name in SHOWN)
     return " | ".join("–" if phase is None else f"{phase.mean:.1f} ± {phase.stderr:.1f}" for phase in shown)
 
 

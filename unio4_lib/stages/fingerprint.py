@@ -18,7 +18,7 @@ from unio4_lib.stages.catalog import Stage
 
 FINGERPRINTS, CHECKPOINTS = "fingerprints", "checkpoints"  # key prefixes below a root
 # Code that decides about numbers; the command line, the stores and the tracker do not.
-NUMBERS = ("data", "nets", "offline", "online", "sim", "stages", "training", "evaluation.py")
+NUMBERS = ("data", "nets", "offline", "online", "sim", "stages", "training", "evaluation.py", "student.py")
 
 
 class IndexEntry(Closed):

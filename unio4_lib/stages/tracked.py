@@ -36,6 +36,7 @@ LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
 SCORES, NORMALIZED, ERRORS, GATE = "scores", "scores_normalized", "scores_stderr", "gate"
 ONLINE = "online"
 SECONDS, COSTS = "seconds", "costs"
+CLONES = {"behavior": "clones"}  # as the report calls them
 DATASET_FIGURES = ("transitions", "episodes", "mean_return")
 DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as text
 SHOWN_FILES = ("*.html", "*.svg", "*.png", SUMMARY_FILE, DECISIONS_FILE, FACTS_FILE)
@@ -150,7 +151,7 @@ def _description(config: RunConfig, summary: Mapping[str, Any]) -> str:
     """The result as Markdown; the same figures as in the report."""
     rows = [("data", summary["dataset"]["mean_return"], None, summary["dataset"]["normalized"])]
     for name, score in summary["scores"].items():
-        rows.append((name, score["mean_return"], score["stderr"], score["normalized"]))
+        rows.append((CLONES.get(name, name), score["mean_return"], score["stderr"], score["normalized"]))
     table = ["| policy | return | normalized |", "|---|---|---|"]
     table += [
         f"| {name} | {words.with_error(mean, stderr)} | {words.number(normalized)} |"
