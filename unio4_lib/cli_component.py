@@ -145,7 +145,7 @@ def _outcome(
 ) -> "StageOutcome":
     from unio4_lib.progress import Reporter
     from unio4_lib.stages.context import StageContext
-    from unio4_lib.stages.runner import run_stage
+    from unio4_lib.stages.runner import held, run_stage
 
     with (
         Reporter(progress_console()) as reporter,
@@ -161,7 +161,7 @@ def _outcome(
     ):
         outcome = run_stage(stage, settings.config, refs, context)
         if page is not None:
-            shown = context.hold(outcome.ref) / PAGE
+            shown = held(outcome.ref, settings.config, refs, context) / PAGE
             if shown.exists():
                 shutil.copyfile(shown, page.path)
             if settings.member is not None:

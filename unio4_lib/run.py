@@ -12,8 +12,8 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.config import RunConfig
 from unio4_lib.progress import Reporter, Stopped
 from unio4_lib.run_folder import RunFolder, circumstances
-from unio4_lib.stages.catalog import STAGE_NAMES, STAGE_OF_KIND, find_stage
-from unio4_lib.stages.context import DamagedArtifact, StageContext
+from unio4_lib.stages.catalog import STAGE_NAMES, find_stage
+from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.method import choose_device
 from unio4_lib.stages.runner import StageOutcome, run_stage
 from unio4_lib.stages.switch import goes_online, verdict
@@ -74,7 +74,7 @@ class _Run:
         self.folder = RunFolder(self.output, self.config)
         try:
             self._tracked_stages()
-            summary = self.folder.result(self.context.hold(self.refs["report"]))
+            summary = self.folder.result(self.context)
             summary |= circumstances(self.folder.run_id, self.config, self._in_order())
             self.folder.finish(summary)
             return summary
@@ -121,18 +121,6 @@ class _Run:
             self._stage("fit-dynamics")
 
     def _stage(self, name: str) -> None:
-        """Run one stage; an artifact that turns out to be damaged is made again, once."""
-        try:
-            self._run(name)
-        except DamagedArtifact as damage:
-            self.context.reporter.say(f"{name}: {damage.kind} is damaged, is made again: {damage}")
-            self.context.store.delete(self.refs[damage.kind].digest)
-            producer = STAGE_OF_KIND[damage.kind]
-            self._run(producer)
-            if producer != name:
-                self._run(name)
-
-    def _run(self, name: str) -> None:
         stage = find_stage(name)
         inputs = {kind: self.refs[kind] for kind in stage.inputs if kind in self.refs}
         outcome = run_stage(name, self.config, inputs, self.context)

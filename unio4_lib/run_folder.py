@@ -26,7 +26,7 @@ from unio4_lib.stages.catalog import (
     SUMMARY_FILE,
 )
 from unio4_lib.stages.context import StageContext
-from unio4_lib.stages.runner import StageOutcome
+from unio4_lib.stages.runner import StageOutcome, held
 
 POLICIES, REFERENCES = "policies", "artifacts"
 PRIVATE = 0o700  # of folders with logs: only their owner enters
@@ -37,6 +37,7 @@ class RunFolder:
 
     def __init__(self, output: Path, config: RunConfig) -> None:
         self.logs: dict[str, Any] = {}
+        self.config, self.refs = config, dict[str, ArtifactRef]()
         try:
             self.path = _new_folder(output, config)
             self.write(CONFIG, config_yaml(config))
@@ -65,17 +66,19 @@ class RunFolder:
         """Remember an artifact, and copy what people want at hand: a policy, the gate's decisions, curves."""
         (self.path / REFERENCES).mkdir(exist_ok=True)
         ref.save(self.path / REFERENCES / f"{kind}.json")
+        self.refs[kind] = ref
         if kind in ("dataset", "report"):  # the first has nothing of the kind; the second comes at the end
             return
-        folder = context.hold(ref)
+        folder = held(ref, self.config, self.refs, context)
         self.logs[STAGE_OF_KIND[kind]] = json.loads((folder / LOG_FILE).read_bytes())
         if (folder / POLICY).is_dir():
             self._copy(folder / POLICY, f"{POLICIES}/{kind}")
         if (folder / DECISIONS_FILE).exists():
             self._copy(folder / DECISIONS_FILE, DECISIONS_FILE)
 
-    def result(self, report: Path) -> dict[str, Any]:
+    def result(self, context: StageContext) -> dict[str, Any]:
         """Copy the curves and facts of all stages; returns the summary of the computation."""
+        report = held(self.refs["report"], self.config, self.refs, context)
         self._copy(report / STAGE_FACTS_FILE, FACTS)
         logs = {name: self.logs[name] for name in STAGE_NAMES if name in self.logs}
         self.write(LOGS, json.dumps(logs))

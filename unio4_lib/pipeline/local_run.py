@@ -204,7 +204,7 @@ def _collect(
     with StageContext(told.artifact_root, reporter=reporter, cache=told.cache) as context:
         for outcome in outcomes.values():
             folder.keep(outcome.ref.kind, outcome.ref, context)
-        summary = folder.result(context.hold(outcomes["report"].ref))
+        summary = folder.result(context)
         summary |= circumstances(folder.run_id, told.config, outcomes)
         folder.finish(summary)
         return summary

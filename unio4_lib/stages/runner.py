@@ -20,7 +20,7 @@ from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
 from unio4_lib.stages import tracked
 from unio4_lib.stages.catalog import FACTS_FILE, LOG_FILE, STAGE_OF_KIND, Stage, find_stage
-from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.fingerprint import (
     CHECKPOINTS,
     IndexEntry,
@@ -80,7 +80,86 @@ class StageWork:
 def run_stage(
     name: str, config: RunConfig, inputs: Mapping[str, ArtifactRef], context: StageContext
 ) -> StageOutcome:
-    """The artifact of a stage: found if it was made before, else computed and published."""
+    """The artifact of a stage: found if it was made before, else computed and published.
+
+    An artifact that turns out to be damaged on the way is made again, once.
+    """
+    mended: set[str] = set()
+    while True:
+        try:
+            return _run_once(name, config, inputs, context)
+        except DamagedArtifact as damage:
+            if damage.ref.digest in mended:
+                raise
+            mended.add(damage.ref.digest)
+            _say_and_remove(name, damage, context)
+            if damage.ref.kind != find_stage(name).kind:  # its own is made by the next attempt
+                _make_again(damage, config, inputs, context)
+
+
+def held(ref: ArtifactRef, config: RunConfig, refs: Mapping[str, ArtifactRef], context: StageContext) -> Path:
+    """The verified folder of an artifact of a run, which is made again if it is damaged."""
+    try:
+        return context.hold(ref)
+    except DamagedArtifact as damage:
+        _say_and_remove(STAGE_OF_KIND[ref.kind], damage, context)
+        _make_again(damage, config, refs, context)
+        return context.hold(ref)
+
+
+def _say_and_remove(name: str, damage: DamagedArtifact, context: StageContext) -> None:
+    """Remove what is damaged, also for runs to come; not what someone else has mended meanwhile."""
+    if damage.ref.root != context.store.uri:
+        raise damage
+    context.reporter.say(f"{name}: {damage.ref.kind} is damaged, is made again: {damage}")
+    try:
+        context.store.verify(damage.ref.digest)
+    except StoreError:
+        raise
+    except InputError:
+        context.store.delete(damage.ref.digest)
+
+
+def _make_again(
+    damage: DamagedArtifact, config: RunConfig, refs: Mapping[str, ArtifactRef], context: StageContext
+) -> None:
+    """Run the producer of an artifact; what comes out has to be the same, as others go on with it."""
+    stage, digest = find_stage(STAGE_OF_KIND[damage.ref.kind]), damage.ref.digest
+    start_again = f"{damage}; it was removed, and {stage.name} makes it anew when the run is started again"
+    try:
+        inputs = _inputs(stage, config, refs, context)
+        entry = read_entry(context.store, fingerprint(stage, config, inputs))
+        if entry is None or entry.ref.digest != digest:
+            raise InputError("this stage does not know how it was made")
+        if run_stage(stage.name, config, inputs, context).ref.digest != digest:
+            raise InputError("what is made now differs")
+    except StoreError:
+        raise
+    except (InputError, ImportError) as error:  # an image may lack what the producer needs
+        raise InputError(f"{start_again} (here it cannot: {error})") from error
+
+
+def _inputs(
+    stage: Stage, config: RunConfig, refs: Mapping[str, ArtifactRef], context: StageContext
+) -> dict[str, ArtifactRef]:
+    """What a stage was given in this run: as far as it is not known, as the index says."""
+    found = {}
+    for kind in stage.inputs:
+        if kind in refs:
+            found[kind] = refs[kind]
+        elif kind not in stage.optional:
+            producer = find_stage(STAGE_OF_KIND[kind])
+            key = fingerprint(producer, config, _inputs(producer, config, refs, context))
+            entry = read_entry(context.store, key)
+            if entry is None:
+                raise InputError(f"no {kind} of these settings is known")
+            found[kind] = entry.ref
+    return found
+
+
+def _run_once(
+    name: str, config: RunConfig, inputs: Mapping[str, ArtifactRef], context: StageContext
+) -> StageOutcome:
     stage = find_stage(name)
     refs = _checked(stage, inputs)
     context.preemption.check()

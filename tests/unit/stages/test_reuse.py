@@ -203,11 +203,44 @@ def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
             with pytest.raises(InputError, match=words):
                 run_stage(name, config, inputs, context)
         flip(root / "artifacts" / ref.digest / "transitions" / "transitions.safetensors", random.Random(0))
-    with (
-        StageContext(root, reuse=False) as context,
-        pytest.raises(DamagedArtifact, match=r"transitions\.safetensors: sha256"),
-    ):
+    with StageContext(root, reuse=False) as context:
+        with pytest.raises(DamagedArtifact, match=r"transitions\.safetensors: sha256"):
+            context.hold(ref)
         run_stage("fit-critics", config, {"dataset": ref}, context)
+        context.hold(ref)
+
+
+@pytest.fixture
+def online_inputs(computed: tuple[Path, dict[str, Any]], root: Path) -> dict[str, ArtifactRef]:
+    """What fine-tuning takes; a bit of the critics is wrong."""
+    folder, found = computed[0] / "runs" / "latest" / "artifacts", {}
+    for kind in ("dataset", "critics", "offline"):
+        ref = ArtifactRef.load(folder / f"{kind}.json")
+        found[kind] = ref.model_copy(update={"uri": f"{root}/artifacts/{ref.digest}"})
+    flip(root / "artifacts" / found["critics"].digest / "critics.safetensors", random.Random(2))
+    return found
+
+
+def test_a_stage_has_a_damaged_input_made_again(
+    dataset: str, root: Path, online_inputs: dict[str, ArtifactRef]
+) -> None:
+    """Whatever runs it: it knows references only, and finds by the index what those were made from."""
+    said = io.StringIO()
+    with StageContext(root, reuse=False, reporter=Reporter(Console(file=said, width=300))) as context:
+        run_stage("finetune-online", tiny_config(dataset, finetune__critic="offline"), online_inputs, context)
+        assert "finetune-online: critics is damaged, is made again: " in said.getvalue()
+        context.store.verify(online_inputs["critics"])
+
+
+def test_what_cannot_be_made_again_here_is_removed_and_said(
+    dataset: str, root: Path, online_inputs: dict[str, ArtifactRef]
+) -> None:
+    """A stage by hand may have other settings than the one before: it must not guess."""
+    other = tiny_config(dataset, finetune__critic="offline", critics__steps=30)
+    with StageContext(root, reuse=False) as context:
+        with pytest.raises(InputError, match="fit-critics makes it anew when the run is started again"):
+            run_stage("finetune-online", other, online_inputs, context)
+        assert not context.store.exists(online_inputs["critics"].digest)
 
 
 def test_the_command_runs_one_stage(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
