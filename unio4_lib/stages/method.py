@@ -4,6 +4,7 @@ They know nothing of files; the modules beside this one bring them what they nee
 """
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from unio4_lib.report import words
 from unio4_lib.sim.terminations import known_termination
 from unio4_lib.stages.task import Task
 from unio4_lib.training.journal import Journal
-from unio4_lib.training.loop import LogEntry, Metrics, Trainer, run_loop, to_numbers
+from unio4_lib.training.loop import LogEntry, Metrics, Trainer, guard, run_loop, to_numbers
 
 # Every stage draws from a stream of its own: changing one leaves the others' numbers alone.
 SEED_STRIDE = 1_000_000
@@ -206,25 +207,33 @@ def _follow(
     settings = config.finetune
     points: list[tuple[int, float, float]] = []
     log: list[LogEntry] = []
+    kept: list[int] = []  # environment steps of checkpoints
     if journal.resumed is not None:
         training.load_state_dict(journal.resumed["training"])
         points.extend(journal.resumed["points"])
         log.extend(LogEntry(**entry) for entry in journal.resumed["log"])
+        kept.append(training.ppo.env_steps)
 
     def keep() -> None:
-        journal.offer(
+        saved = journal.offer(
             lambda: {
                 "training": training.state_dict(),
                 "points": list(points),
                 "log": [asdict(entry) for entry in log],
             }
         )
+        if saved:
+            kept.append(training.ppo.env_steps)
 
     with reporter.stage("finetune-online", settings.env_steps, training.ppo.env_steps) as update:
 
         def show(steps: int, metrics: Metrics) -> None:
             last = f"return {words.with_error(*points[-1][1:])}" if points else ""
             log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
+            whole = (
+                f"the last good checkpoint is of step {kept[-1]}" if kept else "no checkpoint was made yet"
+            )
+            guard("finetune-online", steps, _broken(training, log[-1].values), f"; {whole}")
             journal.entry(steps, log[-1].values)
             update(min(steps, settings.env_steps), last)
             keep()
@@ -239,6 +248,13 @@ def _follow(
     ratchet = training.ratchet
     worst = ratchet.worst(LOOK), ratchet.worst(SAMPLED)
     return Curve(points, log, training.delivered_at, ratchet.falls, *worst)
+
+
+def _broken(training: FineTuning, values: dict[str, float]) -> dict[str, float]:
+    """What must be a number to go on: no metric may be NaN, and no weight of the policy."""
+    weights = torch.nn.utils.parameters_to_vector(training.ppo.policy.parameters())
+    checked = {name: value for name, value in values.items() if math.isnan(value)}
+    return checked | {"policy/weights": float(weights.detach().abs().max())}
 
 
 def choose_device(config: RunConfig) -> torch.device:
