@@ -7,6 +7,8 @@ from rich.console import Console
 
 from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
+from unio4_lib.stages.catalog import STAGE_NAMES
+from unio4_lib.stages.sizes import check_sizes
 from unio4_lib.tracking.tracker import Tracking
 from unio4_lib.training.journal import Preemption
 
@@ -28,6 +30,7 @@ def run_method(
     console: Console | None,
 ) -> dict[str, Any]:
     """Run everything; returns the summary."""
+    check_sizes(config, STAGE_NAMES)
     if runner == INLINE:
         from unio4_lib.run import run
 

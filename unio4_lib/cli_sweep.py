@@ -1,5 +1,6 @@
 """``unio4 sweep``: datasets and seeds side by side, on this machine or on a Kubeflow cluster."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -51,6 +52,7 @@ from unio4_lib.stages.sweep import Member
 from unio4_lib.tracking.address import check_public
 
 CLUSTER = "kfp"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a folder, and of a run of KFP
 RUNNERS = (*get_args(Runner), CLUSTER)
 
 sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -91,6 +93,8 @@ def sweep(
     quiet: QuietOption = False,
 ) -> None:
     """Run datasets and seeds side by side and compare them."""
+    if name is not None and not NAME.fullmatch(name):
+        raise InputError(f"--name {name}: expected letters, digits, '.', '_' and '-', such as hopper-5-seeds")
     cluster = Cluster(endpoint, token, namespace, service_account)
     if cancel:
         _cancel(cluster, runner, name, experiment)

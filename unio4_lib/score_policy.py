@@ -34,9 +34,11 @@ def evaluate_policy(
     with policy_folder(place) as folder:
         policy, facts = load_policy(folder)
     name = str(folder) if Path(place).is_dir() else place
-    if "env_id" not in facts:
-        raise InputError(f"{name}: the policy does not say its environment; expected env_id in policy.json")
-    task = Task(facts["env_id"], facts.get("env_kwargs", {}))
+    task = _task(facts, name)
+    reporter = Reporter(console)
+    if ":" in task.env_id:
+        module = task.env_id.rpartition(":")[0]
+        reporter.say(f"note: imports and runs module {module}, which policy.json names")
     if sampled is None:
         sampled = facts.get("acts") == "sampled"
     try:
@@ -45,7 +47,7 @@ def evaluate_policy(
         sim.close()
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    Reporter(console).say(
+    reporter.say(
         f"{name}: {episodes} episodes of {task.env_id}, {'sampled actions' if sampled else 'mean action'}"
     )
     with torch_threads(1):  # as in the run: equal seeds give equal scores
@@ -62,6 +64,18 @@ def evaluate_policy(
         "episodes": len(stats.returns),
         "sampled": sampled,
     }
+
+
+def _task(facts: dict[str, Any], name: str) -> Task:
+    """The environment that a policy names."""
+    if "env_id" not in facts:
+        raise InputError(f"{name}: the policy does not say its environment; expected env_id in policy.json")
+    env_id, kwargs = facts["env_id"], facts.get("env_kwargs", {})
+    if not isinstance(env_id, str) or not isinstance(kwargs, dict):
+        raise InputError(
+            f"{name}: env_id is {env_id!r:.80} with env_kwargs {kwargs!r:.80}; expected a text and an object"
+        )
+    return Task(env_id, kwargs)
 
 
 @contextmanager

@@ -77,8 +77,13 @@ def test_a_failure_stops_what_runs_beside_it_and_the_exit_task_knows(tmp_path: P
 
 
 def test_the_exit_task_knows_of_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     ran = Ran(tmp_path, small_pipelines.retried, codes=[0])
     assert ran.well
+    assert list(ran.notes.parent.rglob("ephemeral_component.py")) == []
+    assert list(temporary.iterdir()) == []
     assert ran.lines == []  # an error line would be repeated, others would be here
 
 

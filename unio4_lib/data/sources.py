@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def load_transitions(
 
 def collect_spec(source: Source) -> CollectSpec:
     """The values of a ``collect:`` source."""
-    target = _read(source, "target", float, None)
+    target = _read(source, "target", _finite, None)
     level = _read(source, "level", _level, "medium" if target is None else "target")
     if (level == "target") != (target is not None):
         raise InputError(
@@ -143,8 +144,8 @@ def _d4rl_options(source: Source) -> D4rlOptions:
         env_id=source.options.get("env"),
         max_episode_steps=_read(source, "max_episode_steps", _positive, None),
         antmaze=_read(source, "antmaze", _boolean, False),
-        action_low=_read(source, "action_low", float, D4rlOptions.action_low),
-        action_high=_read(source, "action_high", float, D4rlOptions.action_high),
+        action_low=_read(source, "action_low", _finite, D4rlOptions.action_low),
+        action_high=_read(source, "action_high", _finite, D4rlOptions.action_high),
     )
 
 
@@ -199,6 +200,16 @@ def _not_negative_float(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise ValueError("must be a number of at least 0")
+    return value
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError("must be a number, such as 1500")
     return value
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from unio4_lib.artifacts.folder_store import STAGING
@@ -137,12 +138,13 @@ def _user() -> str:
 def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> int:
     """Run to the end; what it reports goes to ``say``, all it says to ``log``. Returns the exit code."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
+    # KFP's command leaves the code of its component in a temporary folder: here it goes with the task.
+    with log.open("ab") as file, TemporaryDirectory(dir=log.parent, prefix="tmp-") as scratch:
         # A group of its own: an interrupt at the terminal is ours to pass on, as a request to end.
         process = start_guarded(
             launch.command,
             farewell=":" if launch.name is None else f"{launch.command[0]} kill {launch.name}",
-            env=launch.environment,
+            env=launch.environment | ({"TMPDIR": scratch} if launch.name is None else {}),
             stdout=file,
             stderr=subprocess.PIPE,
         )

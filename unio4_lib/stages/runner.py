@@ -20,7 +20,7 @@ from unio4_lib.config import RunConfig
 from unio4_lib.errors import InputError
 from unio4_lib.stages import tracked
 from unio4_lib.stages.catalog import FACTS_FILE, LOG_FILE, STAGE_OF_KIND, Stage, find_stage
-from unio4_lib.stages.context import DamagedArtifact, StageContext
+from unio4_lib.stages.context import CACHE_VARIABLE, DamagedArtifact, StageContext
 from unio4_lib.stages.fingerprint import (
     CHECKPOINTS,
     IndexEntry,
@@ -31,6 +31,7 @@ from unio4_lib.stages.fingerprint import (
     write_entry,
 )
 from unio4_lib.stages.outcome import StageOutcome
+from unio4_lib.stages.sizes import check_sizes
 from unio4_lib.stages.source import source_digest
 from unio4_lib.tracking.tracker import StageTracker
 from unio4_lib.training.journal import Journal
@@ -239,13 +240,15 @@ class _Computation:
         self.tracker, self.key, self.source = tracker, key, source
 
     def run(self, began: float) -> StageOutcome:
+        check_sizes(self.config, [self.stage.name])
         work_folder = self.context.work / self.key
         folder = work_folder / f"artifact-{uuid.uuid4().hex[:8]}"
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise InputError(
-                f"{folder.parent}: cannot be written ({error.strerror}); choose another --cache"
+                f"{folder.parent}: cannot be written ({error.strerror}); choose another --cache "
+                f"({CACHE_VARIABLE})"
             ) from error
         checkpoints = self._checkpointer(work_folder)
         try:

@@ -86,3 +86,15 @@ def test_flush_says_what_is_left(tmp_path: Path, capsys: Capture) -> None:
         code, out, err = call(capsys, "tracking", "flush", str(tmp_path))
     assert (code, err) == (75, "")
     assert "0 lines sent, 2 left; the MLflow server does not answer" in out
+
+
+def test_copies_of_a_database_that_were_left_go(tmp_path: Path) -> None:
+    """Of a sender that was killed while MLflow built the tables; not of one that is at it."""
+    delivery = pytest.importorskip("unio4_lib.tracking.delivery")
+    (tmp_path / "mlflow.db").touch()
+    for name in (".mlflow.db-old", ".mlflow.db-new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlflow.db").touch()
+    os.utime(tmp_path / ".mlflow.db-old", (0, 0))
+    delivery.make_database(tmp_path / "mlflow.db")
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".mlflow.db-new"}
