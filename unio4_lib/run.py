@@ -76,6 +76,7 @@ class _Run:
             self._tracked_stages()
             summary = self.folder.result(self.context)
             summary |= circumstances(self.folder.run_id, self.config, self._in_order())
+            summary["place"] = self.folder.place(self.context.store.uri, self.tracking.uri)
             self.folder.finish(summary)
             return summary
         except BaseException as error:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,8 +28,10 @@ from unio4_lib.stages.catalog import (
 )
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import StageOutcome, held
+from unio4_lib.tracking.tracker import NO_TRACKING, without_password
 
 POLICIES, REFERENCES = "policies", "artifacts"
+TASKS = "pipeline"  # a folder for each task of the pipeline, with its log
 PRIVATE = 0o700  # of folders with logs: only their owner enters
 
 
@@ -115,6 +118,18 @@ class RunFolder:
         finally:
             link.unlink(missing_ok=True)
 
+    def place(self, artifact_root: str, tracking: str | None) -> dict[str, Any]:
+        """Where all of it lies and on what it was computed, for whoever looks for it later."""
+        logs = self.path / TASKS
+        return {
+            "folder": str(self.path.absolute()),
+            "artifact_root": artifact_root,
+            "tracking": None if tracking in (None, NO_TRACKING) else without_password(str(tracking)),
+            "logs": str(logs.absolute()) if logs.is_dir() else None,
+            "host": platform.node(),
+            "cpu": f"{_processor()}, {os.cpu_count()} cores",
+        }
+
     def fail(self, error: BaseException, finished: list[str]) -> None:
         """Say in the folder that the run failed; bad input and a full disk leave no folder without a policy.
 
@@ -140,6 +155,15 @@ def _new_folder(output: Path, config: RunConfig) -> Path:
             path.mkdir(mode=PRIVATE)
             return path
     raise AssertionError("there is always another number")
+
+
+def _processor() -> str:
+    """The name of the processor, as far as the system knows it."""
+    with suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def circumstances(run_id: str, config: RunConfig, outcomes: Mapping[str, StageOutcome]) -> dict[str, Any]:

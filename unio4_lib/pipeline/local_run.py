@@ -18,7 +18,7 @@ from unio4_lib.pipeline.executor import FAILED, LocalPipeline, TaskReport
 from unio4_lib.pipeline.launch import ContainerLauncher, Launcher, ProcessLauncher
 from unio4_lib.pipeline.spec import PipelineSpec, Values, compiled
 from unio4_lib.progress import Reporter
-from unio4_lib.run_folder import RunFolder, circumstances
+from unio4_lib.run_folder import TASKS, RunFolder, circumstances
 from unio4_lib.stages.catalog import STAGE_OF_KIND, STAGES
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE, SPOOL_VARIABLE, StageContext
 from unio4_lib.stages.runner import StageOutcome
@@ -28,7 +28,7 @@ from unio4_lib.tracking.tracker import NO_TRACKING, Tracking
 from unio4_lib.training.journal import Preemption
 
 Runner = Literal["process", "docker"]
-ARTIFACT_ROOT, PIPELINE, SPOOL = "artifacts", "pipeline", "tracking"
+ARTIFACT_ROOT, SPOOL = "artifacts", "tracking"
 EXIT_BAD_INPUT = 2
 # Sources whose data is a file or folder of this machine.
 LOCAL_SOURCES = ("d4rl", "transitions")
@@ -120,7 +120,7 @@ def _execute(
         pipeline = LocalPipeline(
             spec,
             launcher,
-            (folder.path / PIPELINE).absolute(),
+            (folder.path / TASKS).absolute(),
             environment=environment,
             say=reporter.relay,
             ended=lambda: preemption.requested,
@@ -206,5 +206,6 @@ def _collect(
             folder.keep(outcome.ref.kind, outcome.ref, context)
         summary = folder.result(context)
         summary |= circumstances(folder.run_id, told.config, outcomes)
+        summary["place"] = folder.place(context.store.uri, told.tracking.uri)
         folder.finish(summary)
         return summary

@@ -170,6 +170,11 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
         figures[f"{ERRORS}/{name}"] = score["stderr"]
         if score["normalized"] is not None:
             figures[f"{NORMALIZED}/{name}"] = score["normalized"]
+    # Short names for the list of runs, where one wants one column.
+    last = list(summary["scores"].values())[-1]
+    figures["score"] = last["mean_return"]
+    if last["normalized"] is not None:
+        figures["score_normalized"] = last["normalized"]
     if summary["dip"] is not None:
         figures[f"{SCORES}/dip"] = summary["dip"]
     for name in ("checks", "accepted"):

@@ -118,6 +118,24 @@ def test_a_hostile_name_stays_text() -> None:
     assert "<img src=x onerror=alert(1)>" in page.text
 
 
+def test_the_footer_names_the_places_and_leaves_out_what_is_not_known() -> None:
+    record = make_run()
+    known = {"folder": "/my runs/x", "artifact_root": "s3://b/unio4", "tracking": "mlflow at home"}
+    known |= {"logs": None, "host": "box", "cpu": "Z80, 1 cores"}
+    record.summary["place"] = known
+    text = Page(render_report(record)).text
+    for word in (
+        "s3://b/unio4",
+        "mlflow at home",
+        "box",
+        "Z80",
+        "unio4 evaluate '/my runs/x' --episodes 100",
+    ):
+        assert word in text
+    assert "logs of tasks" not in text
+    assert "artifact root" not in Page(render_report(make_run())).text
+
+
 def test_a_film_is_part_of_the_page(tmp_path: Path) -> None:
     write_report(make_run(), tmp_path / "r.html", b"GIF89a...")
     page = Page((tmp_path / "r.html").read_text())
