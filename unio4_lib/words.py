@@ -2,13 +2,21 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
+
+from unio4_lib.student import student_quantile
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 UNKNOWN = "\N{EN DASH}"
 KILO, MEGA, GIGA = 1e3, 1e6, 1e9
 MINUTE, HOUR = 60, 3600
-INTERVAL_FACTOR = 1.96  # standard errors on each side of a 95% interval
+
+
+@cache
+def interval_factor(count: int) -> float:
+    """Standard errors on each side of a 95% interval of the mean of so many numbers."""
+    return student_quantile(0.975, max(1, count - 1))
 
 
 def number(value: float | None) -> str:

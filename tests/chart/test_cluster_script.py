@@ -17,7 +17,7 @@ from kube_api import KubeApi
 from rendered_chart import CHART, find, render
 from tiny_runs import SETTINGS
 
-from unio4_lib.settings.layers import load_config
+from unio4_lib.methods.configs import load_config
 from unio4_lib.sources.grammar import load_transitions
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")

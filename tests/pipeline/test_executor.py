@@ -1,5 +1,7 @@
 """The local executor does with a compiled pipeline what a cluster does, side by side where it can."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import small_pipelines
 from kfp.dsl.base_component import BaseComponent
+from survivors import left_behind, until
 
 from unio4_lib.errors import InputError
 from unio4_lib.runs.executor import LocalPipeline, TaskReport
@@ -74,8 +77,13 @@ def test_a_failure_stops_what_runs_beside_it_and_the_exit_task_knows(tmp_path: P
 
 
 def test_the_exit_task_knows_of_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     ran = Ran(tmp_path, small_pipelines.retried, codes=[0])
     assert ran.well
+    assert list(ran.notes.parent.rglob("ephemeral_component.py")) == []
+    assert list(temporary.iterdir()) == []
     assert ran.lines == []  # an error line would be repeated, others would be here
 
 
@@ -109,6 +117,24 @@ def test_a_request_to_end_reaches_the_tasks(tmp_path: Path) -> None:
     assert not pipeline.run({"folder": str(notes), "codes": [0]})
     assert (notes / "status").read_text() in ("CANCELLED", "FAILED")
     assert not (notes / "slow").exists()
+
+
+FOLLOWING = """
+import sys
+from pathlib import Path
+from unio4_lib.runs.launch import ProcessLauncher, follow
+task = ["sh", "-c", "python3 -c 'import time; time.sleep(60)' {marker}; true"]
+follow(ProcessLauncher().command("", task, {{}}), Path("{marker}"), print, lambda: False)
+"""
+
+
+def test_a_task_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
+    """KFP's command is a shell around the task: a signal for children alone would miss it."""
+    marker = tmp_path / "log.txt"
+    with subprocess.Popen([sys.executable, "-c", FOLLOWING.format(marker=marker)]) as process:
+        until(lambda: any(line.startswith("python3 -c import") for line in left_behind(str(marker))))
+        process.kill()
+    until(lambda: left_behind(str(marker)) == [])
 
 
 def test_wrong_arguments_are_bad_input(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tiny_runs import SETTINGS, call, run_arguments, saved_recording, set_argume
 from unio4_lib.cli.sweep import parse_seeds
 from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config
-from unio4_lib.runs import local_sweep
+from unio4_lib.runs import local_run, local_sweep
 from unio4_lib.runs.arguments import overrides
 from unio4_lib.runs.launch import Launch, ProcessLauncher
 from unio4_lib.runs.spec import compiled
@@ -25,11 +25,29 @@ def through_the_pipeline(arguments: list[str]) -> list[str]:
     return ["process" if argument == "inline" else argument for argument in arguments]
 
 
+class OneFlippedBit(ProcessLauncher):
+    """Injects a fault: the critics are damaged when the stage that needs them begins, as by a bad disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.damaged = root, False
+
+    def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Launch:
+        if "improve_policy" in command and not self.damaged:
+            (path,) = self.root.rglob("critics.safetensors")
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+            self.damaged = True
+        return super().command(image, command, environment)
+
+
 @pytest.mark.slow
 def test_processes_give_the_bits_of_one_process(
-    capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, dataset: str, tmp_path: Path
 ) -> None:
-    """Also: a second run computes nothing, and ``--finetune never`` stays offline, either way."""
+    """Also if an artifact is damaged meanwhile; a second run computes nothing, and ``--finetune never`` stays
+    offline, either way.
+    """
+    fault = OneFlippedBit(tmp_path / "several" / "artifacts")
+    monkeypatch.setattr(local_run, "make_launcher", lambda *_: fault)
     inline = run_arguments(dataset, tmp_path / "one")
     code, out, _ = call(capsys, *inline, "--json")
     assert code == 0
@@ -38,6 +56,7 @@ def test_processes_give_the_bits_of_one_process(
     several = through_the_pipeline(run_arguments(dataset, tmp_path / "several"))
     code, out, err = call(capsys, *several, "--json")
     assert code == 0, err
+    assert "improve-policy: critics is damaged, is made again: " in err
     found = json.loads(out)
     for name in ("policy_digest", "scores", "online_curve", "gate", "config_digest", "dataset"):
         assert found[name] == expected[name], name

@@ -27,9 +27,11 @@ from broken_inputs import (
 )
 from tiny_runs import call, run_arguments
 
+from unio4_lib.methods.configs import load_config, method_of
 from unio4_lib.nets.files import load_policy, save_policy
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.stages import stored
+from unio4_lib.stages.sizes import check_sizes
 
 SETTINGS = {
     "unknown key": ("improve__stps", 3, ["unknown key improve.stps", "did you mean improve.steps?"]),
@@ -40,6 +42,11 @@ SETTINGS = {
     "no such choice": ("improve__acting", "luck", ["improve.acting is 'luck'", "both, mean"]),
     "entry of a list": ("behavior__hidden", [64, 0], ["behavior.hidden entry 1 is 0", ">= 1"]),
     "one episode": ("evaluate__episodes", 1, ["evaluate.episodes is 1", ">= 2"]),
+    "endless evaluation": (
+        "evaluate__episodes",
+        10**12,
+        ["evaluate.episodes is 1000000000000", "<= 1e+06"],
+    ),
     "negative seed": ("seed", -1, ["seed is -1", ">= 0"]),
     "elites beyond members": (
         "dynamics__elites",
@@ -153,7 +160,7 @@ def test_full_disk(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     source = saved(tmp_path)
     monkeypatch.setattr(Path, "write_text", full)
     output = tmp_path / "runs"
-    words = ("no space left on the disk", name, "--output")
+    words = ("no space left on the disk", name, "--cache" if name == "policy.json" else "--output")
     refused(capsys, [*run_arguments(source, output), "--quiet"], *words)
     whole_or_nothing(output, has_policies=name == ".summary.json.new")
 
@@ -233,6 +240,12 @@ POLICIES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda policy: change_facts(policy, spec=PolicySpec(1, 9, 1, (8,)).to_json()),
         ["cannot be read", "size mismatch"],
     ),
+    "environment of a wrong kind": (lambda policy: change_facts(policy, env_id=5), ["env_id is 5", "a text"]),
+    "arguments of a wrong kind": (
+        lambda policy: change_facts(policy, env_kwargs=[1]),
+        ["env_kwargs [1]", "an object"],
+    ),
+    "a list": (lambda policy: (policy / "policy.json").write_text("[]"), ["cannot be read"]),
     "no folder": (shutil.rmtree, ["no such folder", "runs/latest"]),
 }
 
@@ -250,6 +263,7 @@ def test_policy(kind: str, policy: Path, capsys: Capture) -> None:
     ("more", "words"),
     [
         (["--episodes", "1"], ["--episodes", "greater than or equal to 2"]),
+        (["--episodes", "1000000000000"], ["--episodes", "less than or equal to 1000000"]),
         (["--seed", "-3"], ["--seed", "greater than or equal to 0"]),
     ],
 )
@@ -257,9 +271,88 @@ def test_options_of_evaluate(more: list[str], words: list[str], policy: Path, ca
     refused(capsys, ["evaluate", str(policy), *more], *words, "unio4 evaluate --help")
 
 
+def test_a_module_of_a_policy_is_named_before_it_runs(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "some_robot.py").write_text("raise ImportError('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    change_facts(policy, env_id="some_robot:Robot-v0")
+    code, _, err = call(capsys, "evaluate", str(policy), "--episodes", "2")
+    assert code == 2
+    said, failed = err.splitlines()
+    assert said == "note: imports and runs module some_robot, which policy.json names"
+    assert "it ran" in failed
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("", ["a folder; expected the name of a file"]),
+        ("none/x.onnx", ["no folder", "expected one that exists"]),
+    ],
+)
+def test_places_of_an_export(
+    place: str, words: list[str], policy: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    target = str(tmp_path / place)
+    refused(capsys, ["export", str(policy), "--output", target, "--format", "torchscript"], target, *words)
+
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"behavior.hidden": [10**6, 10**6]}, ["clone-behavior: behavior.members and hidden", "TB"]),
+        ({"behavior.batch_size": HUGE}, ["clone-behavior: behavior.members, batch_size", "PB"]),
+        ({"critics.q_hidden": [10**6, 10**6]}, ["fit-critics: critics.q_hidden"]),
+        ({"dynamics.members": HUGE}, ["fit-dynamics: dynamics.members and hidden"]),
+        ({"improve.starts": HUGE}, ["improve-policy: improve.starts"]),
+        ({"finetune.num_envs": HUGE}, ["finetune-online: finetune.num_envs ask for at least 4.1 PB"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_no_memory_can_hold(
+    changed: dict[str, Any], words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    """Before anything is allocated, or recorded, or written."""
+    sets = [part for name, value in changed.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+    for runner in ("inline", "process"):
+        command = [
+            "run",
+            "--runner",
+            runner,
+            "--dataset",
+            "collect:Hopper-v5",
+            "--output",
+            str(tmp_path / "runs"),
+        ]
+        refused(capsys, [*command, *sets], *words, "of memory, there are", "expected smaller values")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_usual_sizes_fit_into_a_small_machine() -> None:
+    for preset in ("quick", "standard", "paper"):
+        config = load_config(preset, dataset="minari:mujoco/hopper/medium-v0")
+        check_sizes(config, method_of(config).steps, available=2 * 10**9)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", ".hidden"])
+def test_names_of_sweeps(name: str, tmp_path: Path, capsys: Capture) -> None:
+    command = ["sweep", "--dataset", "minari:x/y-v0", "--name", name, "--output", str(tmp_path / "runs")]
+    refused(capsys, command, f"--name {name}: expected letters, digits")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            ["dataset", "inspect", "collect:Hopper-v5?target=nan"],
+            ["target=nan", "must be a finite number, such as 1500"],
+        ),
+        (["dataset", "inspect", "d4rl:x.hdf5?action_low=inf"], ["action_low=inf", "must be a finite number"]),
         (["dataset", "inspect", "minari:no/such-v0"], ["minari:no/such-v0", "no dataset is here"]),
         (["dataset", "collect", ENVIRONMENT, "--level", "great"], ["level=great", "must be one of"]),
         (["dataset", "collect", ENVIRONMENT, "--env-kwarg", "x"], ["--env-kwarg x", "name=value"]),

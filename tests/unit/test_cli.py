@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from unio4_lib import __version__
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.cli import commands as cli
+from unio4_lib.cli.errors import explain
 from unio4_lib.errors import InputError, Preempted
 from unio4_lib.methods.unio4.settings import UniO4Config
 
@@ -182,6 +183,14 @@ def test_paper_preset_says_that_the_task_is_unknown(
     assert err.startswith("note: no task of the paper preset fits dataset minari:mine")
 
 
+def test_a_full_cache_is_not_cured_by_another_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIO4_CACHE", str(tmp_path / "cache"))
+    full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "cache" / "work" / "a"))
+    text, code = explain(full)
+    assert code == 2
+    assert text.endswith("cache/work/a; free some or choose another --cache (UNIO4_CACHE)")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -194,7 +203,8 @@ def test_paper_preset_says_that_the_task_is_unknown(
         (
             RuntimeError("write failed: No space left on device (os error 28)"),
             2,
-            "error: no space left on the disk; free some or choose another --output",
+            "error: no space left on the disk; free some or choose another --output or another --cache "
+            "(UNIO4_CACHE)",
         ),
         (
             ZeroDivisionError("float division"),

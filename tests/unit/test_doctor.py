@@ -122,3 +122,30 @@ def test_a_check_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ended = CliRunner().invoke(cli.app, ["doctor", "--output", str(tmp_path)])
     assert ended.exit_code == 1
     assert "✘ PyTorch: ImportError" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("image", "left_out"),
+    [
+        ("prepare-dataset", ["PyTorch"]),
+        ("clone-behavior", ["MuJoCo", "native simulation", "Minari datasets"]),
+        ("finetune-online", []),
+        ("", []),
+    ],
+)
+def test_an_image_is_not_blamed_for_what_it_leaves_out(
+    image: str, left_out: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("check_torch", "check_mujoco", "check_simulation", "check_minari"):
+        monkeypatch.setattr(doctor, name, lambda *_: 1 / 0)
+    found = {finding.name: finding for finding in examine(tmp_path, {"UNIO4_IMAGE": image})}
+    missing = ["PyTorch", "MuJoCo", "native simulation", "Minari datasets"]
+    assert [name for name in missing if found[name].state == "absent"] == left_out
+    assert all(found[name].state == "broken" for name in missing if name not in left_out)
+
+
+def test_a_password_of_mlflow_is_not_shown(tmp_path: Path) -> None:
+    environ = {"MLFLOW_TRACKING_URI": "http://me:canary-4711@127.0.0.1:1"}
+    lines = [finding.line() for finding in examine(tmp_path, environ)]
+    assert any("127.0.0.1:1/health cannot be reached" in line for line in lines)
+    assert not any("canary-4711" in line for line in lines)

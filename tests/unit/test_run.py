@@ -1,6 +1,7 @@
 """The whole method in one process: what it leaves behind, and that equal runs are equal to the bit."""
 
 import copy
+import html
 import io
 import itertools
 import json
@@ -30,7 +31,7 @@ STAGES = [
     *("finetune-online", "report"),
 ]
 # What says when and where a run was, not what it found.
-CIRCUMSTANCES = ("run_id", "stages")
+CIRCUMSTANCES = ("run_id", "stages", "place")
 
 
 @pytest.fixture(scope="module")
@@ -357,3 +358,13 @@ def half_bounds(folder: Path) -> str:
     info = replace(source.info, action_low=(-1.5,), action_high=(1.5,))
     replace(source, actions=source.actions.clip(-1.5, 1.5), info=info).save(folder)
     return f"transitions:{folder}"
+
+
+def test_the_report_says_where_everything_is_and_how_to_score_again(folder: Path, output: Path) -> None:
+    text = (folder / "report.html").read_text()
+    place = json.loads((folder / "summary.json").read_text())["place"]
+    assert place["artifact_root"] == str(output.absolute() / "artifacts")
+    assert place["tracking"] is None  # as the run was asked
+    assert f"unio4 evaluate {folder.resolve()} --episodes 100" in text
+    for name in ("artifact_root", "host", "cpu"):
+        assert html.escape(str(place[name])) in text, name

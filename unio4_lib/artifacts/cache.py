@@ -35,7 +35,8 @@ class Cache:
             lock = self._lock_path(digest).open("ab")
         except OSError as error:
             raise InputError(
-                f"{self.root}: the cache cannot be written ({error.strerror}); choose another folder"
+                f"{self.root}: the cache cannot be written ({error.strerror}); choose another one "
+                "(--cache or UNIO4_CACHE)"
             ) from error
         with lock:
             self._fill_and_share(lock, folder, fill)

@@ -72,8 +72,12 @@ class FolderStore:
         return manifest
 
     def list_artifacts(self) -> list[ArtifactRef]:
-        """Every published artifact; a damaged manifest is an error that names it."""
-        return [ArtifactRef.to_manifest(manifest, self.uri) for manifest in self._manifests().values()]
+        """Every published artifact whose manifest can be read."""
+        return [ArtifactRef.to_manifest(manifest, self.uri) for manifest in self._manifests()[0].values()]
+
+    def damaged_manifests(self) -> dict[str, str]:
+        """What is wrong with each manifest that cannot be read, by the name of its folder."""
+        return self._manifests()[1]
 
     def exists(self, digest: str) -> bool:
         """Whether the artifact was published; its files are not read."""
@@ -99,7 +103,7 @@ class FolderStore:
         Half-written things go too. Returns what was removed; with ``dry_run`` what would be.
         """
         latest = time.time() - older_than
-        kept = reachable(keep, self._manifests())
+        kept = reachable(keep, self._manifests()[0])
         removed = []
         for folder in self._folders():
             mark = folder / MANIFEST_FILE
@@ -128,6 +132,8 @@ class FolderStore:
     def get_bytes(self, key: str) -> bytes | None:
         """Read a small thing, checked; None if there is none."""
         path = self.root / check_relative(key)
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise InputError(f"{path}: not a plain file; remove it")
         try:
             return unframe(path.read_bytes(), str(path))
         except FileNotFoundError:
@@ -179,16 +185,17 @@ class FolderStore:
         folder = self.root / ARTIFACTS
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
-    def _manifests(self) -> dict[str, Manifest]:
-        found = {}
+    def _manifests(self) -> tuple[dict[str, Manifest], dict[str, str]]:
+        """What the manifests say, and why some say nothing."""
+        found, damaged = {}, {}
         for folder in self._folders():
             if (folder / MANIFEST_FILE).exists():
                 try:
                     found[folder.name] = read_manifest(folder, folder.name)
-                except InputError:
+                except InputError as error:
                     if folder.exists():  # else it was removed in this moment
-                        raise
-        return found
+                        damaged[folder.name] = str(error)
+        return found, damaged
 
     def _remove(self, folder: Path) -> None:
         grave = self.root / STAGING / f"removed-{uuid.uuid4().hex}"

@@ -18,6 +18,8 @@ REMEDY = "publish or copy the artifact again"
 def read_manifest(folder: Path, digest: str | None = None) -> Manifest:
     """The manifest of an artifact's folder; without one nothing was ever published."""
     path = folder / MANIFEST_FILE
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise InputError(f"{path}: not a plain file; {REMEDY}")
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

@@ -1,10 +1,13 @@
 """An S3 client that works with any server, and what its many failures mean."""
 
 import importlib
+import logging
 import os
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +15,10 @@ from unio4_lib.errors import InputError
 
 Result = TypeVar("Result")
 
+log = logging.getLogger(__name__)
+
 MEBIBYTE = 1 << 20
+SILENCE_SECONDS = 10.0  # of a short request, before the user is told
 LONGEST_PAUSE = 20.0  # seconds between two attempts
 
 # Answers of a server that mean "not now".
@@ -37,6 +43,9 @@ CREDENTIAL_CODES = frozenset(
     {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "TokenRefreshRequired"}
 )
 CREDENTIALS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+
+
+_waited_for: set[str] = set()  # servers of which this process has told that they are slow
 
 
 class StoreError(InputError):
@@ -157,13 +166,38 @@ class Attempts:
         time.sleep(pause * random.uniform(0.5, 1.0))  # apart from others that failed with us
 
 
-def retried(action: Callable[[], Result], attempts: Attempts) -> Result:
-    """The result of an action that may be repeated; what it cannot do becomes one line."""
-    while True:
-        try:
-            return action()
-        except Exception as error:
-            attempts.failed(error)
+def retried(action: Callable[[], Result], attempts: Attempts, *, short: bool = True) -> Result:
+    """The result of an action that may be repeated; what it cannot do becomes one line.
+
+    A ``short`` one has no reason to take long: if it does, one line says whom we wait for.
+    """
+    with _no_silence(attempts) if short else nullcontext():
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                attempts.failed(error)
+
+
+@contextmanager
+def _no_silence(attempts: Attempts) -> Iterator[None]:
+    timer = threading.Timer(SILENCE_SECONDS, _say_whom_we_wait_for, (attempts,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say_whom_we_wait_for(attempts: Attempts) -> None:
+    """Once for each server: what follows is likely to wait for the same reason."""
+    if attempts.endpoint not in _waited_for:
+        _waited_for.add(attempts.endpoint)
+        log.warning(
+            "%s: no answer from %s after %.0f s; trying on, check AWS_ENDPOINT_URL and the network",
+            attempts.place, attempts.endpoint, SILENCE_SECONDS,
+        )  # fmt: skip
 
 
 def explain(error: Exception, place: str, endpoint: str) -> Exception:

@@ -19,7 +19,7 @@ from unio4_lib.artifacts.integrity import (
 )
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, check_relative
 from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef, StoredBytes
-from unio4_lib.artifacts.s3 import S3Settings, StoreUnavailable
+from unio4_lib.artifacts.s3 import S3Settings, StoreError, StoreUnavailable
 from unio4_lib.artifacts.s3_transfer import Bucket, S3Object
 from unio4_lib.errors import InputError
 from unio4_lib.files import frame_header, unframe
@@ -88,9 +88,13 @@ class S3Store:
         return manifest
 
     def list_artifacts(self) -> list[ArtifactRef]:
-        """Every published artifact; a damaged manifest is an error that names it."""
-        manifests = self._manifests(self._objects())
+        """Every published artifact whose manifest can be read."""
+        manifests, _ = self._manifests(self._objects())
         return [ArtifactRef.to_manifest(manifest, self.uri) for manifest in manifests.values()]
+
+    def damaged_manifests(self) -> dict[str, str]:
+        """What is wrong with each manifest that cannot be read, by the digest in its key."""
+        return self._manifests(self._objects())[1]
 
     def exists(self, digest: str) -> bool:
         """Whether the artifact was published; its files are not read."""
@@ -118,7 +122,7 @@ class S3Store:
         """
         latest = time.time() - older_than
         objects = self._objects()
-        kept = reachable(keep, self._manifests(objects))
+        kept = reachable(keep, self._manifests(objects)[0])
         removed = []
         for digest, items in objects.items():
             marks = [item for item in items if item.key.endswith(f"/{digest}/{MANIFEST_FILE}")]
@@ -189,16 +193,19 @@ class S3Store:
             found.setdefault(item.key.removeprefix(root).split("/")[0], []).append(item)
         return found
 
-    def _manifests(self, objects: dict[str, list[S3Object]]) -> dict[str, Manifest]:
-        found = {}
+    def _manifests(self, objects: dict[str, list[S3Object]]) -> tuple[dict[str, Manifest], dict[str, str]]:
+        """What the manifests say, and why some say nothing."""
+        found, damaged = {}, {}
         for digest, items in objects.items():
             if any(item.key.endswith(f"/{digest}/{MANIFEST_FILE}") for item in items):
                 try:
                     found[digest] = self.manifest(digest)
-                except InputError:
+                except StoreError:
+                    raise
+                except InputError as error:
                     if self.exists(digest):  # else it was removed in this moment
-                        raise
-        return found
+                        damaged[digest] = str(error)
+        return found, damaged
 
     def _remove(self, keys: list[str]) -> None:
         for key in sorted(keys, key=lambda key: not key.endswith(f"/{MANIFEST_FILE}")):

@@ -71,7 +71,7 @@ class Bucket:
             config = self._transfer_config(self.settings.threads)
             self.client.upload_fileobj(io.BytesIO(data), self.name, key, Config=config)
 
-        retried(put, self.attempts(key))
+        retried(put, self.attempts(key), short=len(data) < MEBIBYTE)
 
     def upload(self, files: Mapping[str, FileEntry], prefix: str, folder: Path) -> None:
         """Check files of a folder and upload them, several at once.
@@ -97,12 +97,13 @@ class Bucket:
             if not self._stands(key, entry):
                 raise Transient("the object is not what was uploaded")
 
-        retried(put, self.attempts(key))
+        retried(put, self.attempts(key), short=False)
 
     def bring(self, key: str, path: Path) -> None:
         """Download an object of which nothing but its name is known."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        retried(lambda: self.client.download_file(self.name, key, str(path)), self.attempts(key))
+        fetch = partial(self.client.download_file, self.name, key, str(path))
+        retried(fetch, self.attempts(key), short=False)
 
     def listing(self, prefix: str) -> Iterator[S3Object]:
         """All objects below a prefix."""

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from unio4_lib.artifacts.cache import Cache
 from unio4_lib.artifacts.folder_store import FolderStore
-from unio4_lib.artifacts.manifest import Manifest
+from unio4_lib.artifacts.integrity import read_manifest
+from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest
 from unio4_lib.artifacts.ref import ArtifactRef, StoredBytes
 from unio4_lib.artifacts.s3 import S3Settings
 from unio4_lib.artifacts.s3_store import S3Store
@@ -32,6 +33,8 @@ class Store(Protocol):
     def manifest(self, ref: ArtifactRef | str) -> Manifest: ...
 
     def list_artifacts(self) -> list[ArtifactRef]: ...
+
+    def damaged_manifests(self) -> dict[str, str]: ...
 
     def exists(self, digest: str) -> bool: ...
 
@@ -76,4 +79,6 @@ def hold(store: Store, ref: ArtifactRef | str, cache: Cache) -> Iterator[Path]:
         return
     digest = ref if isinstance(ref, str) else ref.digest
     with cache.hold(digest, lambda target: store.fetch(ref, target)) as folder:
+        if isinstance(ref, ArtifactRef):  # what was here already was not compared with it
+            ref.check(read_manifest(folder, digest), str(folder / MANIFEST_FILE))
         yield folder

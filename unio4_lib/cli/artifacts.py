@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from unio4_lib.artifacts.manifest import Manifest
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError
-from unio4_lib.artifacts.store import open_store
+from unio4_lib.artifacts.store import FolderStore, open_store
 from unio4_lib.errors import InputError
 from unio4_lib.stages.context import WORK, default_cache
 from unio4_lib.stages.housekeeping import collect, find_artifact
@@ -35,9 +35,14 @@ def list_command(root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> None:
     store = open_store(root)
     found = [(ref, store.manifest(ref)) for ref in store.list_artifacts()]
     found.sort(key=lambda pair: pair[1].created, reverse=True)
+    damaged = store.damaged_manifests()
     if as_json:
-        typer.echo(json.dumps([_facts(*pair) for pair in found], indent=2))
+        whole: list[dict[str, object]] = [_facts(*pair) for pair in found]
+        whole += [{"digest": digest, "damaged": reason} for digest, reason in damaged.items()]
+        typer.echo(json.dumps(whole, indent=2))
         return
+    for digest, reason in damaged.items():
+        typer.echo(_damaged_line(digest, "?", reason))
     if not found:
         typer.echo(f"No artifact in {store.uri}.")
         return
@@ -54,8 +59,8 @@ def list_command(root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> None:
 def show_command(name: Name, root: Root = DEFAULT_ROOT) -> None:
     """One artifact: its files, what it was made from, and what it cost."""
     store = open_store(root)
-    ref = find_artifact(store, name)
-    manifest = store.manifest(ref)
+    manifest = store.manifest(find_artifact(store, name))
+    ref = ArtifactRef.to_manifest(manifest, store.uri)
     files = {path: entry.size for path, entry in sorted(manifest.files.items())}
     facts = {**_facts(ref, manifest), "inputs": manifest.inputs, "metrics": manifest.metrics, "files": files}
     typer.echo(json.dumps(facts, indent=2))
@@ -73,20 +78,23 @@ def verify_command(
 ) -> None:
     """Read every byte and compare with the digests; exit code 1 if anything is damaged."""
     store = open_store(root)
-    refs = [find_artifact(store, name) for name in names] if names else store.list_artifacts()
+    if isinstance(store, FolderStore) and not store.root.is_dir():
+        raise InputError(f"{store.root}: no such folder; expected an artifact root (--artifact-root)")
+    kinds = dict.fromkeys(store.damaged_manifests(), "?") | {r.digest: r.kind for r in store.list_artifacts()}
+    digests = [find_artifact(store, name) for name in names] if names else list(kinds)
     damaged = 0
-    for ref in refs:
+    for digest in digests:
         try:
-            store.verify(ref)
-            typer.echo(f"ok       {ref.digest[:SHORT]} {ref.kind}")
+            store.verify(digest)
+            typer.echo(f"ok       {digest[:SHORT]} {kinds[digest]}")
         except StoreError:
             raise
         except InputError as error:
             damaged += 1
-            typer.echo(f"damaged  {ref.digest[:SHORT]} {ref.kind}: {error}")
+            typer.echo(_damaged_line(digest, kinds[digest], str(error)))
             if remove:
-                store.delete(ref.digest)
-    typer.echo(f"{len(refs) - damaged} of {len(refs)} artifacts are whole")
+                store.delete(digest)
+    typer.echo(f"{len(digests) - damaged} of {len(digests)} artifacts are whole")
     if damaged:
         raise typer.Exit(EXIT_DAMAGED)
 
@@ -103,7 +111,10 @@ def gc_command(
 ) -> None:
     """Remove what no recent fingerprint and no run leads to."""
     work = (cache if cache is not None else default_cache()) / WORK
-    found = collect(open_store(root), days * DAY, runs=runs or [Path("runs")], work=work, dry_run=not remove)
+    store = open_store(root)
+    for digest, reason in store.damaged_manifests().items():
+        typer.echo(_damaged_line(digest, "?", f"{reason}; unio4 artifacts verify --remove removes it"))
+    found = collect(store, days * DAY, runs=runs or [Path("runs")], work=work, dry_run=not remove)
     for digest in found.artifacts:
         typer.echo(f"artifact   {digest[: SHORT * 4]}")
     for item in found.small:
@@ -112,6 +123,10 @@ def gc_command(
         typer.echo(f"{folder}")
     verb = "removed" if remove else "would be removed (nothing was: --remove does it)"
     typer.echo(f"{found.kept} artifacts stay; {len(found.artifacts)} and {found.bytes:,} bytes {verb}")
+
+
+def _damaged_line(digest: str, kind: str, reason: str) -> str:
+    return f"damaged  {digest[:SHORT]} {kind}: {reason}"
 
 
 def _facts(ref: ArtifactRef, manifest: Manifest) -> dict[str, object]:

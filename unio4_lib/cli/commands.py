@@ -143,7 +143,9 @@ def evaluate_command(
     place: Annotated[
         str, typer.Argument(metavar="RUN", help="A run, a policy, or an artifact (folder, URI, reference).")
     ],
-    episodes: Annotated[int, typer.Option("--episodes", min=2, help="Number of episodes.")] = 50,
+    episodes: Annotated[
+        int, typer.Option("--episodes", min=2, max=1_000_000, help="Number of episodes.")
+    ] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the episodes.")] = 1_000_003,
     sampled: Annotated[
         bool | None,

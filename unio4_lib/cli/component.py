@@ -30,6 +30,7 @@ from unio4_lib.stages import failures
 from unio4_lib.stages import sweep as sweeps
 from unio4_lib.stages.context import RUN_KEY_VARIABLE, SPOOL_VARIABLE
 from unio4_lib.stages.switch import checked_choice, goes_online, verdict
+from unio4_lib.tracking.address import check_public, whole
 from unio4_lib.tracking.tracker import NO_TRACKING, RunFailed, Tracker
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def resolve_run(
         if member is not None:
             sweeps.begin(open_store(artifact_root), member)
         config = load_config(preset, overrides=overrides, dataset=source, seed=seed, method=method)
+        check_public(tracking)
         name = member.name if member is not None else run_name
         return Run(config, artifact_root, tracking, experiment, name, sweep, reuse).to_json()
 
@@ -145,7 +147,7 @@ def _outcome(
 ) -> "StageOutcome":
     from unio4_lib.progress import Reporter
     from unio4_lib.stages.context import StageContext
-    from unio4_lib.stages.runner import run_stage
+    from unio4_lib.stages.repair import Stages
 
     with (
         Reporter(progress_console()) as reporter,
@@ -159,10 +161,11 @@ def _outcome(
             preemption=preemption,
         ) as context,
     ):
-        step = method_of(settings.config).step(stage)
-        outcome = run_stage(step, settings.config, refs, context)
+        method = method_of(settings.config)
+        stages = Stages(method.steps, settings.config, context)
+        outcome = stages.run(method.step(stage), refs)
         if page is not None:
-            shown = context.hold(outcome.ref) / PAGE
+            shown = stages.hold(outcome.ref, refs) / PAGE
             if shown.exists():
                 shutil.copyfile(shown, page.path)
             if settings.member is not None:
@@ -312,7 +315,7 @@ def _own_tracker(uri: str, experiment: str, run_name: str, key: str, stage: str,
     use_own_credentials(os.environ)
     place = default_cache() / TRACKING
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{key}-{stage}")
-    return Tracking(uri, experiment, run_name or None).tracker(key, place / name, place, say)
+    return Tracking(whole(uri), experiment, run_name or None).tracker(key, place / name, place, say)
 
 
 def use_own_credentials(environ: MutableMapping[str, str]) -> None:

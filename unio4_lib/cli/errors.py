@@ -1,5 +1,6 @@
 """What the command says of a failure: one line, and an exit code that means something."""
 
+from pathlib import Path
 from typing import Any
 
 from typer.exceptions import TyperException
@@ -25,8 +26,19 @@ def explain(error: Exception) -> tuple[str, int]:
     if _is_disk_full(error):
         place = getattr(error, "filename", None)
         where = f" for {place}" if place else ""
-        return f"no space left on the disk{where}; free some or choose another --output", EXIT_BAD_INPUT
+        return f"no space left on the disk{where}; free some or choose {_other_place(place)}", EXIT_BAD_INPUT
     return f"{type(error).__name__}: {_flat(error) or 'no message'}", EXIT_FAILED
+
+
+def _other_place(place: Any) -> str:
+    """What to change where a disk is full: the cache may be on another one than the runs."""
+    from unio4_lib.stages.context import default_cache
+
+    another_cache = "another --cache (UNIO4_CACHE)"
+    if not place:
+        return f"another --output or {another_cache}"
+    inside = Path(str(place)).absolute().is_relative_to(default_cache().absolute())
+    return another_cache if inside else "another --output"
 
 
 def _usage(error: TyperException) -> str:

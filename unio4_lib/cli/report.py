@@ -45,6 +45,11 @@ def _write(target: Path, write: Callable[[], None]) -> None:
         raise InputError(
             f"{target}: cannot be written ({error.strerror}); choose another --output"
         ) from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{target}: cannot be drawn, what the run left does not fit ({type(error).__name__}: {error}); "
+            "expected files as unio4 wrote them (--debug shows where)"
+        ) from error
 
 
 def _video(run: Path, frames: int, size: int) -> bytes | None:

@@ -7,7 +7,9 @@ from rich.console import Console
 
 from unio4_lib.errors import InputError
 from unio4_lib.learning.journal import Preemption
+from unio4_lib.methods.configs import method_of
 from unio4_lib.settings.model import RunConfig
+from unio4_lib.stages.sizes import check_sizes
 from unio4_lib.tracking.tracker import Tracking
 
 INLINE = "inline"
@@ -36,6 +38,7 @@ def run_method(
     console: Console | None,
 ) -> dict[str, Any]:
     """Run everything; returns the summary."""
+    check_sizes(config, method_of(config).steps)
     if runner == INLINE:
         from unio4_lib.runs.inline import run
 

@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
 from unio4_lib.learning.journal import Preemption
 from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.stages.context import StageContext
-from unio4_lib.stages.runner import run_stage
+from unio4_lib.stages.repair import Stages
 from unio4_lib.tracking.tracker import Tracking
 
 
@@ -46,7 +47,8 @@ def run_one_stage(
         spools = context.work / "tracking"
         with tracking.tracker(key, spools / key / name, spools, reporter.say) as tracker:
             context.tracker = tracker
-            outcome = run_stage(method_of(config).step(name), config, refs, context)
+            method = method_of(config)
+            outcome = Stages(method.steps, config, context).run(method.step(name), refs)
     if output is not None:
         outcome.ref.save(output)
     return {**asdict(outcome), "ref": outcome.ref.model_dump()}
@@ -56,4 +58,6 @@ def _read_input(text: str) -> tuple[str, ArtifactRef]:
     kind, equals, path = text.partition("=")
     if not equals or not kind or not path:
         raise InputError(f"--input {text}: expected KIND=FILE, for example --input dataset=dataset.json")
-    return kind, ArtifactRef.load(Path(path))
+    ref = ArtifactRef.load(Path(path))
+    open_store(ref.root).manifest(ref)  # a reference that says something else of it is refused
+    return kind, ref

@@ -35,6 +35,7 @@ from unio4_lib.runs.claims import mounted
 from unio4_lib.runs.cluster import Cluster, Patience, TaskState, Version
 from unio4_lib.runs.needs import parameters_of
 from unio4_lib.runs.spec import PipelineSpec, compiled
+from unio4_lib.tracking.address import check_public
 
 submit_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -91,7 +92,7 @@ def submit(
     wait: WaitOption = False,
 ) -> None:
     """Run the pipeline on a Kubeflow cluster; prints the address of the run."""
-    check_shared(artifact_root, registered)
+    check_shared(artifact_root, registered, tracking)
     settings = load_config(preset, config, overridden or (), dataset, seed, method)
     asked_for = parameters_of(needs or ())
     cluster = Cluster(endpoint, token, namespace, service_account)
@@ -127,8 +128,10 @@ def role_of(method: Method) -> str:
     return "" if method.pipeline == find_method(DEFAULT).pipeline else method.pipeline
 
 
-def check_shared(artifact_root: str | None, registered: str | None) -> None:
-    """Artifacts are kept where all nodes see them; what is registered may know a place itself."""
+def check_shared(artifact_root: str | None, registered: str | None, tracking: str | None) -> None:
+    """Artifacts are kept where all nodes see them, secrets where nobody does; what is registered may know
+    a place itself."""
+    check_public(tracking)
     if artifact_root is None and registered is not None:
         return
     if artifact_root is None or "://" not in artifact_root:

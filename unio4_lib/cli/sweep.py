@@ -1,5 +1,6 @@
 """``unio4 sweep``: datasets and seeds side by side, on this machine or on a Kubeflow cluster."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -57,9 +58,17 @@ from unio4_lib.stages.context import default_cache
 from unio4_lib.stages.sweep import Member
 
 CLUSTER = "kfp"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a folder, and of a run of KFP
 RUNNERS = (*get_args(Runner), CLUSTER)
 
 sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _checked(name: str | None) -> str | None:
+    """A name that can be one of a folder."""
+    if name is not None and not NAME.fullmatch(name):
+        raise InputError(f"--name {name}: expected letters, digits, '.', '_' and '-', such as hopper-5-seeds")
+    return name
 
 
 @sweep_app.command()
@@ -73,7 +82,7 @@ def sweep(
         str, typer.Option("--runner", help="On this machine (process, docker) or a cluster (kfp).")
     ] = "process",
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the sweep; the same one goes on.")
+        str | None, typer.Option("--name", help="Name of the sweep; the same one goes on.", callback=_checked)
     ] = None,
     artifact_root: RootOption = None,
     output: OutputOption = Path("runs"),
@@ -111,7 +120,7 @@ def sweep(
         for method in dict.fromkeys(member.method for member in members)
     ]
     if runner == CLUSTER:
-        check_shared(artifact_root, registered)
+        check_shared(artifact_root, registered, tracking)
     else:
         artifact_root, registered = artifact_place(artifact_root, output), None
     pick = partial(chosen, cluster, pipeline, registered)
@@ -122,7 +131,7 @@ def sweep(
         if wait:
             _compare(going, plan.board, pick("leaderboard"))
     else:
-        plan.here(output, runner, cache or default_cache(), quiet)
+        plan.here(output, runner, cache or default_cache(), tracking, quiet)
 
 
 @dataclass(frozen=True)
@@ -153,12 +162,12 @@ class _Plan:
         """The parameters of a member's run."""
         return self.asked[member.method].of_member(member)
 
-    def here(self, output: Path, runner: str, cache: Path, quiet: bool) -> None:
+    def here(self, output: Path, runner: str, cache: Path, tracking: str | None, quiet: bool) -> None:
         """The members on this machine; prints where their table is."""
         specs = {name: spec for name, (_, spec) in self.pipelines.items()}
         local: Runner = "docker" if runner == "docker" else "process"
         place = cache.absolute()
-        told = LocalSweep(self.members, specs, self.arguments, self.board, output, local, place)
+        told = LocalSweep(self.members, specs, self.arguments, self.board, output, local, place, tracking)
         with on_termination() as preemption:
             print(run_sweep(told, None if quiet else progress_console(), preemption))
 

@@ -1,19 +1,25 @@
 """``unio4 ui``, ``unio4 tracking flush`` and ``unio4 export``."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from unio4_lib.errors import InputError
+from unio4_lib.runs.processes import signal_group, start_guarded, wait_for
 
 HOST = "127.0.0.1"
 EXIT_TRY_AGAIN = 75  # as everywhere; the module of the other codes imports this one
 RUNS = Path("runs")
+POLL_SECONDS, GRACE_SECONDS = 0.5, 5.0
 
 FORMATS = ("onnx", "torch-export", "torchscript")  # known before PyTorch is loaded
 app = typer.Typer()
@@ -45,14 +51,36 @@ def show_ui(
             probe.bind((HOST, port))
         except OSError as error:
             raise InputError(f"--port {port}: cannot be used ({error.strerror}); choose another") from error
-    print(f"http://{HOST}:{port} shows the runs of {output}; Ctrl-C ends it", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    raise typer.Exit(_serve(command, f"http://{HOST}:{port}", output))
+
+
+def _serve(command: list[str], address: str, output: Path) -> int:
+    """Run a server until it ends or this process is asked to; says so once it answers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Nothing is computed there: its runner of jobs would stay behind on its own.
+    server = start_guarded(command, env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ})
     try:
-        code = subprocess.run(command, check=False).returncode
+        while server.poll() is None and not _answers(address):
+            time.sleep(POLL_SECONDS)
+        if server.poll() is None:
+            print(f"{address} shows the runs of {output}; Ctrl-C ends it", flush=True)
+        return wait_for(server)
     except KeyboardInterrupt:  # as announced
-        code = 0
-    raise typer.Exit(code)
+        signal_group(server, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GRACE_SECONDS)
+        signal_group(server, signal.SIGKILL)
+        return 0
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=POLL_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 @tracking_app.command("flush")

@@ -1,6 +1,5 @@
 """Values of unknown origin as arrays of numbers; what is no number, no mark or too much is refused."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -34,14 +33,3 @@ def marks(name: str, values: NDArray[Any]) -> NDArray[np.bool_]:
         row = int(wrong.argmax())
         raise InputError(f"{name}: row {row} is {values[row]:g}, must be 0 or 1")
     return values == 1
-
-
-def check_memory(name: str, count: int, item_bytes: int) -> None:
-    """As many items fit into the memory of this machine."""
-    needed = count * item_bytes
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
-        raise InputError(
-            f"{name}: {needed / 1e9:,.1f} GB, but this machine has {memory / 1e9:,.1f} GB of memory; "
-            "take fewer rows"
-        )

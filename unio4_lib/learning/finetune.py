@@ -77,6 +77,11 @@ class FineTuning:
         self.delivered_at, self.delivered_return = 0, -math.inf
 
     @property
+    def policy(self) -> GaussianPolicy:
+        """The one that learns."""
+        return self.ppo.policy
+
+    @property
     def env_steps(self) -> int:
         return self.ppo.env_steps
 

@@ -52,13 +52,15 @@ class Journal:
         if self.on_entry is not None:
             self.on_entry(step, values)
 
-    def offer(self, state: State) -> None:
-        """A moment at which the training can be stopped and taken up again."""
+    def offer(self, state: State) -> bool:
+        """A moment at which the training can be stopped and taken up again; whether the state was kept."""
         asked = self.preemption.requested
-        if self.checkpoints is not None and (asked or self.checkpoints.due()):
+        due = self.checkpoints is not None and (asked or self.checkpoints.due())
+        if due and self.checkpoints is not None:
             self._save(self.checkpoints, state)
         if asked:
             self.preemption.check()
+        return due and self.checkpoints is not None
 
     def _save(self, checkpoints: Checkpoints, state: State) -> None:
         try:

@@ -77,7 +77,7 @@ def run_loop(
             metrics = {**metrics, **trainer.evaluate()}
         if due or step % log_every == 0:
             values = to_numbers(metrics)
-            _guard(name, step, values)
+            guard(name, step, values)
             yield LogEntry(step, time.perf_counter() - began, values)
         if checkpoint is not None:
             checkpoint(step)
@@ -102,10 +102,11 @@ def to_numbers(metrics: Metrics) -> dict[str, float]:
     return numbers
 
 
-def _guard(name: str, step: int, values: dict[str, float]) -> None:
+def guard(name: str, step: int, values: dict[str, float], kept: str = "") -> None:
+    """Refuse to go on with what is no number; ``kept`` says what is left of the way so far."""
     broken = next((key for key, value in values.items() if not math.isfinite(value)), None)
     if broken is not None:
         raise TrainingDiverged(
             f"{name}: {broken} is {values[broken]} at step {step}; "
-            "lower the learning rate or look for outliers in the dataset"
+            f"lower the learning rate or look for outliers in the dataset{kept}"
         )

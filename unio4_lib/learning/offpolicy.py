@@ -18,6 +18,7 @@ from unio4_lib.learning.memory import keep_freed_memory
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.replay import Fresh, Replay
 from unio4_lib.learning.rollout import Collector
+from unio4_lib.nets.policy import Policy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
 LOOKED_AT = 4096  # rows of the data behind a look
@@ -95,6 +96,11 @@ class OnlineTraining:
         self.delivered = copy.deepcopy(learner.policy).requires_grad_(False)
         self.delivered_at, self.delivered_return = 0, -math.inf
         learner.go_online()
+
+    @property
+    def policy(self) -> Policy:
+        """The one that learns."""
+        return self.learner.policy
 
     def run(self, evaluate: Evaluate, progress: Progress | None = None) -> Iterator[CurvePoint]:
         """Train to the end of the budget; at every progress and every point ``state_dict`` is complete."""

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from unio4_lib.student import student_quantile
+
 RESAMPLES = 2000
+FEWEST_RUNS = 5  # of a task, from which resampling says how runs spread: of two it has but three values
 
 
 def interquartile_mean(scores: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
@@ -33,14 +36,14 @@ def interquartile_mean(scores: ArrayLike, axis: int = -1) -> NDArray[np.float64]
 def bootstrap_interval(
     scores: Sequence[ArrayLike], *, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Percentile interval of the interquartile mean over all tasks' scores; None where a task has one run.
+    """Percentile interval of the interquartile mean over all tasks' scores; None where a task has few runs.
 
     ``scores`` has one list of runs for each task; runs are resampled within their task, because a run of
-    one task says nothing about how another task's runs spread. A single run says nothing about it at all.
+    one task says nothing about how another task's runs spread. Resamples of a few runs spread far too little.
     """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level is {level}, expected a number between 0 and 1")
-    if any(np.size(task) < 2 for task in scores):
+    if any(np.size(task) < FEWEST_RUNS for task in scores):
         return None
     generator = np.random.default_rng(seed)
     draws = []
@@ -50,6 +53,16 @@ def bootstrap_interval(
     means = interquartile_mean(np.concatenate(draws, axis=1))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_interval(scores: Sequence[float]) -> tuple[float, float] | None:
+    """95% interval of the mean by Student's t, which is wide where runs are few; None of a single run."""
+    count = len(scores)
+    if count < 2:
+        return None
+    mean = float(np.mean(scores))
+    reach = student_quantile(0.975, count - 1) * float(np.std(scores, ddof=1)) / count**0.5
+    return mean - reach, mean + reach
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[np.float64]:

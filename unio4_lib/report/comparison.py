@@ -11,18 +11,23 @@ import numpy as np
 from unio4_lib import words
 from unio4_lib.errors import InputError
 from unio4_lib.files import write_atomically
-from unio4_lib.report.aggregate import bootstrap_interval, interquartile_mean, performance_profile
+from unio4_lib.report.aggregate import (
+    FEWEST_RUNS,
+    bootstrap_interval,
+    interquartile_mean,
+    performance_profile,
+)
 from unio4_lib.report.chart import Chart, Scale, span, ticks
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, grid, page, quiet, section, table
-from unio4_lib.report.phases import PHASES, change, dip, phases
+from unio4_lib.report.phases import PHASES, change, dip, phases, start
 from unio4_lib.report.record import RunRecord
 from unio4_lib.settings.keys import flat_settings
 
 COMPARISON = "comparison.html"
 THRESHOLDS = 121
 LETTER, NARROW_LETTER = 7.8, 6.2  # width of one in a label
-INTERVALS = "95% bootstrap intervals where every task has several"
+BETWEEN = f"95% bootstrap intervals from {FEWEST_RUNS} runs on, below that from the lowest run to the highest"
 
 
 @dataclass(frozen=True)
@@ -58,24 +63,44 @@ class Runs:
             return None
         return phase.normalized if self.normalized else phase.mean
 
-    def by_task(self, key: str) -> list[list[float]]:
-        """Scores of a phase, one list for each environment."""
-        found: dict[str, list[float]] = {}
+    def scores(self, key: str) -> list[float]:
+        """Scores of a phase, as far as runs have them."""
+        return [score for record in self.records if (score := self.score(record, key)) is not None]
+
+    def by_dataset(self) -> dict[str, "Runs"]:
+        """Runs of one dataset each: those of different ones are never put together."""
+        found: dict[str, list[RunRecord]] = {}
         for record in self.records:
-            score = self.score(record, key)
-            if score is not None:
-                found.setdefault(record.env_id, []).append(score)
-        return list(found.values())
+            found.setdefault(source(record), []).append(record)
+        return {name: Runs(records, self.normalized) for name, records in found.items()}
 
     def label(self, record: RunRecord) -> str:
-        """The shortest name that tells a run from the others."""
-        tasks = {other.env_id for other in self.records}
-        if len(tasks) == len(self.records):
-            return record.env_id
-        if len({(other.env_id, other.summary.get("seed")) for other in self.records}) < len(self.records):
-            return record.name
+        """The dataset where there are several, the seed, and where that is not enough a number."""
         seed = f"seed {record.summary.get('seed')}"
-        return seed if len(tasks) == 1 else f"{record.env_id} {seed}"
+        several = len({source(other) for other in self.records}) > 1
+        alike = [other for other in self.records if _same(other, record)]
+        methods = {method(other) for other in self.records}
+        name = f"{source(record)}, {seed}" if several else seed
+        name = f"{method(record)}, {name}" if len(methods) > 1 else name
+        return name if len(alike) == 1 else f"{name} #{1 + alike.index(record)}"
+
+
+def source(record: RunRecord) -> str:
+    """The dataset that a run learned from."""
+    return str(record.summary["dataset"].get("id", record.env_id))
+
+
+def method(record: RunRecord) -> str:
+    """What it learned by."""
+    return str(record.setting("method") or "")
+
+
+def _same(one: RunRecord, other: RunRecord) -> bool:
+    return _told(one) == _told(other)
+
+
+def _told(record: RunRecord) -> tuple[object, ...]:
+    return source(record), method(record), record.summary.get("seed")
 
 
 def write_comparison(records: Sequence[RunRecord], path: Path) -> None:
@@ -88,21 +113,21 @@ def render_comparison(records: Sequence[RunRecord]) -> str:
     if len(records) < 2:
         raise InputError(f"comparison: {len(records)} run given; expected at least two")
     runs = Runs.of(records)
-    tasks = sorted({record.env_id for record in records})
+    datasets = runs.by_dataset()
     sections = [
-        ("curves", "Curves", _curves_section(runs, tasks)),
-        ("spread", "Spread", _spread_section(runs)),
+        ("curves", "Curves", _curves_section(datasets)),
+        ("spread", "Spread", _spread_section(datasets)),
         ("runs", "Runs", _table_section(runs)),
         ("settings", "Settings", _settings_section(runs)),
     ]
-    title = f"{len(records)} runs of {words.listed(tasks)}"
+    title = f"{len(records)} runs of {words.listed(sorted({record.env_id for record in records}))}"
     head = el(
         "header",
         el("p", "unio4 · comparison", class_="kicker"),
         el("h1", title),
         el("p", _headline(runs), class_="verdict"),
-        el("div", [_cell(runs, key) for key in PHASES if runs.by_task(key)], class_="scores"),
-        el("p", f"Interquartile means over runs; {INTERVALS}.", class_="how"),
+        [_cells(name, group) for name, group in datasets.items()],
+        el("p", f"Interquartile means over the runs of a dataset; {BETWEEN}.", class_="how"),
     )
     return page(title, head, sections)
 
@@ -129,10 +154,24 @@ def _headline(runs: Runs) -> str:
     return " ".join(sentences)
 
 
+def spread_of(scores: Sequence[float]) -> tuple[float, float] | None:
+    """The interval of the middle, or of few runs how far they lie apart; None of a single one."""
+    if len(scores) < 2:
+        return None
+    return bootstrap_interval([scores]) or (min(scores), max(scores))
+
+
+def _cells(name: str, runs: Runs) -> list[Markup]:
+    """The scores of one dataset."""
+    count = f"{len(runs.records)} runs" if len(runs.records) > 1 else "one run"
+    cells = [_cell(runs, key) for key in PHASES if runs.scores(key)]
+    return [el("p", el("code", name), f", {count}", class_="meta"), el("div", cells, class_="scores")]
+
+
 def _cell(runs: Runs, key: str) -> Markup:
-    scores = runs.by_task(key)
-    middle = float(interquartile_mean(np.concatenate([np.asarray(task) for task in scores])))
-    interval = bootstrap_interval(scores)
+    scores = runs.scores(key)
+    middle = float(interquartile_mean(scores))
+    interval = spread_of(scores)
     between = [] if interval is None else [" to ".join(map(words.number, interval)), el("br")]
     return el(
         "div",
@@ -143,25 +182,23 @@ def _cell(runs: Runs, key: str) -> Markup:
     )
 
 
-def _curves_section(runs: Runs, tasks: list[str]) -> Markup:
-    figures = []
-    for task in tasks:
-        records = [record for record in runs.records if record.env_id == task]
-        figures.append(
-            figure(
-                task if len(tasks) > 1 else "Every run from its data to its fine-tuned policy",
-                partial(_curves, runs, records),
-                "Thin: single runs; thick: interquartile mean over runs of the online curve."
-                if len(records) > 1
-                else "One run.",
-                full=True,
-            )
+def _curves_section(datasets: dict[str, Runs]) -> Markup:
+    figures = [
+        figure(
+            name if len(datasets) > 1 else "Every run from its data to its fine-tuned policy",
+            partial(_curves, runs),
+            "Thin: single runs; thick: interquartile mean over runs of the online curve."
+            if len(runs.records) > 1
+            else "One run.",
+            full=True,
         )
+        for name, runs in datasets.items()
+    ]
     return section("curves", "All runs at once", *figures)
 
 
-def _curves(runs: Runs, records: Sequence[RunRecord], width: float) -> Markup:
-    wide = width == FULL
+def _curves(runs: Runs, width: float) -> Markup:
+    records, wide = runs.records, width == FULL
     left, gutter = 48.0, (230.0 if wide else 150.0)
     names = [runs.label(record) for record in records]
     right = (LETTER if wide else NARROW_LETTER) * max(map(len, names)) + 12
@@ -215,32 +252,33 @@ def middle_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[
     return list(zip(steps.tolist(), interquartile_mean(rows, axis=0).tolist(), strict=True))
 
 
-def _spread_section(runs: Runs) -> Markup:
-    keys = [key for key in PHASES if runs.by_task(key)]
+def _spread_section(datasets: dict[str, Runs]) -> Markup:
+    figures = []
+    for name, runs in datasets.items():
+        where = f" ({name})" if len(datasets) > 1 else ""
+        figures += _spread_figures(runs, where)
+    few = None
+    fewest = min(len(runs.records) for runs in datasets.values())
+    if fewest < FEWEST_RUNS:
+        few = quiet(f"{fewest} {'run says' if fewest == 1 else 'runs say'} little about spread.")
+    return section("spread", "How much runs spread", grid(*figures), few)
+
+
+def _spread_figures(runs: Runs, where: str) -> list[Markup]:
+    keys = [key for key in PHASES if runs.scores(key)]
     note = (
         "Dots: interquartile mean over runs, the mean of the middle half; small dots: single runs; bars: "
-        f"{INTERVALS}, resampled within each task."
+        f"{BETWEEN}."
     )
-    few = None
-    if len(runs.records) < 5:
-        few = quiet(f"{len(runs.records)} runs say little about spread: intervals are lower bounds of it.")
-    return section(
-        "spread",
-        "How much runs spread",
-        grid(
-            figure("Middle and interval of each phase", lambda width: _intervals(runs, keys, width), note),
-            figure(
-                "How many runs score more than that",
-                lambda width: _profile(runs, keys[1:], width),
-                "Performance profile: higher is better; where lines cross, no phase is better throughout.",
-            ),
-        ),
-        few,
-    )
+    profile = "Performance profile: higher is better; where lines cross, no phase is better throughout."
+    return [
+        figure(f"Middle and spread of each phase{where}", partial(_intervals, runs, keys), note),
+        figure(f"How many runs score more than that{where}", partial(_profile, runs, keys[1:]), profile),
+    ]
 
 
 def _intervals(runs: Runs, keys: list[str], width: float) -> Markup:
-    singles = {key: [score for task in runs.by_task(key) for score in task] for key in keys}
+    singles = {key: runs.scores(key) for key in keys}
     chart = Chart(
         (width, 46.0 * len(keys) + 60), span([v for row in singles.values() for v in row], zero=True),
         (0, len(keys)), left=60, right=20,
@@ -251,7 +289,7 @@ def _intervals(runs: Runs, keys: list[str], width: float) -> Markup:
         middle = float(interquartile_mean(singles[key]))
         text = f"{PHASES[key]}: {words.number(middle)}"
         chart.text(0, chart.y(height) + 4, PHASES[key], f"label c-{key}")
-        if (interval := bootstrap_interval(runs.by_task(key))) is not None:
+        if (interval := spread_of(singles[key])) is not None:
             x1, x2 = map(chart.x, interval)
             chart.add(
                 "line", class_=f"interval c-{key}", x1=x1, x2=x2, y1=chart.y(height), y2=chart.y(height)
@@ -265,7 +303,7 @@ def _intervals(runs: Runs, keys: list[str], width: float) -> Markup:
 
 
 def _profile(runs: Runs, keys: list[str], width: float) -> Markup:
-    singles = {key: [score for task in runs.by_task(key) for score in task] for key in keys}
+    singles = {key: runs.scores(key) for key in keys}
     low, high = span([value for row in singles.values() for value in row], zero=True)
     thresholds = np.linspace(low, high, THRESHOLDS)
     chart = Chart((width, 244), (low, high), (0.0, 1.0), right=20)
@@ -280,7 +318,6 @@ def _profile(runs: Runs, keys: list[str], width: float) -> Markup:
 
 
 def _table_section(runs: Runs) -> Markup:
-    several = len({record.env_id for record in runs.records}) > 1
     rows = []
     for record in runs.records:
         found, fall = phases(record), dip(record)
@@ -288,20 +325,29 @@ def _table_section(runs: Runs) -> Markup:
             words.with_error(found[key].mean, found[key].stderr) if key in found else words.UNKNOWN
             for key in PHASES
         ]
-        ratios = [
-            words.ratio(change(found[a], found[b]).ratio) if a in found and b in found else words.UNKNOWN
-            for a, b in (("clones", "offline"), ("offline", "online"))
-        ]
+        pairs = (
+            (found.get("clones"), found.get("offline")),
+            (start(record), found.get("offline")),
+            (found.get("offline"), found.get("online")),
+        )
+        ratios = [words.ratio(change(a, b).ratio) if a and b else words.UNKNOWN for a, b in pairs]
         seconds = sum(stage.seconds for stage in record.stages.values())
         fell = words.ratio(fall.ratio) if fall is not None else words.UNKNOWN
-        task = [record.env_id] if several else []
-        rows.append([runs.label(record), *task, *cells, *ratios, fell, words.duration(seconds)])
+        rows.append(
+            [runs.label(record), el("code", record.name), *cells, *ratios, fell, words.duration(seconds)]
+        )
     head = [
-        *(("Run", "Task") if several else ("Run",)),
+        "Run",
+        "Its folder",
         *PHASES.values(),
-        *("Offline / clones", "Online / offline", "Dip", "Time"),
+        "Offline / clones",
+        "Offline / its start",
+        "Online / offline",
+        "Dip",
+        "Time",
     ]
-    return section("runs", "Run by run", table(head, rows, words_first=1 + several))
+    note = "Offline / clones has the choice of a start in it; offline / its start is what improvement added."
+    return section("runs", "Run by run", table(head, rows, words_first=2), el("p", note, class_="how"))
 
 
 def _settings_section(runs: Runs) -> Markup:

@@ -1,5 +1,6 @@
 """Where time went, and how to do it again."""
 
+import shlex
 from typing import Any
 
 from unio4_lib import words
@@ -8,6 +9,15 @@ from unio4_lib.report.page import quiet, section, table
 from unio4_lib.report.record import RunRecord
 from unio4_lib.report.view import View
 from unio4_lib.settings.keys import flat_settings
+
+# What a run knows of where it was, and the words for it.
+PLACES = {
+    "artifact_root": "artifact root",
+    "tracking": "MLflow",
+    "logs": "logs of tasks",
+    "host": "host",
+    "cpu": "processor",
+}
 
 
 def time_section(record: RunRecord, view: View) -> Markup:
@@ -49,6 +59,18 @@ def _throughput(record: RunRecord, name: str, view: View) -> str:
     return f"{words.number(amount / stage.seconds)} {unit}/s"
 
 
+def _evaluate(place: dict[str, Any]) -> list[Markup]:
+    """The line that scores the delivered policy once more."""
+    if "folder" not in place:
+        return []
+    line = shlex.join(["unio4", "evaluate", place["folder"], "--episodes", "100"])
+    copy = el("button", "Copy", type="button", data_copies="evaluate", hidden="hidden")
+    return [
+        el("p", "Score the delivered policy on more episodes:"),
+        el("div", el("pre", line, id="evaluate"), copy, class_="command"),
+    ]
+
+
 def reproduce_section(record: RunRecord, command: str) -> Markup:
     summary = record.summary
     facts = [
@@ -63,6 +85,8 @@ def reproduce_section(record: RunRecord, command: str) -> Markup:
     ]
     if "policy_digest" in summary:
         facts.append(["final policy", el("code", summary["policy_digest"])])
+    place = summary.get("place") or {}
+    facts += [[name, el("code", place[key])] for key, name in PLACES.items() if place.get(key)]
     # As text: a list would be shown without its commas.
     settings = [[name, str(value)] for name, value in flat_settings(record.config).items()]
     return section(
@@ -75,7 +99,8 @@ def reproduce_section(record: RunRecord, command: str) -> Markup:
             el("button", "Copy", type="button", data_copies="command", hidden="hidden"),
             class_="command",
         ),
-        table(["Version or digest", ""], facts, words_first=2),
+        *_evaluate(place),
+        table(["Version, digest or place", ""], facts, words_first=2),
         el(
             "details",
             el("summary", f"All {len(settings)} settings"),

@@ -36,7 +36,8 @@ def _ends_sentence(facts: dict[str, Any]) -> str:
     return (
         f"{words.count(facts['transitions'])} transitions in {words.count(episodes)} episodes. In "
         f"{words.percent(share)} of them the task itself ended ({words.count(ends['terminals'])} terminals); "
-        f"{words.count(ends['timeouts'])} ran out of time, which is no failure and is bootstrapped."
+        f"{words.count(ends['timeouts'])} were cut, by a time limit or the end of the recording, which is no "
+        "failure and is bootstrapped."
     )
 
 
@@ -129,8 +130,7 @@ def _observations_figure(rows: list[dict[str, Any]]) -> Markup:
         ranges.append((index, (row["min"] - row["mean"]) / std, (row["max"] - row["mean"]) / std, row))
     ranges.sort(key=lambda entry: entry[1] - entry[2])
     shown = sorted(ranges[:MOST_DIMENSIONS])
-    widest = ranges[0]
-    reach = max(abs(widest[1]), abs(widest[2]))
+    reach = max(max(abs(low), abs(high)) for _, low, high, _ in ranges)
     title = f"Observations reach up to {words.number(reach)} standard deviations from their mean"
     note = (
         "Lines: smallest to largest value; dots: the mean. Far ends are rare states, or faults of a sensor."

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unio4_lib.report.aggregate import bootstrap_interval, interquartile_mean, performance_profile
-from unio4_lib.report.phases import phases
+from unio4_lib.report.aggregate import interquartile_mean, mean_interval, performance_profile
+from unio4_lib.report.phases import PHASES, phases
 from unio4_lib.report.record import RunRecord
 
-PROFILE_SHARES = (0.5, 0.75, 1.0, 1.25)  # of the behavior's return
+PROFILE_SHARES = (0.5, 0.75, 1.0, 1.25)  # of the clones' return
+SHOWN = ("clones", "offline", "online")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Entry:
 
 
 def metrics(entries: Sequence[Entry]) -> dict[str, float]:
-    """Of each dataset and method: mean, interquartile mean and, of several runs, its interval."""
+    """Of each dataset and method: mean, of several runs its interval, and interquartile mean; failures."""
     values: dict[str, float] = {
         "members": len(entries),
         "failed": sum(bool(entry.failure) for entry in entries),
@@ -48,7 +49,7 @@ def metrics(entries: Sequence[Entry]) -> dict[str, float]:
             f"{name}/mean": float(np.mean(scores)),
             f"{name}/interquartile_mean": float(interquartile_mean(scores)),
         }
-        interval = bootstrap_interval([scores])
+        interval = mean_interval(scores)
         if interval is not None:
             values |= {f"{name}/interval_low": interval[0], f"{name}/interval_high": interval[1]}
     return values
@@ -57,7 +58,7 @@ def metrics(entries: Sequence[Entry]) -> dict[str, float]:
 def markdown(entries: Sequence[Entry]) -> str:
     """The leaderboard as text."""
     lines = [
-        "| Dataset | Method | Runs | Mean | Interquartile mean | 95% interval | Failed |",
+        "| Dataset | Method | Runs | Mean | 95% interval of it, by t | Interquartile mean | Failed |",
         "|---|---|---|---|---|---|---|",
     ]
     groups = _groups(entries)
@@ -66,11 +67,12 @@ def markdown(entries: Sequence[Entry]) -> str:
         scores = groups.get(group)
         figures = "– | – | –"
         if scores:
-            interval = bootstrap_interval([scores])
+            interval = mean_interval(scores)
             shown = "–" if interval is None else "{:.1f} to {:.1f}".format(*interval)
-            figures = f"{np.mean(scores):.1f} | {interquartile_mean(scores):.1f} | {shown}"
+            figures = f"{np.mean(scores):.1f} | {shown} | {interquartile_mean(scores):.1f}"
         lines.append(f"| {_cell(group[0])} | {group[1]} | {len(scores or [])} | {figures} | {failed} |")
-    lines += ["", "| Dataset | Method | Seed | Clones | Offline | Online |", "|---|---|---|---|---|---|"]
+    names = " | ".join(PHASES[key] for key in SHOWN)
+    lines += ["", f"| Dataset | Method | Seed | {names} |", "|---|---|---|---|---|---|"]
     for entry in sorted(entries, key=_rank):
         lines.append(f"| {_cell(entry.dataset)} | {entry.method} | {entry.seed} | {_scores(entry)} |")
     lines += _profile(entries)
@@ -96,7 +98,7 @@ def _scores(entry: Entry) -> str:
     if entry.record is None:
         return f"failed: {_cell(entry.failure)} | – | –"
     found = phases(entry.record)
-    shown = (found.get(name) for name in ("clones", "offline", "online"))
+    shown = (found.get(name) for name in SHOWN)
     return " | ".join("–" if phase is None else f"{phase.mean:.1f} ± {phase.stderr:.1f}" for phase in shown)
 
 

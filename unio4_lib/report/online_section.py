@@ -53,7 +53,7 @@ def _switch_figure(record: RunRecord) -> Markup:
     note = f"The first {words.count(end)} environment steps, mean actions; band and bars: 95% intervals."
 
     def draw(width: float) -> Markup:
-        values = [edge for row in points for edge in interval_of(row)]
+        values = [edge for row in points for edge in interval_of(row, record)]
         values += list(offline.interval) if offline else []
         chart = Chart((width, SIZE + 20), (-0.03 * end, end * 1.03), span(values, zero=True))
         chart.y_axis("return")
@@ -77,13 +77,14 @@ def _switch_figure(record: RunRecord) -> Markup:
         chart.line([(row[0], row[1]) for row in points], "c-online")
         free = chart.x.start  # where the next label would touch none before it
         for row in points:
-            chart.interval(row[0], *interval_of(row), "c-online thin")
+            chart.interval(row[0], *interval_of(row, record), "c-online thin")
             text = f"{words.count(row[0])} steps: {words.with_error(row[1], row[2])}"
             chart.dot(row[0], row[1], "c-online", text, 4.5)
             if curve[0][1] > 0 and row[0] > (warm or 0) and chart.x(row[0]) >= free:
                 free = chart.x(row[0]) + TIMES_WIDTH
                 times = f"{words.ratio(row[1] / curve[0][1])}×"
-                chart.text(chart.x(row[0]), chart.y(interval_of(row)[0]) + 15, times, "strong halo", "middle")
+                below = chart.y(interval_of(row, record)[0]) + 15
+                chart.text(chart.x(row[0]), below, times, "strong halo", "middle")
         return chart.svg("Return in the first environment steps after the switch, against the offline score")
 
     return figure(title, draw, note)

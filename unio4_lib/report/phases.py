@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from unio4_lib.report.record import RunRecord
-from unio4_lib.words import INTERVAL_FACTOR
+from unio4_lib.words import interval_factor
 
 PHASES = {"data": "Data", "clones": "Clones", "offline": "Offline", "online": "Online"}
 POLICY_OF = {"clones": "behavior", "offline": "offline", "online": "online"}
+FEW_EPISODES = 10  # of a look, where a run does not say
 EARLY_SHARE = 0.1  # of the online steps: where a drop after the switch is looked for
 
 
@@ -31,9 +32,13 @@ class Phase:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% interval of the mean."""
-        reach = INTERVAL_FACTOR * (self.stderr or 0.0)
-        return self.mean - reach, self.mean + reach
+        """95% interval of the mean over episodes."""
+        return self.mean - self.reach, self.mean + self.reach
+
+    @property
+    def reach(self) -> float:
+        """Half of the interval; 0 where no error is known."""
+        return interval_factor(self.episodes) * self.stderr if self.stderr else 0.0
 
 
 def phases(record: RunRecord) -> dict[str, Phase]:
@@ -47,8 +52,22 @@ def phases(record: RunRecord) -> dict[str, Phase]:
 
 
 def start(record: RunRecord) -> Phase | None:
-    """The policy that the delivered offline one began as, before any step of improvement."""
-    return _phase("offline", record.score("start"))
+    """The policy that the delivered offline one began as, before any step; both act in the same way."""
+    about, delivered = record.score("start"), record.score("offline") or {}
+    if about and delivered.get("acts") == "sampled" and about.get("acts") != "sampled":
+        about |= about.get("sampled") or {}
+    return _phase("offline", about)
+
+
+def steps_taken(record: RunRecord) -> tuple[int, int] | None:
+    """How many candidates of the delivered policy's own track passed the gate, of how many."""
+    gate = record.summary.get("gate")
+    if not gate:
+        return None
+    own = [entry for entry in record.decisions if entry["member"] == gate.get("chosen_member")]
+    if own:
+        return sum(bool(entry["accepted"]) for entry in own), len(own)
+    return gate["accepted"], gate["checks"]
 
 
 def _phase(key: str, about: dict[str, Any] | None) -> Phase | None:
@@ -82,8 +101,7 @@ class Change:
 def change(before: Phase, after: Phase) -> Change:
     """How the return moved; up or down only where the difference exceeds its 95% interval."""
     difference = after.mean - before.mean
-    error = math.hypot(before.stderr or 0.0, after.stderr or 0.0)
-    certain = abs(difference) > INTERVAL_FACTOR * error
+    certain = abs(difference) > math.hypot(before.reach, after.reach)
     direction = (1 if difference > 0 else -1) if certain and difference != 0 else 0
     return Change(after.mean / before.mean if before.mean > 0 else None, difference, direction)
 
@@ -96,6 +114,7 @@ class Dip:
     mean: float
     before: float
     ratio: float | None
+    looks: int = 1  # among which this was the worst
 
 
 def dip(record: RunRecord) -> Dip | None:
@@ -123,7 +142,7 @@ def lowest(record: RunRecord) -> Dip | None:
 
 def _fall(before: float, rows: Sequence[Sequence[float]]) -> Dip:
     steps, mean, _ = min(rows, key=lambda row: row[1])
-    return Dip(int(steps), mean, before, mean / before if before > 0 else None)
+    return Dip(int(steps), mean, before, mean / before if before > 0 else None, len(rows))
 
 
 def normalization(record: RunRecord) -> tuple[float, float] | None:
@@ -140,7 +159,7 @@ def normalization(record: RunRecord) -> tuple[float, float] | None:
     return low - slope * low_score, low + slope * (100.0 - low_score)
 
 
-def interval_of(row: list[Any]) -> tuple[float, float]:
+def interval_of(row: list[Any], record: RunRecord) -> tuple[float, float]:
     """95% interval of a point of the online curve."""
-    reach = INTERVAL_FACTOR * row[2]
+    reach = interval_factor(record.setting("finetune.evaluate_episodes") or FEW_EPISODES) * row[2]
     return row[1] - reach, row[1] + reach

@@ -18,6 +18,7 @@ SUMMARY, CONFIG, LOGS, FACTS, DECISIONS, CURVE = (
     "curve.json",
 )
 FAILED = "failed.txt"
+DECIDED = ("step", "member", "candidate", "current", "difference", "stderr", "accepted")
 
 
 @dataclass(frozen=True)
@@ -121,19 +122,34 @@ def read_run(folder: Path) -> RunRecord:
         raise InputError(f"{folder}: no {SUMMARY} here{reason}; expected the folder of a finished run")
     summary = _read_json(folder / SUMMARY, dict)
     config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / CONFIG}: {type(config).__name__} at the top; expected settings")
+    decisions = _read_json(folder / DECISIONS, list)
+    _check_decisions(decisions, folder / DECISIONS)
     try:
         return make_record(
             summary,
             config,
             logs=_read_json(folder / LOGS, dict),
             facts=_read_json(folder / FACTS, dict),
-            decisions=_read_json(folder / DECISIONS, list),
+            decisions=decisions,
             curve=_read_json(folder / CURVE, list) or summary.get("online_curve", []),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{folder / SUMMARY}: {type(error).__name__} {error}; expected a summary written by unio4"
         ) from error
+
+
+def _check_decisions(decisions: list[Any], path: Path) -> None:
+    """Every line of the gate's log has the numbers that are drawn."""
+    for place, entry in enumerate(decisions):
+        known = entry if isinstance(entry, dict) else {}
+        wrong = [name for name in DECIDED if not isinstance(known.get(name), int | float)]
+        if wrong:
+            raise InputError(
+                f"{path}: entry {place} has no number {wrong[0]}; expected a file written by unio4"
+            )
 
 
 def _read_json(path: Path, kind: type) -> Any:

@@ -67,6 +67,10 @@ def _score(key: str, found: dict[str, Phase]) -> Markup:
     if phase.sampled is not None:
         mean, stderr = phase.sampled
         lines.append(f"sampled actions {words.number(mean)} ± {words.error(stderr, mean)}")
+    if len(phase.members) > 1:
+        lines.append(
+            f"single clones {words.number(min(phase.members))} to {words.number(max(phase.members))}"
+        )
     lines.append(f"{words.count(phase.episodes)} episodes")
     under = [part for line in lines for part in (el("br"), line)][1:]
     return el(
@@ -80,8 +84,13 @@ def _score(key: str, found: dict[str, Phase]) -> Markup:
 
 def result_section(record: RunRecord, own: Sequence[CheckOf]) -> Markup:
     """The whole way in one picture, and the checks."""
+    sampled = (record.score("offline") or {}).get("acts") == "sampled"
+    acting = (
+        "mean actions, of the offline policy of sampled ones, as delivered" if sampled else "mean actions"
+    )
     note = (
-        "Returns of mean actions. Bars and band: 95% intervals; small dots: single clones. "
+        f"Returns of {acting}. Bars and band: 95% intervals over episodes, by Student's t; small dots: "
+        "single clones, whose spread the bar of the clones leaves out. "
         "Right of the switch every point is an evaluation during fine-tuning; "
         "the large dot is the delivered policy."
     )
@@ -137,7 +146,7 @@ def _journey(record: RunRecord, width: float) -> Markup:
         layout = _Layout(48, width - 48 - layout.right, layout.right, layout.height)
     numbers = [edge for phase in found.values() for edge in phase.interval]
     numbers += [value for phase in found.values() for value in phase.members]
-    numbers += [edge for row in curve for edge in interval_of(row)]
+    numbers += [edge for row in curve for edge in interval_of(row, record)]
     end = curve[-1][0] if curve else 1.0
     chart = Chart(
         (width, layout.height), (0, end), span(numbers, zero=True), left=layout.left + layout.gutter,
@@ -200,7 +209,7 @@ def _draw_online(
         level = chart.y(found["offline"].mean)
         start = chart.x.start if offline_place is None else offline_place
         chart.add("line", class_="rule", x1=start, x2=chart.x.end, y1=level, y2=level)
-    chart.band([(row[0], *interval_of(row)) for row in curve], "c-online")
+    chart.band([(row[0], *interval_of(row, record)) for row in curve], "c-online")
     chart.line([(row[0], row[1]) for row in curve], "c-online")
     chart.hover(
         [(row[0], f"{words.count(row[0])} steps\n{words.with_error(row[1], row[2])}") for row in curve]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unio4_lib import words
-from unio4_lib.report.phases import Phase, change, dip, lowest, phases, start
+from unio4_lib.report.phases import Dip, Phase, change, dip, lowest, phases, start, steps_taken
 from unio4_lib.report.record import RunRecord
 
 Level = Literal["good", "watch", "bad"]
@@ -13,6 +13,7 @@ Level = Literal["good", "watch", "bad"]
 # Where good ends and where watching ends; what lies beyond is bad.
 SWITCH = (0.9, 0.7)  # worst early return over the offline one
 EPISODES = (50, 10)
+HALF = 0.5  # of the offline score: below it fine-tuning has lost more than a part
 LATER_LOW = 0.1  # how much deeper than the dip a later low must be to be worth a sentence
 AT_BOUNDS = (0.25, 0.6)  # share of actions that stand at a bound
 
@@ -64,23 +65,26 @@ def offline_sentence(record: RunRecord) -> str:
         )
     if data.mean > 0:
         text += f", {words.ratio(offline.mean / data.mean)} times the data's mean"
-    return f"{text}. {_own_start_sentence(record, offline)}".rstrip()
+    return f"{text}. {_own_start_sentence(record, offline, raised=moved.direction > 0)}".rstrip()
 
 
-def _own_start_sentence(record: RunRecord, offline: Phase) -> str:
+def _own_start_sentence(record: RunRecord, offline: Phase, *, raised: bool) -> str:
     """What improvement alone did, apart from the choice of where to begin."""
-    begun = start(record)
-    if begun is None:
+    begun, taken = start(record), steps_taken(record)
+    if begun is None or taken is None:
         return ""
-    if record.summary["gate"]["accepted"] == 0:
-        return "The gate let no change pass, so it is the policy that the judge chose to begin with."
+    if not (record.summary["gate"].get("trust") or {"trusted": True})["trusted"]:
+        return "The models were not trusted, so it is a clone as it was cloned."
+    if taken[0] == 0:
+        return "The gate let no change of it pass, so it is the policy that the judge chose to begin with."
     moved = change(begun, offline)
     if moved.direction == 0:
         return f"It is level with its own start ({_score(begun)})."
     if moved.direction < 0:
         return f"It is worse than its own start ({_score(begun)}): the gate let a worse policy pass."
     amount = _amount(moved.ratio, moved.difference)
-    return f"Of that, steps behind the gate added {amount} to its own start ({_score(begun)})."
+    text = f"teps behind the gate added {amount} to its own start ({_score(begun)})."
+    return f"Of that, s{text}" if raised else f"S{text}"
 
 
 def online_sentence(record: RunRecord) -> str:
@@ -91,7 +95,7 @@ def online_sentence(record: RunRecord) -> str:
     moved = change(found["offline"], found["online"])
     start, joint = "Fine-tuning", ""
     if fall is not None and fall.ratio is not None:
-        start, joint = _switch_clause(fall.ratio, fall.steps), ", then"
+        start, joint = _switch_clause(fall, fall.ratio), ", then"
     final = found["online"]
     times = (
         f"{words.ratio(moved.ratio)} times the offline score"
@@ -103,12 +107,16 @@ def online_sentence(record: RunRecord) -> str:
         return f"{start}{joint} ended where it began: {_score(final)}, {times}.{way}"
     if moved.direction > 0:
         return f"{start}{joint} rose to {times}: {_score(final)}.{way}"
-    return f"{start}{joint} ended at {times}: {_score(final)}. Fine-tuning lost what offline learning had."
+    half = moved.ratio is None or moved.ratio < HALF
+    lost = "Fine-tuning lost what offline learning had." if half else "Fine-tuning lost a part of it."
+    return f"{start}{joint} ended at {times}: {_score(final)}. {lost}"
 
 
-def _switch_clause(share: float, steps: int) -> str:
-    scale = f"{words.ratio(share)} of the offline score"
-    where = f"at {words.count(steps)} steps"
+def _switch_clause(fall: Dip, share: float) -> str:
+    scale = f"{words.ratio(share)} of the score before the first step"
+    where = f"at {words.count(fall.steps)} steps"
+    if fall.looks == 1:
+        where += ", the one early look"
     if share >= 1:
         return f"Fine-tuning started without a dip ({scale} {where})"
     if share >= SWITCH[0]:
@@ -161,10 +169,16 @@ def switch_check(record: RunRecord) -> Check | None:
     if fall is None or fall.ratio is None:
         return None
     text = (
-        f"The worst look in the first tenth after the policy began to move was {words.number(fall.mean)}, "
-        f"{words.ratio(fall.ratio)} of the {words.number(fall.before)} before the first step."
+        f"The worst of {words.count(fall.looks)} looks in the first tenth after the policy began to move was "
+        f"{words.number(fall.mean)}, {words.ratio(fall.ratio)} of the {words.number(fall.before)} before the "
+        "first step."
     )
-    return Check(level_above(fall.ratio, SWITCH), "No drop at the switch", text)
+    level = level_above(fall.ratio, SWITCH)
+    if fall.looks == 1:
+        text = text.replace("The worst of 1 looks", "The one look")
+        level = "watch" if level == "good" else level
+        text += " One look can miss a drop."
+    return Check(level, "No drop at the switch", text)
 
 
 def result_check(record: RunRecord) -> Check | None:

@@ -9,6 +9,7 @@ from unio4_lib.runs.spec import PipelineSpec, Values
 from unio4_lib.settings.keys import flat_settings
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.sweep import Member
+from unio4_lib.tracking.tracker import without_password
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Asked:
         if self.config.method != DEFAULT:  # which a pipeline that was compiled long ago takes for granted
             given["method"] = self.config.method
         # A pipeline of a chart knows its own places.
-        places = {"artifact_root": self.artifact_root, "mlflow_tracking_uri": self.tracking}
+        shown = None if self.tracking is None else without_password(self.tracking)
+        places = {"artifact_root": self.artifact_root, "mlflow_tracking_uri": shown}
         given |= {name: place for name, place in places.items() if place is not None}
         # Collecting a dataset trains a policy: it runs where PyTorch and everything else is.
         if str(own["dataset"]).startswith("collect:"):

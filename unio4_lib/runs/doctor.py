@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from unio4_lib.runs.cluster import too_old
+from unio4_lib.tracking.tracker import without_password
 
 State = Literal["ok", "broken", "absent"]
 MARKS: dict[State, str] = {"ok": "✔", "broken": "✘", "absent": "–"}
@@ -20,6 +21,12 @@ OLDEST_PYTHON = (3, 11)
 # A run of the quick preset leaves tens of megabytes, a collected dataset a few hundred.
 LEAST_FREE_GIB = 1.0
 TIMEOUT_SECONDS = 3.0
+IMAGE_VARIABLE = "UNIO4_IMAGE"  # which one this is; set in all of ours
+LEFT_OUT = {
+    "prepare-dataset": ("PyTorch",),
+    "clone-behavior": ("MuJoCo", "native simulation", "Minari datasets"),
+    "improve-policy": ("Minari datasets",),
+}
 GIB = 2**30
 # A weight on a spring: the smallest model whose step uses forces and integration.
 SMALL_MODEL = """
@@ -53,7 +60,13 @@ def examine(output: Path, environ: Mapping[str, str]) -> list[Finding]:
         ("MLflow", lambda: check_mlflow(environ)),
         ("Kubeflow Pipelines", lambda: check_kfp(environ)),
     ]
-    return [_guarded(name, check) for name, check in checks]
+    image = environ.get(IMAGE_VARIABLE, "")
+    return [
+        Finding(name, "absent", f"not in the image {image}, whose stages do without it")
+        if name in LEFT_OUT.get(image, ())
+        else _guarded(name, check)
+        for name, check in checks
+    ]
 
 
 def _guarded(name: str, check: Callable[[], tuple[State, str]]) -> Finding:
@@ -147,8 +160,8 @@ def check_mlflow(environ: Mapping[str, str]) -> tuple[State, str]:
     if not uri:
         return "absent", "MLFLOW_TRACKING_URI is not set"
     if not uri.startswith(("http://", "https://")):
-        return "ok", f"{uri} (a local store)"
-    return _answers(f"{uri.rstrip('/')}/health")
+        return "ok", f"{without_password(uri)} (a local store)"
+    return _answers(f"{without_password(uri).rstrip('/')}/health")
 
 
 def check_kfp(environ: Mapping[str, str]) -> tuple[State, str]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,10 +20,14 @@ from unio4_lib.report.record import CONFIG, FACTS, FAILED, LOGS, SUMMARY, read_r
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.settings.pages import config_yaml
 from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.repair import Stages
 from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.step import DECISIONS_FILE, LOG_FILE, POLICY, STAGE_FACTS_FILE, SUMMARY_FILE
+from unio4_lib.tracking.tracker import NO_TRACKING, without_password
 
 POLICIES, REFERENCES = "policies", "artifacts"
+TASKS = "pipeline"  # a folder for each task of the pipeline, with its log
+PRIVATE = 0o700  # of folders with logs: only their owner enters
 
 
 class RunFolder:
@@ -30,7 +35,7 @@ class RunFolder:
 
     def __init__(self, output: Path, config: RunConfig) -> None:
         self.logs: dict[str, Any] = {}
-        self.method = method_of(config)
+        self.config, self.method, self.refs = config, method_of(config), dict[str, ArtifactRef]()
         try:
             self.path = _new_folder(output, config)
             self.write(CONFIG, config_yaml(config))
@@ -59,23 +64,28 @@ class RunFolder:
         """Remember an artifact, and copy what people want at hand: a policy, the gate's decisions, curves."""
         (self.path / REFERENCES).mkdir(exist_ok=True)
         ref.save(self.path / REFERENCES / f"{kind}.json")
+        self.refs[kind] = ref
         if kind in ("dataset", "report"):  # the first has nothing of the kind; the second comes at the end
             return
-        folder = context.hold(ref)
+        folder = self._stages(context).hold(ref, self.refs)
         self.logs[self.method.stage_names()[kind]] = json.loads((folder / LOG_FILE).read_bytes())
         if (folder / POLICY).is_dir():
             self._copy(folder / POLICY, f"{POLICIES}/{kind}")
         if (folder / DECISIONS_FILE).exists():
             self._copy(folder / DECISIONS_FILE, DECISIONS_FILE)
 
-    def result(self, report: Path) -> dict[str, Any]:
+    def result(self, context: StageContext) -> dict[str, Any]:
         """Copy the curves and facts of all stages; returns the summary of the computation."""
+        report = self._stages(context).hold(self.refs["report"], self.refs)
         self._copy(report / STAGE_FACTS_FILE, FACTS)
         names = self.method.stage_names().values()
         logs = {name: self.logs[name] for name in names if name in self.logs}
         self.write(LOGS, json.dumps(logs))
         summary: dict[str, Any] = json.loads((report / SUMMARY_FILE).read_bytes())
         return summary
+
+    def _stages(self, context: StageContext) -> Stages:
+        return Stages(self.method.steps, self.config, context)
 
     def _copy(self, source: Path, name: str) -> None:
         target = self.path / name
@@ -107,6 +117,18 @@ class RunFolder:
         finally:
             link.unlink(missing_ok=True)
 
+    def place(self, artifact_root: str, tracking: str | None) -> dict[str, Any]:
+        """Where all of it lies and on what it was computed, for whoever looks for it later."""
+        logs = self.path / TASKS
+        return {
+            "folder": str(self.path.absolute()),
+            "artifact_root": artifact_root,
+            "tracking": None if tracking in (None, NO_TRACKING) else without_password(str(tracking)),
+            "logs": str(logs.absolute()) if logs.is_dir() else None,
+            "host": platform.node(),
+            "cpu": f"{_processor()}, {os.cpu_count()} cores",
+        }
+
     def fail(self, error: BaseException, finished: list[str]) -> None:
         """Say in the folder that the run failed; bad input and a full disk leave no folder without a policy.
 
@@ -129,9 +151,18 @@ def _new_folder(output: Path, config: RunConfig) -> Path:
     for number in itertools.count(1):
         path = output / (name if number == 1 else f"{name}-{number}")
         with suppress(FileExistsError):
-            path.mkdir()
+            path.mkdir(mode=PRIVATE)
             return path
     raise AssertionError("there is always another number")
+
+
+def _processor() -> str:
+    """The name of the processor, as far as the system knows it."""
+    with suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def circumstances(run_id: str, config: RunConfig, outcomes: Mapping[str, StageOutcome]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter, Stopped
 from unio4_lib.runs.folder import RunFolder, circumstances
 from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.context import DamagedArtifact, StageContext
+from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.device import choose_device
-from unio4_lib.stages.runner import StageOutcome, run_stage
+from unio4_lib.stages.repair import Stages
+from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.step import OFFLINE, ONLINE, Step
 from unio4_lib.stages.switch import goes_online, verdict
 from unio4_lib.stages.tracked import tell_settings
@@ -77,8 +78,9 @@ class _Run:
         self.folder = RunFolder(self.output, self.config)
         try:
             self._tracked_stages()
-            summary = self.folder.result(self.context.hold(self.refs["report"]))
+            summary = self.folder.result(self.context)
             summary |= circumstances(self.folder.run_id, self.config, self._in_order())
+            summary["place"] = self.folder.place(self.context.store.uri, self.tracking.uri)
             self.folder.finish(summary)
             return summary
         except BaseException as error:
@@ -125,20 +127,8 @@ class _Run:
             self._stage(step)
 
     def _stage(self, step: Step) -> None:
-        """Run one stage; an artifact that turns out to be damaged is made again, once."""
-        try:
-            self._run(step)
-        except DamagedArtifact as damage:
-            self.context.reporter.say(f"{step.name}: {damage.kind} is damaged, is made again: {damage}")
-            self.context.store.delete(self.refs[damage.kind].digest)
-            producer = self.method.step(self.method.stage_names()[damage.kind])
-            self._run(producer)
-            if producer != step:
-                self._run(step)
-
-    def _run(self, step: Step) -> None:
         inputs = {kind: self.refs[kind] for kind in step.inputs if kind in self.refs}
-        outcome = run_stage(step, self.config, inputs, self.context)
+        outcome = Stages(self.method.steps, self.config, self.context).run(step, inputs)
         self.outcomes[step.name], self.refs[step.kind] = outcome, outcome.ref
         self.folder.keep(step.kind, outcome.ref, self.context)
 

@@ -13,11 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from unio4_lib.artifacts.folder_store import STAGING
 from unio4_lib.artifacts.ref import ARTIFACTS
 from unio4_lib.errors import InputError
+from unio4_lib.runs.processes import signal_group, start_guarded, wait_for
 from unio4_lib.stages.context import TRACKING, WORK
 from unio4_lib.stages.fingerprint import CHECKPOINTS, FINGERPRINTS
 
@@ -136,15 +138,15 @@ def _user() -> str:
 def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> int:
     """Run to the end; what it reports goes to ``say``, all it says to ``log``. Returns the exit code."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
+    # KFP's command leaves the code of its component in a temporary folder: here it goes with the task.
+    with log.open("ab") as file, TemporaryDirectory(dir=log.parent, prefix="tmp-") as scratch:
         # A group of its own: an interrupt at the terminal is ours to pass on, as a request to end.
-        process = subprocess.Popen(
+        process = start_guarded(
             launch.command,
-            env=launch.environment,
-            stdin=subprocess.DEVNULL,
+            farewell=":" if launch.name is None else f"{launch.command[0]} kill {launch.name}",
+            env=launch.environment | ({"TMPDIR": scratch} if launch.name is None else {}),
             stdout=file,
             stderr=subprocess.PIPE,
-            process_group=0,
         )
 
         def listen() -> None:
@@ -166,13 +168,13 @@ def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> 
             elif asked_at is not None and now - asked_at > GRACE_SECONDS:
                 _kill(process, launch)
             listener.join(POLL_SECONDS)
-        return process.wait()
+        return wait_for(process)
 
 
 def _ask_to_end(process: subprocess.Popen[bytes], launch: Launch) -> None:
     """SIGTERM for the task; KFP's command is a shell around it, which would not hand it on."""
     if launch.name is None:
-        _signal(process, signal.SIGTERM)
+        signal_group(process, signal.SIGTERM)
     else:
         ask = [launch.command[0], "exec", launch.name, "python3", "-c", ASK_TASK_TO_END]
         subprocess.run(ask, capture_output=True, check=False)
@@ -181,9 +183,4 @@ def _ask_to_end(process: subprocess.Popen[bytes], launch: Launch) -> None:
 def _kill(process: subprocess.Popen[bytes], launch: Launch) -> None:
     if launch.name is not None:
         subprocess.run([launch.command[0], "kill", launch.name], capture_output=True, check=False)
-    _signal(process, signal.SIGKILL)
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):  # it has just ended
-        os.killpg(process.pid, number)
+    signal_group(process, signal.SIGKILL)

@@ -18,17 +18,18 @@ from unio4_lib.methods.method import Method
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.arguments import Asked
 from unio4_lib.runs.executor import FAILED, LocalPipeline, TaskReport
-from unio4_lib.runs.folder import RunFolder, circumstances
+from unio4_lib.runs.folder import TASKS, RunFolder, circumstances
 from unio4_lib.runs.launch import ContainerLauncher, Launcher, ProcessLauncher
 from unio4_lib.runs.spec import PipelineSpec, Values, compiled
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE, SPOOL_VARIABLE, StageContext
 from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.tracked import tell_settings
+from unio4_lib.tracking.address import for_stages
 from unio4_lib.tracking.tracker import NO_TRACKING, Tracking
 
 Runner = Literal["process", "docker"]
-ARTIFACT_ROOT, PIPELINE, SPOOL = "artifacts", "pipeline", "tracking"
+ARTIFACT_ROOT, SPOOL = "artifacts", "tracking"
 EXIT_BAD_INPUT = 2
 # Sources whose data is a file or folder of this machine.
 LOCAL_SOURCES = ("d4rl", "transitions")
@@ -104,6 +105,8 @@ def _execute(
     spool = (folder.path / SPOOL).absolute()
     environment = {RUN_KEY_VARIABLE: folder.run_id, CACHE_VARIABLE: str(told.cache)}
     environment |= reporter.child_environment
+    if told.own_sender:
+        environment |= for_stages(told.tracking.uri)
     with ExitStack() as stack:
         if not told.own_sender:
             # One process carries the numbers of all stages: starting one for each costs seconds every time.
@@ -118,7 +121,7 @@ def _execute(
         pipeline = LocalPipeline(
             spec,
             launcher,
-            (folder.path / PIPELINE).absolute(),
+            (folder.path / TASKS).absolute(),
             environment=environment,
             say=reporter.relay,
             ended=lambda: preemption.requested,
@@ -203,7 +206,8 @@ def _collect(
     with StageContext(told.artifact_root, reporter=reporter, cache=told.cache) as context:
         for outcome in outcomes.values():
             folder.keep(outcome.ref.kind, outcome.ref, context)
-        summary = folder.result(context.hold(outcomes["report"].ref))
+        summary = folder.result(context)
         summary |= circumstances(folder.run_id, told.config, outcomes)
+        summary["place"] = folder.place(context.store.uri, told.tracking.uri)
         folder.finish(summary)
         return summary

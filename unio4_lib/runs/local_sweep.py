@@ -12,10 +12,12 @@ from rich.console import Console
 from unio4_lib.learning.journal import Preemption
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.executor import LocalPipeline, TaskReport, core_slots
+from unio4_lib.runs.folder import PRIVATE
 from unio4_lib.runs.local_run import Runner, failure, make_launcher
 from unio4_lib.runs.spec import PipelineSpec, Values, compiled
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE
 from unio4_lib.stages.sweep import Member
+from unio4_lib.tracking.address import for_stages
 
 LEADERBOARD = {"table": "leaderboard.md", "page": "leaderboard.html"}
 AT_A_TIME = 4  # members; their stages share the machine's slots
@@ -32,6 +34,7 @@ class LocalSweep:
     output: Path
     runner: Runner
     cache: Path
+    tracking: str | None = None  # the whole address
 
 
 def run_sweep(told: LocalSweep, console: Console | None, preemption: Preemption) -> Path:
@@ -56,6 +59,7 @@ class _Sweep:
         self.told, self.reporter, self.preemption = told, reporter, preemption
         self.name = told.members[0].sweep
         self.folder = (told.output / self.name).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         sources = list(dict.fromkeys(member.dataset for member in told.members))
         root = told.leaderboard["artifact_root"]
         self.launcher = make_launcher(told.runner, [self.folder, told.cache], root, sources)
@@ -81,7 +85,11 @@ class _Sweep:
             spec,
             self.launcher,
             self.folder / name,
-            environment={RUN_KEY_VARIABLE: self.name, CACHE_VARIABLE: str(self.told.cache)},
+            environment={
+                RUN_KEY_VARIABLE: self.name,
+                CACHE_VARIABLE: str(self.told.cache),
+                **for_stages(self.told.tracking),
+            },
             say=self.reporter.say,
             ended=lambda: self.preemption.requested,
             slots=self.slots,

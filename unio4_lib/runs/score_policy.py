@@ -34,9 +34,11 @@ def evaluate_policy(
     with policy_folder(place) as folder:
         policy, facts = load_policy(folder)
     name = str(folder) if Path(place).is_dir() else place
-    if "env_id" not in facts:
-        raise InputError(f"{name}: the policy does not say its environment; expected env_id in policy.json")
-    task = Task(facts["env_id"], facts.get("env_kwargs", {}))
+    task = _task(facts, name)
+    reporter = Reporter(console)
+    if ":" in task.env_id:
+        module = task.env_id.rpartition(":")[0]
+        reporter.say(f"note: imports and runs module {module}, which policy.json names")
     if sampled is None:
         sampled = facts.get("acts") == "sampled"
     try:
@@ -45,7 +47,7 @@ def evaluate_policy(
         sim.close()
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    Reporter(console).say(
+    reporter.say(
         f"{name}: {episodes} episodes of {task.env_id}, {'sampled actions' if sampled else 'mean action'}"
     )
     with torch_threads(1):  # as in the run: equal seeds give equal scores
@@ -64,6 +66,18 @@ def evaluate_policy(
     }
 
 
+def _task(facts: dict[str, Any], name: str) -> Task:
+    """The environment that a policy names."""
+    if "env_id" not in facts:
+        raise InputError(f"{name}: the policy does not say its environment; expected env_id in policy.json")
+    env_id, kwargs = facts["env_id"], facts.get("env_kwargs", {})
+    if not isinstance(env_id, str) or not isinstance(kwargs, dict):
+        raise InputError(
+            f"{name}: env_id is {env_id!r:.80} with env_kwargs {kwargs!r:.80}; expected a text and an object"
+        )
+    return Task(env_id, kwargs)
+
+
 @contextmanager
 def policy_folder(place: str) -> Iterator[Path]:
     """The folder of the policy of a run, of an artifact (its folder, URI or reference), or its own."""
@@ -71,10 +85,12 @@ def policy_folder(place: str) -> Iterator[Path]:
     if path.is_dir():
         yield _inside(path)
     elif path.is_file():
-        with _artifact(ArtifactRef.load(path).uri) as folder:
+        ref = ArtifactRef.load(path)
+        with _artifact(ref.root, ref) as folder:
             yield folder
     elif f"/{ARTIFACTS}/" in place and "://" in place:
-        with _artifact(place) as folder:
+        root, _, digest = place.rstrip("/").rpartition(f"/{ARTIFACTS}/")
+        with _artifact(root, digest) as folder:
             yield folder
     else:
         raise InputError(
@@ -95,12 +111,11 @@ def _inside(folder: Path) -> Path:
 
 
 @contextmanager
-def _artifact(uri: str) -> Iterator[Path]:
-    root, _, digest = uri.rstrip("/").rpartition(f"/{ARTIFACTS}/")
-    with hold(open_store(root), digest, Cache(default_cache() / ARTIFACTS)) as folder:
+def _artifact(root: str, ref: ArtifactRef | str) -> Iterator[Path]:
+    with hold(open_store(root), ref, Cache(default_cache() / ARTIFACTS)) as folder:
         if not (folder / POLICY).is_dir():
-            kind = read_manifest(folder, digest).kind
+            kind = read_manifest(folder).kind
             raise InputError(
-                f"{uri}: an artifact of kind {kind} has no policy; expected behavior, offline or online"
+                f"{folder}: an artifact of kind {kind} has no policy; expected behavior, offline or online"
             )
         yield folder / POLICY

@@ -50,7 +50,11 @@ class ActingPolicy(PythonModel):
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:
         # Policies see observations as float32, as in training.
-        values = np.asarray(model_input, np.float32).astype(np.float64)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            values = np.asarray(model_input, np.float32).astype(np.float64)
+        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(broken):  # a policy would answer with an action all the same, or with NaN
+            raise ValueError(f"observations[{broken[0]}] is not finite: {values[broken[0]]}")
         values = (values - self.tensors["observation_mean"]) / self.tensors["observation_std"]
         for index in range(len(self.spec["hidden"])):
             values = self.activation(self._affine(values, f"net.layers.{index}"))

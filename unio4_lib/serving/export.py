@@ -45,6 +45,8 @@ def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) 
     """
     if not 0 <= member < policy.spec.members:
         raise InputError(f"member is {member}; expected 0 to {policy.spec.members - 1}")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; expected the name of a file")
     if not path.parent.is_dir():
         raise InputError(f"{path}: no folder {path.parent}; expected one that exists")
     chosen = policy.members([member]).requires_grad_(False).cpu().eval()
@@ -57,6 +59,8 @@ def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) 
             write(Deterministic(chosen), _example(chosen, 2), unchecked)
             difference = _check(chosen, load(unchecked), form)
         unchecked.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         unchecked.unlink(missing_ok=True)
     return difference

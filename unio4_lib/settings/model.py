@@ -17,6 +17,9 @@ Width = Annotated[int, Field(strict=True, ge=1)]
 Hidden = Annotated[tuple[Width, ...], Field(strict=False, min_length=1)]
 
 
+MOST_EPISODES = 1_000_000  # of a score: more cannot change a digit that is shown
+
+
 class StageConfig(BaseModel):
     """Base of all parts: unknown keys are errors, values cannot be changed after validation.
 
@@ -283,7 +286,9 @@ class FinetuneConfig(StageConfig):
     )
     warmup_steps: int = Field(16_384, ge=0, description="Environment steps that only fit V, policy fixed.")
     evaluate_every: int = Field(50_000, ge=1, description="Environment steps between evaluations.")
-    evaluate_episodes: int = Field(20, ge=1, description="Episodes per evaluation on the curve.")
+    evaluate_episodes: int = Field(
+        20, ge=1, le=MOST_EPISODES, description="Episodes per evaluation on the curve."
+    )
     averaging: float = Field(
         0.75,
         ge=0,
@@ -324,7 +329,7 @@ class FinetuneConfig(StageConfig):
 class EvaluateConfig(StageConfig):
     """Evaluation in the simulator."""
 
-    episodes: int = Field(50, ge=2, description="Episodes behind each reported score.")
+    episodes: int = Field(50, ge=2, le=MOST_EPISODES, description="Episodes behind each reported score.")
     seed: int = Field(
         1_000_003, ge=0, description="Seed of the evaluation episodes (never the training seed)."
     )

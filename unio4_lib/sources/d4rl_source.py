@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks, same_state
-from unio4_lib.data.numbers import NUMBER_KINDS, check_memory, marks
+from unio4_lib.data.memory import check_memory
+from unio4_lib.data.numbers import NUMBER_KINDS, marks
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
 from unio4_lib.errors import InputError

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,9 +222,9 @@ def _finite(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
-        raise ValueError("must be a finite number")
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number, such as 1500")
     return value
 
 

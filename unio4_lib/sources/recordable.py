@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unio4_lib.data.numbers import check_memory
+from unio4_lib.data.memory import check_memory
 from unio4_lib.errors import InputError
 from unio4_lib.sim.base import StepResult
 from unio4_lib.sim.gym import GymSim

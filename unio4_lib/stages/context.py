@@ -36,9 +36,9 @@ def default_cache() -> Path:
 class DamagedArtifact(InputError):  # noqa: N818 - reads as a statement of what happened
     """An artifact that is needed is missing or not what was published."""
 
-    def __init__(self, kind: str, error: InputError) -> None:
+    def __init__(self, ref: ArtifactRef, error: InputError) -> None:
         super().__init__(str(error))
-        self.kind = kind
+        self.ref = ref
 
 
 class StageContext:
@@ -89,7 +89,7 @@ class StageContext:
                 except StoreError:
                     raise
                 except InputError as error:
-                    raise DamagedArtifact(ref.kind, error) from error
+                    raise DamagedArtifact(ref, error) from error
             return self._held[ref.digest]
 
     def once(self, key: str, make: Callable[[], Value]) -> Value:

@@ -38,7 +38,8 @@ def collect(
     digests = {item.key: _digest_of(store, item) for item in index}
     old = [item for item in index if item.modified < latest and digests[item.key] not in in_runs]
     keep = in_runs | {digests[item.key] for item in index if item not in old}
-    sizes = {ref.digest: ref.bytes for ref in store.list_artifacts()}
+    sizes = dict.fromkeys(store.damaged_manifests(), 0)
+    sizes |= {ref.digest: ref.bytes for ref in store.list_artifacts()}
     artifacts = store.gc(keep, older_than, dry_run=dry_run)
     small = [*old, *(item for item in store.list_bytes(CHECKPOINTS) if item.modified < latest)]
     dead = [folder for folder in _folders(work) if _newest(folder) < latest]
@@ -80,9 +81,10 @@ def _newest(folder: Path) -> float:
     return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
 
 
-def find_artifact(store: Store, name: str) -> ArtifactRef:
-    """The artifact of a digest or of the beginning of one."""
-    found = [ref for ref in store.list_artifacts() if ref.digest.startswith(name)]
+def find_artifact(store: Store, name: str) -> str:
+    """The digest of the artifact, damaged ones included, whose digest begins so."""
+    digests = [*(ref.digest for ref in store.list_artifacts()), *store.damaged_manifests()]
+    found = [digest for digest in digests if digest.startswith(name)]
     if len(found) != 1:
         what = "no artifact" if not found else f"{len(found)} artifacts"
         raise InputError(f"{store.uri}: {what} that begins with {name}; see unio4 artifacts list")

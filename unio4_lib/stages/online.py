@@ -1,14 +1,17 @@
 """Fine-tuning online as a stage: its learning curve, its log, and where it is taken up again."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+
+import torch
 
 from unio4_lib import words
 from unio4_lib.learning.evaluation import EpisodeStats
 from unio4_lib.learning.finetune import CurvePoint, Evaluate, Progress
 from unio4_lib.learning.journal import Journal
-from unio4_lib.learning.loop import LogEntry, Metrics, to_numbers
+from unio4_lib.learning.loop import LogEntry, Metrics, guard, to_numbers
 from unio4_lib.nets.policy import Policy
 from unio4_lib.progress import Reporter
 from unio4_lib.stages.runner import StageWork
@@ -25,6 +28,9 @@ class Training(Protocol):
 
     @property
     def delivered(self) -> Policy: ...
+
+    @property
+    def policy(self) -> Policy: ...
 
     @property
     def env_steps(self) -> int: ...
@@ -75,25 +81,33 @@ def _follow(
 ) -> Curve:
     points: list[tuple[int, float, float]] = []
     log: list[LogEntry] = []
+    kept: list[int] = []  # environment steps of checkpoints
     if journal.resumed is not None:
         training.load_state_dict(journal.resumed["training"])
         points.extend(journal.resumed["points"])
         log.extend(LogEntry(**entry) for entry in journal.resumed["log"])
+        kept.append(training.env_steps)
 
     def keep() -> None:
-        journal.offer(
+        saved = journal.offer(
             lambda: {
                 "training": training.state_dict(),
                 "points": list(points),
                 "log": [asdict(entry) for entry in log],
             }
         )
+        if saved:
+            kept.append(training.env_steps)
 
     with reporter.stage("finetune-online", total, training.env_steps) as update:
 
         def show(steps: int, metrics: Metrics) -> None:
             last = f"return {words.with_error(*points[-1][1:])}" if points else ""
             log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
+            whole = (
+                f"the last good checkpoint is of step {kept[-1]}" if kept else "no checkpoint was made yet"
+            )
+            guard("finetune-online", steps, _broken(training.policy, log[-1].values), f"; {whole}")
             journal.entry(steps, log[-1].values)
             update(min(steps, total), last)
             keep()
@@ -107,6 +121,13 @@ def _follow(
             journal.entry(point.env_steps, {"return": points[-1][1], "return_stderr": points[-1][2]})
             keep()
     return Curve(points, log, training.delivered_at)
+
+
+def _broken(policy: Policy, values: dict[str, float]) -> dict[str, float]:
+    """What must be a number to go on: no metric may be NaN, and no weight of the policy."""
+    weights = torch.nn.utils.parameters_to_vector(policy.parameters())
+    checked = {name: value for name, value in values.items() if math.isnan(value)}
+    return checked | {"policy/weights": float(weights.detach().abs().max())}
 
 
 def finish_online(work: StageWork, policy: Policy, task: Task, curve: Curve, **facts: Any) -> None:

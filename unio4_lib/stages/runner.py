@@ -22,7 +22,7 @@ from unio4_lib.learning.journal import Journal
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.sources.state import source_digest
 from unio4_lib.stages import tracked
-from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.context import CACHE_VARIABLE, StageContext
 from unio4_lib.stages.fingerprint import (
     CHECKPOINTS,
     IndexEntry,
@@ -33,6 +33,7 @@ from unio4_lib.stages.fingerprint import (
     write_entry,
 )
 from unio4_lib.stages.outcome import StageOutcome
+from unio4_lib.stages.sizes import check_sizes
 from unio4_lib.stages.step import FACTS_FILE, LOG_FILE, Step
 from unio4_lib.tracking.tracker import StageTracker
 
@@ -163,13 +164,15 @@ class _Computation:
         self.tracker, self.key, self.source = tracker, key, source
 
     def run(self, began: float) -> StageOutcome:
+        check_sizes(self.config, [self.stage])
         work_folder = self.context.work / self.key
         folder = work_folder / f"artifact-{uuid.uuid4().hex[:8]}"
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise InputError(
-                f"{folder.parent}: cannot be written ({error.strerror}); choose another --cache"
+                f"{folder.parent}: cannot be written ({error.strerror}); choose another --cache "
+                f"({CACHE_VARIABLE})"
             ) from error
         checkpoints = self._checkpointer(work_folder)
         try:

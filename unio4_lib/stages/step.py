@@ -1,7 +1,8 @@
 """A step of a method: what it takes, what it makes, and which settings can change what it makes."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 # Files and folders of artifacts that more than one place knows.
 LOG_FILE, FACTS_FILE = "log.json", "facts.json"
@@ -14,6 +15,12 @@ DATASET, OFFLINE, ONLINE, REPORT = "dataset", "offline", "online", "report"  # k
 DATA_KEYS = tuple(
     f"prepare.{key}" for key in ("normalize_observations", "std_floor", "reward_scaling", "reward_scale")
 )
+
+Estimates = list[tuple[str, int]]  # settings in words, and the bytes that they ask for at the least
+
+
+def _little(_config: Any) -> Estimates:
+    return []
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Step:
     amount: tuple[str, str] = ("", "")  # the setting with the amount of its work, and the word for one of it
     optional: tuple[str, ...] = ()  # of the inputs: what is not there is left out
     function: str = "compute"
+    memory: Callable[[Any], Estimates] = _little
 
 
 PREPARE = Step(

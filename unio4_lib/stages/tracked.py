@@ -35,6 +35,7 @@ LIBRARIES = ("torch", "mujoco", "gymnasium", "numpy")
 SCORES, NORMALIZED, ERRORS, GATE = "scores", "scores_normalized", "scores_stderr", "gate"
 ONLINE = "online"
 SECONDS, COSTS = "seconds", "costs"
+CLONES = {"behavior": "clones"}  # as the report calls them
 DATASET_FIGURES = ("transitions", "episodes", "mean_return")
 DESCRIPTION = "mlflow.note.content"  # the tag that MLflow shows as text
 SHOWN_FILES = ("*.html", "*.svg", "*.png", SUMMARY_FILE, DECISIONS_FILE, FACTS_FILE)
@@ -137,7 +138,7 @@ def _description(config: RunConfig, summary: Mapping[str, Any]) -> str:
     """The result as Markdown; the same figures as in the report."""
     rows = [("data", summary["dataset"]["mean_return"], None, summary["dataset"]["normalized"])]
     for name, score in summary["scores"].items():
-        rows.append((name, score["mean_return"], score["stderr"], score["normalized"]))
+        rows.append((CLONES.get(name, name), score["mean_return"], score["stderr"], score["normalized"]))
     table = ["| policy | return | normalized |", "|---|---|---|"]
     table += [
         f"| {name} | {words.with_error(mean, stderr)} | {words.number(normalized)} |"
@@ -158,6 +159,11 @@ def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
         figures[f"{ERRORS}/{name}"] = score["stderr"]
         if score["normalized"] is not None:
             figures[f"{NORMALIZED}/{name}"] = score["normalized"]
+    # Short names for the list of runs, where one wants one column.
+    last = list(summary["scores"].values())[-1]
+    figures["score"] = last["mean_return"]
+    if last["normalized"] is not None:
+        figures["score_normalized"] = last["normalized"]
     if summary["dip"] is not None:
         figures[f"{SCORES}/dip"] = summary["dip"]
     for name in ("checks", "accepted") if GATE in summary else ():

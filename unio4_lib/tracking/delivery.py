@@ -7,6 +7,7 @@ run already has are left out, and MLflow itself drops a number sent twice with o
 import getpass
 import json
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ EXPERIMENT_TAGS = {
     DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs. "
     "Their list is at this address with `?workflowType=machine_learning`.",
 }
+ABANDONED_SECONDS = 3600.0  # making a database takes some ten
 ARTIFACTS = "mlartifacts"  # beside a local database
 # Lets a server send clients on to its S3, by the name that S3 has where the server is.
 DETOURS = ("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD")
@@ -58,6 +60,9 @@ def make_database(path: Path) -> None:
     MLflow builds its tables in some forty steps, in place. Two runs that begin together, or one that is
     killed meanwhile, would leave a database that nobody can ever open again.
     """
+    for left in path.parent.glob(f".{path.name}-*"):  # by one that was killed meanwhile
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     if path.exists():
         return
     # Here: who talks to a server has no databases (mlflow-skinny).

@@ -14,6 +14,7 @@ from typing import Any
 from unio4_lib.errors import InputError
 from unio4_lib.files import write_atomically
 from unio4_lib.tracking import spool
+from unio4_lib.tracking.address import hidden, signed_in
 from unio4_lib.tracking.spool import Target
 
 PAUSE_SECONDS = 3.0
@@ -35,7 +36,8 @@ class Sending:
     """Attempts to deliver one spool; whatever goes wrong is written down and tried again."""
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self.folder, self.uri = folder, uri
+        self.folder, self.given = folder, uri
+        self.uri = None if uri is None else signed_in(uri)
         self.state: dict[str, Any] = {"trouble": None, "refused": 0}
         self._delivery: Any = None
 
@@ -50,7 +52,7 @@ class Sending:
             self._delivery.deliver()
             trouble = None
         except Exception as error:  # MLflow, SQLAlchemy, requests and boto3 each have classes of their own
-            trouble = explain(error)
+            trouble = hidden(explain(error), self.given)
         refused = 0 if self._delivery is None else self._delivery.refused
         self._tell({"trouble": trouble, "refused": refused})
         return trouble is None

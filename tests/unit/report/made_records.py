@@ -70,17 +70,17 @@ def facts() -> dict[str, dict[str, Any]]:
 
 
 def decisions() -> list[dict[str, Any]]:
-    """Two looks at two members; the third decision is the one that accepts."""
+    """Two looks at two members; the last decision is the one that accepts."""
     return [
         {
             "step": 25 * (1 + number // 2),
             "member": number % 2,
             "candidate": 8.5,
             "current": 8.0,
-            "difference": (-1) ** number * (0.5 + number),
+            "difference": (-1) ** (number + 1) * (0.5 + number),
             "stderr": 0.2,
-            "accepted": number == 2,
-            "refusal": None if number == 2 else "not sure",
+            "accepted": number == 3,
+            "refusal": None if number == 3 else "not sure",
             "acting": {"mean": [8.5, 8.0], "sampled": [8.5, 8.0]},
         }
         for number in range(4)

@@ -10,6 +10,7 @@ from scipy import stats
 from unio4_lib.report.aggregate import (
     bootstrap_interval,
     interquartile_mean,
+    mean_interval,
     performance_profile,
     rank_correlation,
 )
@@ -57,12 +58,23 @@ def test_bootstrap_interval_against_all_resamples() -> None:
 
 def test_bootstrap_resamples_within_tasks_only() -> None:
     # Each task's runs agree: whatever is drawn, the mean over tasks stays; pooling would spread.
-    assert bootstrap_interval([[0.0] * 4, [100.0] * 4]) == (50.0, 50.0)
+    assert bootstrap_interval([[0.0] * 6, [100.0] * 6]) == (50.0, 50.0)
 
 
-def test_a_single_run_of_a_task_has_no_interval() -> None:
-    assert bootstrap_interval([[1.0]]) is None
-    assert bootstrap_interval([[1.0, 2.0], [3.0]]) is None
+@pytest.mark.parametrize("few", [[1.0], [1.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+def test_few_runs_of_a_task_have_no_bootstrap_interval(few: list[float]) -> None:
+    many = [float(number) for number in range(9)]
+    assert bootstrap_interval([few]) is None
+    assert bootstrap_interval([many, few]) is None
+    assert bootstrap_interval([many]) is not None
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_interval_of_a_mean_is_students(count: int) -> None:
+    scores = list(np.random.default_rng(count).normal(size=count))
+    wanted = stats.t.interval(0.95, count - 1, loc=np.mean(scores), scale=stats.sem(scores))
+    assert mean_interval(scores) == pytest.approx(wanted)
+    assert mean_interval(scores[:1]) is None
 
 
 def test_bootstrap_is_seeded() -> None:

@@ -117,6 +117,24 @@ def test_a_hostile_name_stays_text() -> None:
     assert "<img src=x onerror=alert(1)>" in page.text
 
 
+def test_the_footer_names_the_places_and_leaves_out_what_is_not_known() -> None:
+    record = make_run()
+    known = {"folder": "/my runs/x", "artifact_root": "s3://b/unio4", "tracking": "mlflow at home"}
+    known |= {"logs": None, "host": "box", "cpu": "Z80, 1 cores"}
+    record.summary["place"] = known
+    text = Page(render_report(record)).text
+    for word in (
+        "s3://b/unio4",
+        "mlflow at home",
+        "box",
+        "Z80",
+        "unio4 evaluate '/my runs/x' --episodes 100",
+    ):
+        assert word in text
+    assert "logs of tasks" not in text
+    assert "artifact root" not in Page(render_report(make_run())).text
+
+
 def test_a_film_is_part_of_the_page(tmp_path: Path) -> None:
     write_report(make_run(), tmp_path / "r.html", b"GIF89a...")
     page = Page((tmp_path / "r.html").read_text())
@@ -154,28 +172,80 @@ def test_a_comparison_of_tasks_without_references_uses_returns() -> None:
 
 
 def test_a_comparison_of_one_run_a_task_claims_no_interval() -> None:
-    runs = [make_run(seed=1, env_id=f"T{task}-v0") for task in range(2)]
+    runs = [make_run(seed=1, dataset=f"transitions:log-{task}") for task in range(2)]
     text = Page(render_comparison(runs)).text
     assert not re.search(r"\d to \d", text)
-    several = [make_run(seed=seed, env_id=f"T{task}-v0") for task in range(2) for seed in range(2)]
+    several = [
+        make_run(seed=seed, dataset=f"transitions:log-{task}") for task in range(2) for seed in range(2)
+    ]
     text = Page(render_comparison(several)).text
     assert len(re.findall(r"[\d.]+ to [\d.]+normalized score", text)) >= 4
-    assert "T1-v0 seed 1" in text
+    assert "below that from the lowest run to the highest" in text
+    assert "transitions:log-1, seed 1" in text
+
+
+def test_a_comparison_puts_no_two_datasets_together() -> None:
+    """Also of one environment: 300 and 900 have no middle that means anything."""
+    runs = [
+        make_run(seed=seed, dataset=name, online=online)
+        for name, online in (("transitions:good", 900.0), ("transitions:poor", 300.0))
+        for seed in range(3)
+    ]
+    text = Page(render_comparison(runs)).text
+    assert "transitions:good, 3 runs" in text
+    assert "Online90" in text and "Online30" in text
+    assert "Online60" not in text
+
+
+def test_a_comparison_shows_what_improvement_added_to_its_own_start() -> None:
+    text = Page(render_comparison([make_run(seed=seed, begun=160.0) for seed in range(2)])).text
+    assert "Offline / its start" in text
+    assert "1.25" in text  # of 160, 200 became; of the clones' 100 it is twice as much
 
 
 def test_long_names_leave_room_for_the_curves() -> None:
-    runs = [make_run(seed=0) for _ in range(2)]  # the same seed: only their names tell them apart
+    runs = [make_run() for _ in range(2)]
     for index, run in enumerate(runs):
-        run.summary["run_id"] = f"20260101-00000{index}-abcdef01"
+        run.summary["seed"] = 10**19 + index
     charts = [
         svg for svg in re.findall(r"<svg.*?</svg>", render_comparison(runs), re.DOTALL) if "switch" in svg
     ]
     drawn = {
         svg.split('viewBox="0 0 ')[1].split()[0]: re.sub(r"<title>.*?</title>", "", svg) for svg in charts
     }
-    assert "000001-abcdef01" in drawn["940"]
-    assert "000001-abcdef01" not in drawn["340"]
+    assert "seed 10000000000000000001" in drawn["940"]
+    assert "seed 10000000000000000001" not in drawn["340"]
     assert max(map(float, re.findall(r'cx="([\d.]+)"', drawn["340"]))) > 280
+
+
+def test_runs_of_one_dataset_and_seed_are_numbered() -> None:
+    runs = [make_run(seed=4), make_run(seed=4), make_run(seed=5)]
+    for index, run in enumerate(runs):
+        run.summary["run_id"] = f"20260101-00000{index}"
+    text = Page(render_comparison(runs)).text
+    assert "seed 4 #1" in text and "seed 4 #2" in text and "seed 5 #" not in text
+    assert "20260101-000001" in text
+
+
+def test_observations_reach_as_far_as_any_of_them() -> None:
+    """The widest one may be the better centered."""
+    record = make_run()
+    wide, skewed = {"min": -6.0, "max": 6.0}, {"min": -1.0, "max": 9.0}
+    rows = [{**ends, "mean": 0.0, "std": 1.0} for ends in (wide, skewed)]
+    record.stages["prepare-dataset"].facts["observations"] = rows
+    assert "Observations reach up to 9 standard deviations" in Page(render_report(record)).text
+
+
+def test_episodes_that_were_cut_are_not_said_to_have_run_out_of_time() -> None:
+    text = Page(render_report(make_run())).text
+    assert "14 were cut, by a time limit or the end of the recording" in text
+    assert "ran out of time" not in text
+
+
+def test_every_refused_point_says_which_test_refused() -> None:
+    source = render_report(make_run()).replace("\N{NO-BREAK SPACE}", " ")
+    assert source.count("refused, not sure") == 2 * 3  # drawn for screens and for phones
+    assert "no reason kept" not in source
 
 
 def test_the_middle_curve_ends_where_the_first_run_ends() -> None:

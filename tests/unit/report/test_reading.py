@@ -101,6 +101,13 @@ def test_the_command_compares_runs(tmp_path: Path, capsys: Capture) -> None:
     assert "2 runs of Test-v0" in target.read_text()
 
 
+BROKEN = {
+    "config.yaml": "[1, 2]",
+    "decisions.json": '["what"]',
+    "facts.json": '{"prepare-dataset": {"returns": 5}}',
+}
+
+
 @pytest.mark.parametrize(
     ("prepare", "arguments", "expected"),
     [
@@ -110,6 +117,9 @@ def test_the_command_compares_runs(tmp_path: Path, capsys: Capture) -> None:
         ("torn", ["run"], "not JSON"),
         ("list", ["run"], "list at the top"),
         ("partial", ["run"], "expected a summary written by unio4"),
+        ("config.yaml", ["run"], "config.yaml: list at the top; expected settings"),
+        ("decisions.json", ["run"], "decisions.json: entry 0 has no number step"),
+        ("facts.json", ["run"], "cannot be drawn, what the run left does not fit"),
         ("whole", ["run", "run"], "given twice"),
         ("whole", ["run", "other", "--video"], "expected one"),
         ("whole", ["run", "--output", "file/report.html"], "cannot be written"),
@@ -129,6 +139,8 @@ def test_bad_input_is_one_line(
     if prepare == "whole":
         write_run(tmp_path / "run", make_run())
         write_run(tmp_path / "other", make_run(seed=1))
+    elif prepare in BROKEN:
+        (write_run(tmp_path / "run", make_run()) / prepare).write_text(BROKEN[prepare])
     elif prepare != "none":
         (tmp_path / "run").mkdir()
         if prepare == "failed":

@@ -132,3 +132,14 @@ def test_an_export_says_what_the_file_leaves_out(
     assert code == 0
     note = "note: this policy was delivered with sampled actions; the file gives its mean action\n"
     assert out.count(note) == notes
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e300])
+def test_observations_that_are_no_numbers_are_refused(broken: float, tmp_path: Path) -> None:
+    """1e300 is none either, as the float32 that a policy sees."""
+    act = served(some_policy(), tmp_path / "p")
+    observations = OBSERVATIONS.astype(np.float64)
+    assert np.isfinite(act(observations)).all()
+    observations[1, 2] = broken
+    with pytest.raises(ValueError, match=r"observations\[1\] is not finite"):
+        act(observations)

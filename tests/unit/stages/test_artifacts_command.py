@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,72 @@ def test_a_collection_keeps_what_is_in_use(
 
 def contents(root: Path) -> dict[str, Any]:
     return {str(path): path.stat().st_mtime for path in root.rglob("*")}
+
+
+def break_by_text(path: Path) -> None:
+    path.write_text("{")
+
+
+def break_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def break_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [break_by_text, break_by_pipe, break_by_folder])
+def test_one_damaged_manifest_is_one_damaged_artifact(
+    damage: Callable[[Path], None],
+    root: Path,
+    made: tuple[Path, dict[str, ArtifactRef]],
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    digest, where = made[1]["critics"].digest, ("--artifact-root", str(root))
+    damage(root / "artifacts" / digest / "manifest.json")
+    code, out, _ = artifacts(capsys, "list", *where, "--json")
+    listed = json.loads(out)
+    assert (code, len(listed)) == (0, 7)
+    assert [entry["digest"] for entry in listed if "manifest.json" in entry.get("damaged", "")] == [digest]
+    for command in (("list",), ("gc", "--cache", str(tmp_path / "cache")), ("verify",)):
+        code, out, _ = artifacts(capsys, *command, *where)
+        assert code == int(command == ("verify",))
+        assert f"damaged  {digest[:16]} ?: " in out, command
+    code, _, err = artifacts(capsys, "show", digest[:16], *where)
+    assert (code, err.count("\n"), "manifest.json" in err) == (2, 1, True)
+    code, out, _ = artifacts(capsys, "show", made[1]["online"].digest[:16], *where)
+    assert code == 0
+    code, out, _ = artifacts(capsys, "verify", digest, *where, "--remove")
+    assert (code, out.splitlines()[-1]) == (1, "0 of 1 artifacts are whole")
+    code, out, _ = artifacts(capsys, "verify", *where)
+    assert (code, out.splitlines()[-1]) == (0, "6 of 6 artifacts are whole")
+
+
+def test_a_root_that_is_not_there_is_not_whole(tmp_path: Path, capsys: Capture) -> None:
+    code, out, err = artifacts(capsys, "verify", "--artifact-root", str(tmp_path / "none"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "no such folder; expected an artifact root" in err
+
+
+@pytest.mark.parametrize("change", [{"bytes": 3}, {"kind": "behavior"}, {"producer": "report"}])
+def test_a_reference_that_says_something_else_is_refused(
+    change: dict[str, Any],
+    root: Path,
+    made: tuple[Path, dict[str, ArtifactRef]],
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    ref = made[1]["online"]
+    wrong = ref.model_copy(update={"uri": f"{root}/artifacts/{ref.digest}", **change})
+    wrong.save(tmp_path / "ref.json")
+    for command in (
+        ("evaluate", str(tmp_path / "ref.json"), "--episodes", "2"),
+        ("stage", "report", "--artifact-root", str(root), "--dataset", "minari:x/y-v0", "--tracking", "none",
+         "--input", f"online={tmp_path / 'ref.json'}"),
+    ):  # fmt: skip
+        code, out, err = call(capsys, *command)
+        assert (code, out, err.count("\n")) == (2, "", 1), command
+        assert f"the reference says {next(iter(change.values()))!r}" in err

@@ -15,12 +15,14 @@ from whole_runs import STAGE_NAMES, STAGES, find_stage, tiny_config
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.errors import InputError
+from unio4_lib.methods.registry import find_method
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.folder import RunFolder
 from unio4_lib.runs.inline import run
 from unio4_lib.settings.model import StageConfig
 from unio4_lib.stages.context import DamagedArtifact, StageContext
+from unio4_lib.stages.repair import Stages
 from unio4_lib.stages.runner import run_stage
 
 SECONDS_OF_A_REUSED_RUN = 5.0  # on a busy machine; most of it is importing
@@ -190,6 +192,10 @@ def test_no_stage_reads_what_its_fingerprint_leaves_out(critic: str, dataset: st
             assert unknown == set(), stage.name
 
 
+def stages_of(config: UniO4Config, context: StageContext) -> Stages:
+    return Stages(find_method("unio4").steps, config, context)
+
+
 def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
     config, report = tiny_config(dataset), io.StringIO()
     with StageContext(root, reporter=Reporter(Console(file=report))) as context:
@@ -203,11 +209,45 @@ def test_inputs_have_to_fit(dataset: str, root: Path) -> None:
             with pytest.raises(InputError, match=words):
                 run_stage(find_stage(name), config, inputs, context)
         flip(root / "artifacts" / ref.digest / "transitions" / "transitions.safetensors", random.Random(0))
-    with (
-        StageContext(root, reuse=False) as context,
-        pytest.raises(DamagedArtifact, match=r"transitions\.safetensors: sha256"),
-    ):
-        run_stage(find_stage("fit-critics"), config, {"dataset": ref}, context)
+    with StageContext(root, reuse=False) as context:
+        with pytest.raises(DamagedArtifact, match=r"transitions\.safetensors: sha256"):
+            context.hold(ref)
+        stages_of(config, context).run(find_stage("fit-critics"), {"dataset": ref})
+        context.hold(ref)
+
+
+@pytest.fixture
+def online_inputs(computed: tuple[Path, dict[str, Any]], root: Path) -> dict[str, ArtifactRef]:
+    """What fine-tuning takes; a bit of the critics is wrong."""
+    folder, found = computed[0] / "runs" / "latest" / "artifacts", {}
+    for kind in ("dataset", "critics", "offline"):
+        ref = ArtifactRef.load(folder / f"{kind}.json")
+        found[kind] = ref.model_copy(update={"uri": f"{root}/artifacts/{ref.digest}"})
+    flip(root / "artifacts" / found["critics"].digest / "critics.safetensors", random.Random(2))
+    return found
+
+
+def test_a_stage_has_a_damaged_input_made_again(
+    dataset: str, root: Path, online_inputs: dict[str, ArtifactRef]
+) -> None:
+    """Whatever runs it: it knows references only, and finds by the index what those were made from."""
+    said = io.StringIO()
+    config = tiny_config(dataset, finetune__critic="offline")
+    with StageContext(root, reuse=False, reporter=Reporter(Console(file=said, width=300))) as context:
+        stages_of(config, context).run(find_stage("finetune-online"), online_inputs)
+        assert "finetune-online: critics is damaged, is made again: " in said.getvalue()
+        context.store.verify(online_inputs["critics"])
+
+
+def test_what_cannot_be_made_again_here_is_removed_and_said(
+    dataset: str, root: Path, online_inputs: dict[str, ArtifactRef]
+) -> None:
+    """A stage by hand may have other settings than the one before: it must not guess."""
+    other = tiny_config(dataset, finetune__critic="offline", critics__steps=30)
+    with StageContext(root, reuse=False) as context:
+        with pytest.raises(InputError, match="fit-critics makes it anew when the run is started again"):
+            stages_of(other, context).run(find_stage("finetune-online"), online_inputs)
+        assert not context.store.exists(online_inputs["critics"].digest)
 
 
 def test_the_command_runs_one_stage(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

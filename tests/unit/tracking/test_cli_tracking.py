@@ -1,10 +1,15 @@
 """``unio4 ui`` and ``unio4 tracking flush`` where there is nothing to show or to send."""
 
+import os
+import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from mlflow_process import free_port
+from survivors import left_behind, until
 from tiny_runs import call
 
 from unio4_lib.tracking.spool import Outbox, Target
@@ -33,15 +38,37 @@ def test_the_ui_needs_runs_and_a_free_port(tmp_path: Path, capsys: Capture) -> N
     assert f"--port {port}: cannot be used" in err
 
 
-def test_ctrl_c_ends_the_ui(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(command: list[str], check: bool) -> None:
-        raise KeyboardInterrupt
+SLOW_SERVER = """
+import http.server, pathlib, subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "worker of {marker}"])
+time.sleep(1.0)
+pathlib.Path("{marker}").touch()
+place = ("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))
+http.server.HTTPServer(place, http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
 
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_the_ui_speaks_when_it_answers_and_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    """A server that is slow to answer and has a worker, in place of MLflow's."""
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "health").touch()
     (tmp_path / "mlflow.db").touch()
-    monkeypatch.setattr(subprocess, "run", interrupted)
-    code, out, err = call(capsys, "ui", "--output", str(tmp_path), "--port", "49999")
-    assert (code, err) == (0, "")
-    assert "http://127.0.0.1:49999" in out
+    marker = tmp_path / "answers-now"
+    (tmp_path / "mlflow" / "__init__.py").touch()
+    (tmp_path / "mlflow" / "__main__.py").write_text(SLOW_SERVER.format(marker=marker))
+    port = free_port()
+    command = [sys.executable, "-m", "unio4_lib.cli", "ui", "--output", str(tmp_path), "--port", str(port)]
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[3]}"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert f"http://127.0.0.1:{port} shows the runs" in process.stdout.readline()
+        assert marker.exists()
+        assert left_behind(str(tmp_path))
+        process.send_signal(number)
+        code = process.wait(10)
+    assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
+    until(lambda: not left_behind(str(tmp_path)))
 
 
 def test_flush_says_what_is_left(tmp_path: Path, capsys: Capture) -> None:
@@ -59,3 +86,15 @@ def test_flush_says_what_is_left(tmp_path: Path, capsys: Capture) -> None:
         code, out, err = call(capsys, "tracking", "flush", str(tmp_path))
     assert (code, err) == (75, "")
     assert "0 lines sent, 2 left; the MLflow server does not answer" in out
+
+
+def test_copies_of_a_database_that_were_left_go(tmp_path: Path) -> None:
+    """Of a sender that was killed while MLflow built the tables; not of one that is at it."""
+    delivery = pytest.importorskip("unio4_lib.tracking.delivery")
+    (tmp_path / "mlflow.db").touch()
+    for name in (".mlflow.db-old", ".mlflow.db-new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mlflow.db").touch()
+    os.utime(tmp_path / ".mlflow.db-old", (0, 0))
+    delivery.make_database(tmp_path / "mlflow.db")
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".mlflow.db-new"}

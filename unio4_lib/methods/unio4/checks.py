@@ -1,7 +1,7 @@
 """Reasons to trust a run of Uni-O4, or not to."""
 
 from unio4_lib import words
-from unio4_lib.report.phases import change, phases, start
+from unio4_lib.report.phases import change, phases, start, steps_taken
 from unio4_lib.report.record import RunRecord
 from unio4_lib.report.verdicts import Check, Level, level_above, level_below
 
@@ -73,11 +73,12 @@ def trust_check(record: RunRecord) -> Check | None:
 
 
 def gate_check(record: RunRecord) -> Check | None:
-    found, begun, gate = phases(record), start(record), record.summary.get("gate")
-    if not gate or "offline" not in found or begun is None:
+    """Whether what the gate let pass was better; where it let nothing pass there is nothing to judge."""
+    found, begun, taken = phases(record), start(record), steps_taken(record)
+    if taken is None or taken[0] == 0 or "offline" not in found or begun is None:
         return None
     moved = change(begun, found["offline"])
-    passed = f"{words.count(gate['accepted'])} of {words.count(gate['checks'])} candidates passed"
+    passed = f"{words.count(taken[0])} of {words.count(taken[1])} candidates for the delivered policy passed"
     if moved.direction < 0:
         text = f"{passed}, and what they led to is worse than its start in the simulator."
         return Check("bad", "Gate kept its word", text)

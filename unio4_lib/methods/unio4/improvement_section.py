@@ -9,10 +9,12 @@ from unio4_lib.report.chart import Chart, span
 from unio4_lib.report.curves import SIZE, curves
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, grid, quiet, section, table
+from unio4_lib.report.phases import FEW_EPISODES
 from unio4_lib.report.record import RunRecord
-from unio4_lib.words import INTERVAL_FACTOR
+from unio4_lib.words import interval_factor
 
 PANELS = 4  # members side by side
+RANKING_EPISODES = 20  # behind a true return of the ranking, at most
 ACTING = {"mean": "mean action", "sampled": "sampled actions"}
 
 
@@ -27,7 +29,7 @@ def improvement_section(record: RunRecord) -> Markup:
         content.append(quiet(trust_sentence(gate) or "This run kept no decisions of its gate."))
         return section("improvement", title, *content)
     content.append(el("p", _gate_sentence(decisions)))
-    figures = [_gate_figure(decisions, gate, chosen)]
+    figures = [_gate_figure(decisions, gate, chosen, interval_factor(_starts(record)))]
     if estimates := stage.series("improve/estimate"):
         note = (
             "By rollouts in the learned models. Every look draws new starts, hence the common ups and downs."
@@ -37,11 +39,21 @@ def improvement_section(record: RunRecord) -> Markup:
         figures.append(figure("Estimated return of each track's accepted policy", draw, note))
     ope = record.stage("report").facts.get("ope")
     if ope:
-        figures.append(_truth_figure(ope))
+        figures.append(_truth_figure(ope, interval_factor(_ranking_episodes(record))))
     content += [grid(*figures), _tracks_table(decisions, gate)]
     if not ope:
         content.append(quiet("This run did not compare estimates with true returns."))
     return section("improvement", title, *content)
+
+
+def _starts(record: RunRecord) -> int:
+    """Starts behind a check of the gate."""
+    return int(record.setting("improve.starts") or FEW_EPISODES)
+
+
+def _ranking_episodes(record: RunRecord) -> int:
+    """Episodes behind each true return of the ranking."""
+    return min(int(record.setting("evaluate.episodes") or FEW_EPISODES), RANKING_EPISODES)
 
 
 def start_sentence(gate: dict[str, Any]) -> str:
@@ -106,13 +118,15 @@ def _tracks_table(decisions: list[dict[str, Any]], gate: dict[str, Any]) -> Mark
     return table(["Track", "Accepted", "Last accepted", f"Estimate at the final choice, {ways}"], rows)
 
 
-def _gate_figure(decisions: list[dict[str, Any]], gate: dict[str, Any], chosen: int | None) -> Markup:
+def _gate_figure(
+    decisions: list[dict[str, Any]], gate: dict[str, Any], chosen: int | None, factor: float
+) -> Markup:
     members = sorted({entry["member"] for entry in decisions})
-    limits = _limits(decisions)
+    limits = _limits(decisions, factor)
     title = "What each candidate would have gained over the policy it was to replace, by estimate"
     note = (
         "Filled: accepted; hollow: refused; bars: 95% intervals of the paired difference; triangles: "
-        f"beyond the scale. {gate_rule(gate)}"
+        f"beyond the scale. {gate_rule(gate)} A point names the test that refused it."
     )
 
     def draw(width: float) -> Markup:
@@ -121,7 +135,7 @@ def _gate_figure(decisions: list[dict[str, Any]], gate: dict[str, Any], chosen: 
         panels = []
         for member in members:
             own = [entry for entry in decisions if entry["member"] == member]
-            panels.append(_gate_panel(own, member, size, limits, chosen=member == chosen))
+            panels.append(_gate_panel(own, member, size, limits, factor, chosen=member == chosen))
         return el("div", panels, class_="multiples", style=f"--columns:{columns}")
 
     return figure(title, draw, note, full=True)
@@ -137,15 +151,13 @@ def gate_rule(gate: dict[str, Any]) -> str:
     )
 
 
-def _limits(decisions: list[dict[str, Any]]) -> tuple[float, float]:
+def _limits(decisions: list[dict[str, Any]], factor: float) -> tuple[float, float]:
     """A scale on which the ordinary decisions can be read; a few disasters must not flatten them."""
-    reach = [abs(entry["difference"]) + INTERVAL_FACTOR * entry["stderr"] for entry in decisions]
-    passed = [
-        entry["difference"] + INTERVAL_FACTOR * entry["stderr"] for entry in decisions if entry["accepted"]
-    ]
+    reach = [abs(entry["difference"]) + factor * entry["stderr"] for entry in decisions]
+    passed = [entry["difference"] + factor * entry["stderr"] for entry in decisions if entry["accepted"]]
     usual = max([3 * statistics.median(reach), *passed])
-    low = max(-usual, min(entry["difference"] - INTERVAL_FACTOR * entry["stderr"] for entry in decisions))
-    high = min(usual, max(entry["difference"] + INTERVAL_FACTOR * entry["stderr"] for entry in decisions))
+    low = max(-usual, min(entry["difference"] - factor * entry["stderr"] for entry in decisions))
+    high = min(usual, max(entry["difference"] + factor * entry["stderr"] for entry in decisions))
     return span([low, high, 0.0])
 
 
@@ -154,6 +166,7 @@ def _gate_panel(
     member: int,
     size: tuple[float, float],
     limits: tuple[float, float],
+    factor: float,
     *,
     chosen: bool,
 ) -> Markup:
@@ -171,7 +184,7 @@ def _gate_panel(
             f"step {words.count(entry['step'])}: {word}\ngain {words.with_error(gain, error)}\n"
             f"candidate {words.number(entry['candidate'])}, current {words.number(entry['current'])}"
         )
-        reach = INTERVAL_FACTOR * error
+        reach = factor * error
         if not limits[0] <= gain <= limits[1]:
             _triangle(chart, entry["step"], up=gain > limits[1], text=text)
             continue
@@ -186,15 +199,16 @@ def _triangle(chart: Chart, step: int, *, up: bool, text: str) -> None:
     chart.add("polygon", el("title", text), class_="dot hollow c-offline", points=corners)
 
 
-def _truth_figure(facts: dict[str, Any]) -> Markup:
+def _truth_figure(facts: dict[str, Any], reach: float) -> Markup:
     points, found = facts["points"], facts["rank_correlation"]
     title = f"Estimates against true returns of {len(points)} policies" + (
         "" if found is None else f": rank correlation {words.ratio(found)}"
     )
-    note = "True returns were measured afterwards, in the simulator; no decision saw them."
+    note = (
+        "True returns were measured afterwards, in the simulator; no decision saw them. Bars: 95% intervals."
+    )
 
     def draw(width: float) -> Markup:
-        reach = INTERVAL_FACTOR
         heights = [row["truth"] + sign * reach * row["stderr"] for row in points for sign in (-1, 1)]
         chart = Chart((width, SIZE + 20), span([row["estimate"] for row in points]), span(heights))
         chart.y_axis("true return")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unio4_lib.methods.method import Method
+from unio4_lib.methods.unio4 import memory
 from unio4_lib.methods.unio4.panels import CHECKS, PANELS
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.stages.step import DATA_KEYS, PREPARE, Step
@@ -30,6 +31,7 @@ UNIO4 = Method(
             "Several policies imitate the data. `holdout_log_likelihood` should rise, then settle.",
             phase="clones",
             amount=("behavior.steps", "updates"),
+            memory=memory.cloning,
         ),
         Step(
             "fit-critics",
@@ -40,6 +42,7 @@ UNIO4 = Method(
             "Learns values from the data. `value_mean` should come close to `return_mean`.",
             phase="offline",
             amount=("critics.steps", "updates"),
+            memory=memory.critics,
         ),
         Step(
             "fit-dynamics",
@@ -50,6 +53,7 @@ UNIO4 = Method(
             "Learns models of the environment. `holdout_squared_error` should fall far below 1.",
             phase="offline",
             amount=("dynamics.steps", "updates"),
+            memory=memory.dynamics,
         ),
         Step(
             "improve-policy",
@@ -61,6 +65,7 @@ UNIO4 = Method(
             "current policy only where `accepted` is 1.",
             phase="offline",
             amount=("improve.steps", "updates"),
+            memory=memory.improvement,
         ),
         Step(
             "finetune-online",
@@ -72,6 +77,7 @@ UNIO4 = Method(
             "environment steps.",
             phase="online",
             amount=("finetune.env_steps", "env steps"),
+            memory=memory.online,
         ),
         Step(
             "report",

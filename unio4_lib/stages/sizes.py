@@ -1,0 +1,44 @@
+"""Settings that no memory can hold are refused before anything is allocated; estimates are lower bounds."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from unio4_lib.data.memory import machine_memory
+from unio4_lib.errors import InputError
+from unio4_lib.settings.model import RunConfig
+from unio4_lib.stages.step import Step
+
+FLOAT = 4  # bytes
+TRAINED = 4 * FLOAT  # of a weight: itself, its gradient and two moments of Adam
+ENVIRONMENT = 4096  # of one, at the very least
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def check_sizes(config: RunConfig, steps: Iterable[Step], available: int | None = None) -> None:
+    """Refuse what cannot fit into the memory of this machine."""
+    available = machine_memory() if available is None else available
+    for step in steps:
+        for settings, size in step.memory(config):
+            if size > available:
+                raise InputError(
+                    f"{step.name}: {settings} ask for at least {_shown(size)} of memory, there are "
+                    f"{_shown(available)} here; expected smaller values"
+                )
+
+
+def networks(count: int, *hidden: tuple[int, ...]) -> int:
+    """Bytes of so many networks of each of these shapes, trained."""
+    return count * TRAINED * sum(a * b for widths in hidden for a, b in pairwise((1, *widths, 1)))
+
+
+def activations(count: int, rows: int, *hidden: tuple[int, ...]) -> int:
+    """Bytes of what their hidden layers say of so many rows."""
+    return count * rows * FLOAT * sum(sum(widths) for widths in hidden)
+
+
+def _shown(size: float) -> str:
+    for unit in UNITS:
+        if size < 1000 or unit == UNITS[-1]:
+            return f"{size:,.3g} {unit}"
+        size /= 1000
+    raise AssertionError("the last unit takes everything")
