@@ -2,13 +2,14 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from tiny_runs import saved_recording
 from whole_runs import TRAINING, AskedToEnd, all_artifacts, find_stage, inputs_of, tiny_config
 
+from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import FolderStore
 from unio4_lib.errors import InputError, Preempted
 from unio4_lib.learning.checkpoint import Checkpointer, load_state
@@ -33,14 +34,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def use(path: Path, root: Path, empty: Path) -> Callable[[], object]:
+def use(path: Path, root: Path, empty: Path, refs: Mapping[str, ArtifactRef]) -> Callable[[], object]:
     """How the file is used by whoever needs it."""
     store = FolderStore(root)
     folder, *rest = path.relative_to(root).parts
     if folder == "artifacts":
-        return lambda: StageContext(root).hold(
-            next(ref for ref in store.list_artifacts() if ref.digest == rest[0])
-        )
+        return lambda: StageContext(root).hold(refs[rest[0]])
     if folder == "fingerprints":
         return lambda: read_entry(store, rest[0])
     if folder == "checkpoints":
@@ -54,6 +53,7 @@ def test_200_of_200_are_found(root: Path, tmp_path: Path, caplog: pytest.LogCapt
     kinds = {path.relative_to(root).parts[0] for path in files}
     assert kinds == {"artifacts", "checkpoints", "fingerprints", "cache"}
     assert sum("checkpoints" in path.parts for path in files) == 2 * len(TRAINING)
+    refs = {ref.digest: ref for ref in FolderStore(root).list_artifacts()}
     found = 0
     for _ in range(PLACES):
         path = source.choice(files)
@@ -61,11 +61,11 @@ def test_200_of_200_are_found(root: Path, tmp_path: Path, caplog: pytest.LogCapt
         changed = bytearray(whole)
         changed[source.randrange(len(changed))] ^= 1 << source.randrange(8)
         path.write_bytes(changed)
-        found += detected(use(path, root, tmp_path / "empty"), path, caplog)
+        found += detected(use(path, root, tmp_path / "empty", refs), path, caplog)
         path.write_bytes(whole)
     assert found == PLACES
     for path in files:
-        use(path, root, tmp_path / "empty")()  # as they were, all can be used
+        use(path, root, tmp_path / "empty", refs)()  # as they were, all can be used
 
 
 def detected(action: Callable[[], object], path: Path, caplog: pytest.LogCaptureFixture) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from broken_inputs import edited, saved
 from tiny_runs import SETTINGS, call, run_arguments, saved_recording, set_arguments
 
 from unio4_lib.cli.sweep import parse_seeds
@@ -78,15 +79,16 @@ def test_processes_give_the_bits_of_one_process(
 def test_bad_data_ends_the_run_with_the_line_of_the_stage(
     capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
 ) -> None:
-    """The source is well formed, so that only the stage itself finds out."""
-    arguments = through_the_pipeline(run_arguments("minari:no/such-v0", tmp_path / "runs"))
+    """The data is there, so that only the stage itself finds out."""
+    broken = saved(tmp_path, **edited("rewards", 7, float("nan")))
+    arguments = through_the_pipeline(run_arguments(broken, tmp_path / "runs"))
     code, out, err = call(capsys, *arguments)
     assert code == 2
     assert out == ""
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert errors[0].startswith("error: prepare-dataset: ")
-    assert "no/such-v0" in errors[0]
+    assert "rewards" in errors[0]
 
 
 class OneBrokenDisk(ProcessLauncher):

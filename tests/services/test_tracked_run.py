@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broken_inputs import edited, saved
 from mlflow_process import MlflowServer
 from tiny_runs import call, run_arguments, saved_recording
 from whole_runs import STAGE_NAMES
@@ -109,10 +110,10 @@ def check_the_run(server: MlflowServer, parent: Run, stages: dict[str, Run], sum
 
 
 def test_bad_input_is_said_and_the_run_has_failed(
-    mlflow_server: MlflowServer, arguments: list[str], capsys: Capture
+    mlflow_server: MlflowServer, arguments: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     broken = [*arguments, "--run-name", "broken"]
-    broken[broken.index("--dataset") + 1] = "transitions:not/there"
+    broken[broken.index("--dataset") + 1] = saved(tmp_path, **edited("rewards", 7, float("nan")))
     code, _, err = call(capsys, *broken)
     assert code == 2
     assert err.count("error:") == 1
@@ -120,7 +121,7 @@ def test_bad_input_is_said_and_the_run_has_failed(
     experiment = client.get_experiment_by_name(EXPERIMENT)
     (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'broken'")
     assert run.info.status == "FAILED"
-    assert "not/there" in run.data.tags["unio4.error"]
+    assert "rewards" in run.data.tags["unio4.error"]
 
 
 def test_stages_by_hand_share_a_run(

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.errors import InputError
 
 SECONDS = 2.0  # that a server has to take a connection
@@ -53,8 +54,9 @@ def check_source(dataset: str) -> None:
 def _check_store() -> None:
     endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
     if endpoint is not None and urlsplit(endpoint).scheme in PORTS and not _answers(endpoint):
-        raise InputError(
-            f"object storage at {_shown(endpoint)}: nobody answers there; check AWS_ENDPOINT_URL, or start it"
+        raise StoreUnavailable(
+            f"object storage at {_shown(endpoint)} cannot be reached: nobody answers there; "
+            "check AWS_ENDPOINT_URL, or start it"
         )
 
 
