@@ -12,25 +12,31 @@ from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.updates import Group, Updates, half_cosine
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun, look_at_values
-from unio4_lib.nets.policy import PolicySpec
+from unio4_lib.nets.policy import Distribution, PolicySpec
 from unio4_lib.settings.model import CriticsConfig, Hidden, StageConfig
+from unio4_lib.settings.offpolicy import OffPolicyTrainConfig
 
 
-class IqlConfig(StageConfig):
-    """The learner."""
+class ImplicitConfig(StageConfig):
+    """A learner of implicit values."""
 
     expectile: float = Field(0.7, gt=0, lt=1, description="Expectile of V (paper: 0.7, AntMaze 0.9).")
-    temperature: float = Field(
-        3.0,
-        ge=0,
-        description="Factor of advantages in the weights of cloning (paper: 3, AntMaze 10, Adroit 0.5).",
-    )
     largest_weight: float = Field(100.0, gt=0, description="Cap of these weights (paper: 100).")
     polyak: float = Field(0.005, gt=0, le=1, description="Rate of the target network (paper: 0.005).")
     hidden: Hidden = Field((256, 256), description="Widths of all networks (paper: 256 x 2).")
     layer_norm: bool = Field(False, description="Layer normalization in Q and V (paper: none).")
     std: Literal["state", "shared"] = Field("shared", description="Std from the state or one per dimension.")
     learning_rate: float = Field(3e-4, gt=0, description="Adam step size of all networks (paper: 3e-4).")
+
+
+class IqlConfig(ImplicitConfig):
+    """The learner."""
+
+    temperature: float = Field(
+        3.0,
+        ge=0,
+        description="Factor of advantages in the weights of cloning (paper: 3, AntMaze 10, Adroit 0.5).",
+    )
 
 
 class IqlRun(OffPolicyRun):
@@ -42,29 +48,42 @@ class IqlRun(OffPolicyRun):
     iql: IqlConfig = IqlConfig()
 
 
-class Iql(BaseLearner):
-    """Twin Q, V and a policy; nothing ever asks Q for an action that no row has."""
+class ImplicitQ(BaseLearner):
+    """Twin Q, V and a policy that clones by advantage; a subclass says how much advantages count."""
 
-    parts = ("policy", "critics")
+    parts: ClassVar[tuple[str, ...]] = ("policy", "critics")
+    settings: ImplicitConfig
 
-    def __init__(self, data: OfflineData, config: IqlRun, generator: torch.Generator) -> None:
+    def __init__(
+        self, data: OfflineData, own: ImplicitConfig, train: OffPolicyTrainConfig, generator: torch.Generator
+    ) -> None:
         super().__init__(data, generator)
-        self.settings, self.discount = config.iql, config.train.discount
-        own, sizes = self.settings, (data.observation_dim, data.action_dim)
+        self.settings, self.discount = own, train.discount
+        sizes = data.observation_dim, data.action_dim
         shape = CriticsConfig(q_hidden=own.hidden, v_hidden=own.hidden, layer_norm=own.layer_norm)
         self.critics = Critics(*sizes, shape, generator=generator).to(data.observations.device)
         self.critics.scale.copy_(data.returns.std().clamp(min=MIN_SCALE))
         self.critics.shift.copy_(data.returns.mean())
-        self.policy = make_policy(data, PolicySpec(1, *sizes, own.hidden, std=own.std), generator)
-        rate, critics = own.learning_rate, self.critics
-        # A policy cloned by weights that keep changing swings from one evaluation to the next: offline its
-        # step falls to zero, online it is whole again.
-        groups = {
-            "value": Group([critics.v], rate),
-            "q": Group([critics.q], rate),
-            "policy": Group([self.policy], rate, half_cosine(config.train.steps)),
+        self.policy = make_policy(data, self.shape(PolicySpec(1, *sizes, own.hidden, std=own.std)), generator)
+        slow = [(self.critics.q_target, self.critics.q)]
+        self.updates = Updates(self.groups(train.steps), slow, own.polyak)
+
+    def shape(self, spec: PolicySpec) -> PolicySpec:
+        """Of the policy, from that of a plain one."""
+        return spec
+
+    def groups(self, offline_updates: int) -> dict[str, Group]:
+        """What each loss moves.
+
+        A policy cloned by weights that keep changing swings from one evaluation to the next: offline its
+        step falls to zero, online it is whole again.
+        """
+        rate = self.settings.learning_rate
+        return {
+            "value": Group([self.critics.v], rate),
+            "q": Group([self.critics.q], rate),
+            "policy": Group([self.policy], rate, half_cosine(offline_updates)),
         }
-        self.updates = Updates(groups, [(critics.q_target, critics.q)], own.polyak)
 
     def update(self, batch: Batch) -> Metrics:
         metrics = self.updates.step(self.losses(batch))
@@ -88,15 +107,33 @@ class Iql(BaseLearner):
         }
 
     def policy_loss(self, batch: Batch, advantages: Tensor) -> Tensor:
-        """Cloning [B]: a row weighs by how much better it was than expected."""
-        weights = torch.exp(self.settings.temperature * advantages).clamp(max=self.settings.largest_weight)
-        return -weights * self.policy.distribution(batch.observations).log_prob(batch.actions)[0]
+        """Of the policy on rows whose actions were better than expected by so much [B]."""
+        raise NotImplementedError
+
+    def cloning(self, policy: Distribution, actions: Tensor, exponents: Tensor) -> Tensor:
+        """Losses [B] of a policy that clones actions [B, A], by the exponentials [B] of its exponents."""
+        weights = torch.exp(exponents).clamp(max=self.settings.largest_weight)
+        return -weights * policy.log_prob(actions)[0]
 
     @torch.no_grad()
     def look(self, batch: Batch, returns: Tensor) -> Metrics:
         values = self.critics.values(batch.observations)
         advantages = self.critics.target_min_q(batch.observations, batch.actions) - values
         return look_at_values(values, returns, advantages)
+
+
+class Iql(ImplicitQ):
+    """Nothing ever asks Q for an action that no row has."""
+
+    settings: IqlConfig
+
+    def __init__(self, data: OfflineData, config: IqlRun, generator: torch.Generator) -> None:
+        super().__init__(data, config.iql, config.train, generator)
+
+    def policy_loss(self, batch: Batch, advantages: Tensor) -> Tensor:
+        """Cloning [B]: a row weighs by how much better it was than expected."""
+        found = self.policy.distribution(batch.observations)
+        return self.cloning(found, batch.actions, self.settings.temperature * advantages)
 
 
 ROOM = OffPolicy(

@@ -5,13 +5,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from unio4_lib.errors import InputError
+from unio4_lib.nets.ensemble import EnsembleMLP
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy, Kind, Policy, PolicySpec
 
 RAW_LOG_STD_MIN, RAW_LOG_STD_MAX = -5.0, 2.0  # before the squashing: e^2 is as good as uniform
+BALANCE_LOG_STD_MIN, BALANCE_LOG_STD_MAX = -10.0, 2.0
+ENCODED = 3  # waves that tell a coefficient, each by its sine and its cosine
 LARGEST_ACTION = 1.0 - 1e-5  # of which a density is asked for; at 1 there is none
 
 
@@ -76,10 +79,73 @@ class DeterministicPolicy(Policy):
         return Gaussian(mean, mean.new_full((), math.log(self.spec.std_scale)).expand_as(mean))
 
 
+def encode(coefficients: Tensor) -> Tensor:
+    """Sines and cosines [..., 6] of coefficients [...], in ever longer waves."""
+    powers = torch.arange(ENCODED, device=coefficients.device) / ENCODED
+    angles = coefficients[..., None] / 10_000.0**powers
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+class Balance(nn.Module):
+    """Which place between the ends of a range, -1 and 1, suits a state."""
+
+    def __init__(self, spec: PolicySpec, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.net = EnsembleMLP(
+            spec.members,
+            spec.observation_dim,
+            1,
+            spec.hidden,
+            activation=spec.activation,
+            init="orthogonal",
+            output_gain=0.01,
+            generator=generator,
+        )
+        self.log_std = nn.Parameter(torch.zeros(spec.members, 1, 1))
+
+    def forward(self, observations: Tensor) -> Squashed:
+        means = self.net(observations)
+        return Squashed(means, self.log_std.clamp(BALANCE_LOG_STD_MIN, BALANCE_LOG_STD_MAX).expand_as(means))
+
+
+class FamilyPolicy(GaussianPolicy):
+    """E families: a Gaussian policy for each coefficient of a range, and a balance that picks one by state.
+
+    Where the range is one point there is nothing to tell: the family is a plain policy.
+    """
+
+    def __init__(self, spec: PolicySpec, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(spec, generator=generator)
+        self.balance = Balance(spec, generator)
+
+    @staticmethod
+    def numbers_seen(spec: PolicySpec) -> int:
+        low, high = spec.coefficients
+        return spec.observation_dim + (2 * ENCODED if low < high else 0)
+
+    def coefficients(self, places: Tensor) -> Tensor:
+        """Coefficients [...] of places [...] between -1 and 1."""
+        low, high = self.spec.coefficients
+        return low + 0.5 * (places + 1.0) * (high - low)
+
+    def member(self, observations: Tensor, coefficients: Tensor) -> Gaussian:
+        """The policies [E, B, A] of coefficients [B] or [E, B] in observations [B, D]."""
+        low, high = self.spec.coefficients
+        if low == high:
+            return self.around(self.net(observations))
+        rows = observations.expand(*coefficients.shape, observations.shape[-1])
+        return self.around(self.net(torch.cat([rows, encode(coefficients)], dim=-1)))
+
+    def distribution(self, observations: Tensor) -> Gaussian:
+        places = self.balance(observations).mean[..., 0]
+        return self.member(observations, self.coefficients(places))
+
+
 KINDS: dict[Kind, Callable[..., Policy]] = {
     "gaussian": GaussianPolicy,
     "deterministic": DeterministicPolicy,
     "squashed": SquashedPolicy,
+    "family": FamilyPolicy,
 }
 
 

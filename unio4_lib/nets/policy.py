@@ -19,7 +19,7 @@ from unio4_lib.nets.ensemble import Activation, EnsembleMLP, select_members
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0  # the paper's bounds: std between 0.0067 and 1
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
-Kind = Literal["gaussian", "deterministic", "squashed"]
+Kind = Literal["gaussian", "deterministic", "squashed", "family"]
 
 
 class Distribution(Protocol):
@@ -71,13 +71,17 @@ class PolicySpec:
     std: Literal["state", "shared"] = "state"
     std_scale: float = 1.0  # factor of every standard deviation
     kind: Kind = "gaussian"  # what old files are, which do not say it
+    coefficients: tuple[float, float] = (0.0, 0.0)  # from which a family has a policy for each one
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "PolicySpec":
-        return cls(**{**values, "hidden": tuple(values["hidden"])})
+        tuples: dict[str, Any] = {
+            name: tuple(values[name]) for name in ("hidden", "coefficients") if name in values
+        }
+        return cls(**{**values, **tuples})
 
 
 def to_unit(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -104,7 +108,7 @@ class Policy(nn.Module):
         self.spec = spec
         self.net = EnsembleMLP(
             spec.members,
-            spec.observation_dim,
+            self.numbers_seen(spec),
             spec.action_dim * self.numbers_per_action(spec),
             spec.hidden,
             activation=spec.activation,
@@ -116,6 +120,11 @@ class Policy(nn.Module):
         self.register_buffer("observation_std", torch.ones(spec.observation_dim))
         self.register_buffer("action_low", -torch.ones(spec.action_dim))
         self.register_buffer("action_high", torch.ones(spec.action_dim))
+
+    @staticmethod
+    def numbers_seen(spec: PolicySpec) -> int:
+        """Inputs of the network."""
+        return spec.observation_dim
 
     @staticmethod
     def numbers_per_action(spec: PolicySpec) -> int:
@@ -182,7 +191,10 @@ class GaussianPolicy(Policy):
             self.raw_std = nn.Parameter(torch.full((spec.members, 1, spec.action_dim), 0.7))
 
     def distribution(self, observations: Tensor) -> Gaussian:
-        out = self.net(observations)
+        return self.around(self.net(observations))
+
+    def around(self, out: Tensor) -> Gaussian:
+        """The distribution that outputs of the network [E, B, ...] mean."""
         if self.spec.std == "state":
             mean, raw_std = out.chunk(2, dim=-1)
         else:

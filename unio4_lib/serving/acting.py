@@ -15,6 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0
+ENCODED = 3  # waves that tell a family the coefficient of its policy
 RAW_LOG_STD_MIN, RAW_LOG_STD_MAX = -5.0, 2.0  # of squashed policies
 
 
@@ -56,9 +57,9 @@ class ActingPolicy(PythonModel):
         if len(broken):  # a policy would answer with an action all the same, or with NaN
             raise ValueError(f"observations[{broken[0]}] is not finite: {values[broken[0]]}")
         values = (values - self.tensors["observation_mean"]) / self.tensors["observation_std"]
-        for index in range(len(self.spec["hidden"])):
-            values = self.activation(self._affine(values, f"net.layers.{index}"))
-        mean, raw_std = np.split(self._affine(values, "net.output"), [self.spec["action_dim"]], axis=1)
+        if self.kind == "family":
+            values = self._told(values)
+        mean, raw_std = np.split(self._net(values, "net"), [self.spec["action_dim"]], axis=1)
         actions = np.tanh(mean)
         if self.noise is not None:
             noise = self._std(raw_std) * self.noise.standard_normal(actions.shape)
@@ -66,6 +67,21 @@ class ActingPolicy(PythonModel):
             actions = np.tanh(mean + noise) if squashed else np.clip(actions + noise, -1.0, 1.0)
         low, high = self.tensors["action_low"], self.tensors["action_high"]
         return low + (actions + 1.0) * 0.5 * (high - low)
+
+    def _told(self, values: np.ndarray) -> np.ndarray:
+        """Observations and, in waves, the coefficients that the balance picks for them."""
+        low, high = self.spec["coefficients"]
+        if low == high:
+            return values
+        coefficients = low + 0.5 * (np.tanh(self._net(values, "balance.net")) + 1.0) * (high - low)
+        angles = coefficients / 10_000.0 ** (np.arange(ENCODED) / ENCODED)
+        waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+        return np.concatenate([values, waves.reshape(len(values), -1)], axis=1)
+
+    def _net(self, values: np.ndarray, name: str) -> np.ndarray:
+        for index in range(len(self.spec["hidden"])):
+            values = self.activation(self._affine(values, f"{name}.layers.{index}"))
+        return self._affine(values, f"{name}.output")
 
     def _std(self, raw_std: np.ndarray) -> np.ndarray | float:
         if self.kind == "deterministic":

@@ -19,7 +19,8 @@ ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
 
 
 def make_policy(kind: Kind, std_scale: float = 1.0) -> Policy:
-    spec = PolicySpec(E, D, A, (16,), std_scale=std_scale, kind=kind)
+    ends = (1.0, 5.0) if kind == "family" else (0.0, 0.0)
+    spec = PolicySpec(E, D, A, (16,), std_scale=std_scale, kind=kind, coefficients=ends)
     policy = build_policy(spec, generator=torch.Generator().manual_seed(0))
     ones = torch.ones(D)
     policy.set_scales(3 * ones, 2 * ones, torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))

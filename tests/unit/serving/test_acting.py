@@ -49,6 +49,7 @@ def served(policy: Policy, folder: Path, **facts: Any) -> Any:
         {"activation": "tanh", "std_scale": 1.0},
         {"kind": "deterministic", "std_scale": 0.2},
         {"kind": "squashed", "std_scale": 3.0},
+        {"kind": "family", "std": "shared", "coefficients": [1.0, 5.0]},
     ],
     ids=str,
 )
@@ -77,6 +78,18 @@ def test_else_the_mean_action_is_taken(facts: dict[str, Any], tmp_path: Path) ->
     act = served(policy, tmp_path / "p", **facts)
     np.testing.assert_array_equal(act(OBSERVATIONS), act(OBSERVATIONS))
     np.testing.assert_allclose(act(OBSERVATIONS), policy.act(OBSERVATIONS), atol=1e-6)
+
+
+def test_a_family_acts_by_the_choice_of_its_balance(tmp_path: Path) -> None:
+    policy = some_policy(kind="family", coefficients=[1.0, 5.0])
+    with torch.no_grad():
+        policy.balance.net.output.weight.mul_(100.0)
+        policy.balance.net.output.bias.fill_(0.3)
+    act = served(policy, tmp_path / "p")
+    np.testing.assert_allclose(act(OBSERVATIONS), policy.act(OBSERVATIONS), atol=1e-6)
+    with torch.no_grad():
+        policy.balance.net.output.bias.fill_(-0.3)
+    assert np.abs(act(OBSERVATIONS) - policy.act(OBSERVATIONS)).max() > 1e-3
 
 
 def test_the_served_file_needs_nothing_of_this_project() -> None:

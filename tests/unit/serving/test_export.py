@@ -37,6 +37,7 @@ def some_policy(**changed: object) -> Policy:
         {"activation": "silu", "std": "shared"},
         {"kind": "deterministic"},
         {"kind": "squashed"},
+        {"kind": "family", "coefficients": [1.0, 5.0]},
     ],
     ids=str,
 )
