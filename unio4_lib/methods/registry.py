@@ -15,6 +15,7 @@ METHODS = {
     "sac_n": "unio4_lib.methods.sac_n:METHOD",
     "cql": "unio4_lib.methods.cql:METHOD",
     "famo2o": "unio4_lib.methods.famo2o:METHOD",
+    "pex": "unio4_lib.methods.pex:METHOD",
 }
 
 

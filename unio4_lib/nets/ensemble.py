@@ -65,11 +65,12 @@ class EnsembleLayerNorm(nn.Module):
 
     def __init__(self, members: int, features: int) -> None:
         super().__init__()
+        self.features = features  # a plain number: exporters want no size that is found while tracing
         self.scale = nn.Parameter(torch.ones(members, 1, features))
         self.shift = nn.Parameter(torch.zeros(members, 1, features))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        normalized = functional.layer_norm(inputs, inputs.shape[-1:])
+        normalized = functional.layer_norm(inputs, (self.features,))
         return torch.addcmul(self.shift, normalized, self.scale)
 
 

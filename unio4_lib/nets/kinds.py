@@ -1,15 +1,16 @@
 """The kinds of policies beside the Gaussian one, and how a policy is made from its spec."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from unio4_lib.errors import InputError
-from unio4_lib.nets.ensemble import EnsembleMLP
+from unio4_lib.nets.ensemble import EnsembleMLP, select_members
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy, Kind, Policy, PolicySpec
 
 RAW_LOG_STD_MIN, RAW_LOG_STD_MAX = -5.0, 2.0  # before the squashing: e^2 is as good as uniform
@@ -141,11 +142,89 @@ class FamilyPolicy(GaussianPolicy):
         return self.member(observations, self.coefficients(places))
 
 
+class Choice(NamedTuple):
+    """Of an old policy's action and a new one's the better."""
+
+    old: Tensor  # [E, B, A]
+    new: Gaussian
+    better: Callable[[Tensor, Tensor], Tensor]  # of two actions of each row
+
+    @property
+    def mean(self) -> Tensor:
+        return self.better(self.old, self.new.mean)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.better(self.old, self.new.sample(noise))
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Of the new policy, which learns; the old one's action has no density."""
+        return self.new.log_prob(actions)
+
+
+class ExpandedPolicy(GaussianPolicy):
+    """E Gaussian policies, each beside an older one whose mean it takes where twin values prefer that.
+
+    Before it is expanded there is nothing to choose: it is a plain policy.
+    """
+
+    expanded: Tensor
+
+    def __init__(self, spec: PolicySpec, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(spec, generator=generator)
+        self.old = GaussianPolicy(replace(spec, kind="gaussian"), generator=generator)
+        inputs = spec.observation_dim + spec.action_dim
+        self.values = EnsembleMLP(
+            2,
+            inputs,
+            1,
+            spec.hidden,
+            activation=spec.activation,
+            layer_norm=spec.layer_norm,
+            generator=generator,
+        )
+        self.register_buffer("expanded", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def expand(self, new: GaussianPolicy) -> None:
+        """What the policy was becomes the old one, beside a new one."""
+        own, other = dict(self.named_parameters()), dict(new.named_parameters())
+        for name, old in self.old.named_parameters():
+            old.copy_(own[name])
+            own[name].copy_(other[name])
+        self.expanded.fill_(True)
+
+    def distribution(self, observations: Tensor) -> Choice:  # type: ignore[override]
+        def better(old: Tensor, new: Tensor) -> Tensor:
+            chosen = self.worth(observations, new) >= self.worth(observations, old)
+            alone = torch.logical_not(self.expanded)
+            return torch.where(torch.logical_or(chosen, alone)[..., None], new, old)
+
+        return Choice(self.old.distribution(observations).mean, self.new(observations), better)
+
+    def new(self, observations: Tensor) -> Gaussian:
+        """The policy that learns."""
+        return super().distribution(observations)
+
+    def worth(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The smaller value [E, B] of actions [E, B, A], in a unit of its own."""
+        rows = observations.expand(*actions.shape[:-1], observations.shape[-1])
+        inputs = torch.cat([rows, actions.clamp(-1.0, 1.0)], dim=-1)
+        return self.values(inputs.flatten(0, 1))[..., 0].min(dim=0).values.view(actions.shape[:-1])
+
+    def members(self, indices: Sequence[int]) -> Self:
+        """As of any policy; the values are those of all."""
+        chosen = type(self)(replace(self.spec, members=len(indices))).to(self.observation_mean.device)
+        shared = {name: part for name, part in self.state_dict().items() if name.startswith("values.")}
+        chosen.load_state_dict(select_members(self, indices) | shared)
+        return chosen
+
+
 KINDS: dict[Kind, Callable[..., Policy]] = {
     "gaussian": GaussianPolicy,
     "deterministic": DeterministicPolicy,
     "squashed": SquashedPolicy,
     "family": FamilyPolicy,
+    "expanded": ExpandedPolicy,
 }
 
 

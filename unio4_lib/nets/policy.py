@@ -19,7 +19,7 @@ from unio4_lib.nets.ensemble import Activation, EnsembleMLP, select_members
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0  # the paper's bounds: std between 0.0067 and 1
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
-Kind = Literal["gaussian", "deterministic", "squashed", "family"]
+Kind = Literal["gaussian", "deterministic", "squashed", "family", "expanded"]
 
 
 class Distribution(Protocol):
@@ -72,6 +72,7 @@ class PolicySpec:
     std_scale: float = 1.0  # factor of every standard deviation
     kind: Kind = "gaussian"  # what old files are, which do not say it
     coefficients: tuple[float, float] = (0.0, 0.0)  # from which a family has a policy for each one
+    layer_norm: bool = False  # in the values by which an expanded policy chooses
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

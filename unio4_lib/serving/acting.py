@@ -15,6 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0
+LAYER_NORM_EPSILON = 1e-5
 ENCODED = 3  # waves that tell a family the coefficient of its policy
 RAW_LOG_STD_MIN, RAW_LOG_STD_MAX = -5.0, 2.0  # of squashed policies
 
@@ -59,12 +60,14 @@ class ActingPolicy(PythonModel):
         values = (values - self.tensors["observation_mean"]) / self.tensors["observation_std"]
         if self.kind == "family":
             values = self._told(values)
-        mean, raw_std = np.split(self._net(values, "net"), [self.spec["action_dim"]], axis=1)
+        mean, raw_std = self._heads(values, "net")
         actions = np.tanh(mean)
         if self.noise is not None:
             noise = self._std(raw_std) * self.noise.standard_normal(actions.shape)
             squashed = self.kind == "squashed"
             actions = np.tanh(mean + noise) if squashed else np.clip(actions + noise, -1.0, 1.0)
+        if self.kind == "expanded" and self.tensors["expanded"]:
+            actions = self._better(values, np.tanh(self._heads(values, "old.net")[0]), actions)
         low, high = self.tensors["action_low"], self.tensors["action_high"]
         return low + (actions + 1.0) * 0.5 * (high - low)
 
@@ -78,10 +81,31 @@ class ActingPolicy(PythonModel):
         waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
         return np.concatenate([values, waves.reshape(len(values), -1)], axis=1)
 
-    def _net(self, values: np.ndarray, name: str) -> np.ndarray:
+    def _better(self, observations: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Of two actions in each row the one that the smaller of both values prefers."""
+        worth = [
+            np.minimum(*(self._net(np.hstack([observations, actions]), "values", q) for q in range(2)))
+            for actions in (old, new)
+        ]
+        return np.where(worth[1] >= worth[0], new, old)
+
+    def _heads(self, values: np.ndarray, name: str) -> list[np.ndarray]:
+        """Means before tanh, and what there is of stds."""
+        return np.split(self._net(values, name), [self.spec["action_dim"]], axis=1)
+
+    def _net(self, values: np.ndarray, name: str, member: int = 0) -> np.ndarray:
         for index in range(len(self.spec["hidden"])):
-            values = self.activation(self._affine(values, f"{name}.layers.{index}"))
-        return self._affine(values, f"{name}.output")
+            values = self._affine(values, f"{name}.layers.{index}", member)
+            values = self.activation(self._norm(values, f"{name}.norms.{index}", member))
+        return self._affine(values, f"{name}.output", member)
+
+    def _norm(self, values: np.ndarray, layer: str, member: int) -> np.ndarray:
+        """Layer normalization, where there is one."""
+        if f"{layer}.scale" not in self.tensors:
+            return values
+        spread = np.sqrt(values.var(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
+        scale, shift = self.tensors[f"{layer}.scale"][member], self.tensors[f"{layer}.shift"][member]
+        return shift + scale * (values - values.mean(axis=1, keepdims=True)) / spread
 
     def _std(self, raw_std: np.ndarray) -> np.ndarray | float:
         if self.kind == "deterministic":
@@ -92,8 +116,8 @@ class ActingPolicy(PythonModel):
             low, high = RAW_LOG_STD_MIN, RAW_LOG_STD_MAX
         return self.spec["std_scale"] * np.exp(low + 0.5 * (high - low) * (np.tanh(raw_std) + 1.0))
 
-    def _affine(self, values: np.ndarray, layer: str) -> np.ndarray:
-        return values @ self.tensors[f"{layer}.weight"][0] + self.tensors[f"{layer}.bias"][0, 0]
+    def _affine(self, values: np.ndarray, layer: str, member: int) -> np.ndarray:
+        return values @ self.tensors[f"{layer}.weight"][member] + self.tensors[f"{layer}.bias"][member, 0]
 
 
 set_model(ActingPolicy())

@@ -11,7 +11,14 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 
 from unio4_lib.errors import InputError
 from unio4_lib.nets.files import DESCRIPTION, load_policy, save_policy
-from unio4_lib.nets.kinds import KINDS, DeterministicPolicy, Squashed, SquashedPolicy, build_policy
+from unio4_lib.nets.kinds import (
+    KINDS,
+    DeterministicPolicy,
+    ExpandedPolicy,
+    Squashed,
+    SquashedPolicy,
+    build_policy,
+)
 from unio4_lib.nets.policy import GaussianPolicy, Kind, Policy, PolicySpec
 
 E, B, D, A = 2, 6, 4, 2
@@ -25,6 +32,8 @@ def make_policy(kind: Kind, std_scale: float = 1.0) -> Policy:
     ones = torch.ones(D)
     policy.set_scales(3 * ones, 2 * ones, torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]))
     with torch.no_grad():
+        if isinstance(policy, ExpandedPolicy):
+            policy.expanded.fill_(True)
         policy.net.output.bias.normal_(generator=torch.Generator().manual_seed(1))
     return policy.requires_grad_(False)
 

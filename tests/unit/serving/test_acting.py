@@ -92,6 +92,22 @@ def test_a_family_acts_by_the_choice_of_its_balance(tmp_path: Path) -> None:
     assert np.abs(act(OBSERVATIONS) - policy.act(OBSERVATIONS)).max() > 1e-3
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_expanded_policy_takes_the_better_action(norm: bool, tmp_path: Path) -> None:
+    """With one alone before it is expanded; what is tried comes from both policies."""
+    policy = some_policy(kind="expanded", layer_norm=norm)
+    random = torch.Generator().manual_seed(3)
+    for part in (*policy.values.parameters(), policy.net.output.bias):
+        part.normal_(generator=random)
+    rows = np.random.default_rng(1).normal(size=(200, 5)).astype(np.float32)
+    alone = policy.act(rows)
+    np.testing.assert_allclose(served(policy, tmp_path / "alone")(rows), alone, atol=1e-6)
+    policy.expanded.fill_(True)
+    wanted = policy.act(rows)
+    assert 20 < (wanted != alone).all(axis=1).sum() < 180
+    np.testing.assert_allclose(served(policy, tmp_path / "both")(rows), wanted, atol=1e-6)
+
+
 def test_the_served_file_needs_nothing_of_this_project() -> None:
     """MLflow runs the file alone."""
     spec = importlib.util.find_spec("unio4_lib.serving.acting")

@@ -10,7 +10,7 @@ from torch import nn
 
 from unio4_lib.errors import InputError
 from unio4_lib.nets.files import save_policy
-from unio4_lib.nets.kinds import build_policy
+from unio4_lib.nets.kinds import ExpandedPolicy, build_policy
 from unio4_lib.nets.policy import Policy, PolicySpec
 from unio4_lib.serving import export
 from unio4_lib.serving.export import Format, export_policy
@@ -24,6 +24,8 @@ def some_policy(**changed: object) -> Policy:
     random = torch.Generator().manual_seed(0)
     policy = build_policy(PolicySpec.from_json(values), generator=random)
     mean, std = torch.randn(5, generator=random), torch.rand(5, generator=random) + 0.5
+    if isinstance(policy, ExpandedPolicy):
+        policy.expanded.fill_(True)
     policy.set_scales(mean, std, torch.tensor([-1.0, -0.4, 0.0]), torch.tensor([1.0, 0.4, 2.0]))
     return policy.requires_grad_(False)
 
@@ -38,6 +40,7 @@ def some_policy(**changed: object) -> Policy:
         {"kind": "deterministic"},
         {"kind": "squashed"},
         {"kind": "family", "coefficients": [1.0, 5.0]},
+        {"kind": "expanded", "layer_norm": True},
     ],
     ids=str,
 )
