@@ -121,19 +121,23 @@ def test_the_delivered_policy_takes_the_better_of_both_means(data: OfflineData) 
 
 
 def test_the_new_policy_clones_what_is_chosen_by_its_advantage(data: OfflineData) -> None:
-    learner, batch = online(data, temperature=2.0, largest_weight=1.5), some_rows(data)
+    learner, batch = online(data, temperature=2.0, largest_weight=7.0), some_rows(data)
     noise = learner.draws.get_state()
     losses = learner.losses(batch)["policy"]
     learner.draws.set_state(noise)
     actions = learner.choose(batch.observations, learner.normal(6, 1))
     assert not torch.equal(actions, batch.actions)
     found = learner.policy.new(batch.observations)
+    capped = 0
     for row in range(6):
         slow = value(learner, learner.critics.q_target, batch.observations[row], actions[row])
         advantage = slow - float(learner.critics.values(batch.observations[row]).detach())
         density = Normal(found.mean[0, row], found.log_std[0, row].exp()).log_prob(actions[row]).sum()
-        wanted = -min(math.exp(2.0 * advantage), 1.5) * float(density.detach())
+        weight = min(math.exp(2.0 * advantage), 7.0)
+        capped += weight == 7.0
+        wanted = -weight * float(density.detach())
         assert losses[row].item() == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    assert 0 < capped < 6
     fixed = [*learner.critics.q.parameters(), *learner.critics.v.parameters()]
     fixed += learner.policy.old.parameters()
     gradients = torch.autograd.grad(losses.sum(), fixed, allow_unused=True)
