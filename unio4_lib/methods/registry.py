@@ -16,6 +16,7 @@ METHODS = {
     "cql": "unio4_lib.methods.cql:METHOD",
     "famo2o": "unio4_lib.methods.famo2o:METHOD",
     "pex": "unio4_lib.methods.pex:METHOD",
+    "baq": "unio4_lib.methods.baq:METHOD",
 }
 
 

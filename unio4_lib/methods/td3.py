@@ -54,11 +54,16 @@ class Td3(BaseLearner):
         self.updates = Updates(groups, [(self.q.slow, self.q.q), (self.slow_policy, self.policy)], own.polyak)
 
     def update(self, batch: Batch) -> Metrics:
-        metrics = self.updates.step({"q": self.q.errors(batch, self.targets(batch)).sum(dim=0)})
+        errors = self.q.errors(batch, self.targets(batch)).sum(dim=0)
+        metrics = self.updates.step({"q": errors}, self.loss_weights(batch))
         if self.updates.groups["q"].taken % self.settings.policy_every == 0:
             metrics |= self.updates.step({"policy": self.policy_loss(batch)})
             self.updates.follow()
         return metrics
+
+    def loss_weights(self, batch: Batch) -> dict[str, Tensor]:
+        """What rows [B] count in a loss, where not all count alike."""
+        return {}
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
