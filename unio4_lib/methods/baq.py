@@ -1,6 +1,6 @@
 """BAQ (Zu et al., 2025), reconstructed: what is far from the data's behavior teaches values less at first.
 
-No code was found, and the full text was not at hand. This is one way to fill in what the abstract and a review tell.
+No code was found, and the full text was not at hand. This fills in what the abstract and a review tell.
 """
 
 import math

@@ -17,6 +17,7 @@ METHODS = {
     "famo2o": "unio4_lib.methods.famo2o:METHOD",
     "pex": "unio4_lib.methods.pex:METHOD",
     "baq": "unio4_lib.methods.baq:METHOD",
+    "spot": "unio4_lib.methods.spot:METHOD",
 }
 
 

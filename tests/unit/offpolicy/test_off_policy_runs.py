@@ -33,7 +33,9 @@ Capture = pytest.CaptureFixture[str]
 
 
 def overrides(name: str) -> list[str]:
-    settings = SETTINGS | {f"{name}.hidden": [16]}
+    own = getattr(find_method(name).settings(dataset="none"), name)
+    widths = [field for field in type(own).model_fields if field.endswith("hidden")]
+    settings = SETTINGS | {f"{name}.{field}": [16] for field in widths}
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
