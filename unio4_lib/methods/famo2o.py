@@ -118,7 +118,7 @@ class FamO2O(ImplicitQ):
 
     @torch.no_grad()
     def look(self, batch: Batch, returns: Tensor) -> Metrics:
-        chosen = self.policy.coefficients(self.policy.balance(batch.observations).mean)
+        chosen = self.policy.best(batch.observations)
         figures = {"learner/coefficient": chosen.mean(), "learner/coefficient_std": chosen.std()}
         return super().look(batch, returns) | figures
 

@@ -73,25 +73,37 @@ class Sac(BaseLearner):
         self.updates = Updates(groups, [(self.q.slow, self.q.q)], own.polyak)
 
     def update(self, batch: Batch) -> Metrics:
-        actions, log_probs = self.sample(batch.observations)
-        losses = {
-            "q": self.q_loss(batch),
-            "policy": self.policy_loss(batch, actions, log_probs),
-            "temperature": -self.temperature.log * (log_probs.detach() + self.wanted_entropy),
-        }
+        losses, log_probs = self.losses(batch)
         metrics = self.updates.step(losses)
         self.updates.follow()
         entropy = {"learner/entropy": -log_probs.detach().mean()}
         return metrics | entropy | {"learner/temperature": self.temperature.value()}
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Of each row [B], and the log densities [B] of the actions that the policy learns from."""
+        actions, log_probs = self.sample(batch.observations)
+        losses = {
+            "q": self.q_loss(batch),
+            "policy": self.policy_loss(batch, actions, log_probs),
+            "temperature": self.temperature_loss(log_probs),
+        }
+        return losses, log_probs
+
+    def temperature_loss(self, log_probs: Tensor) -> Tensor:
+        return -self.temperature.log * (log_probs.detach() + self.wanted_entropy)
 
     def sample(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """An action of the policy for each observation [B, A], and its log density [B]."""
         actions, log_probs = self.samples(observations, 1)
         return actions[:, 0], log_probs[:, 0]
 
+    def acting(self, observations: Tensor) -> Squashed:
+        """The policy in each observation [1, B, A]."""
+        return self.policy.distribution(observations)
+
     def samples(self, observations: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Several actions for each observation [B, count, A], and their log densities [B, count]."""
-        found = self.policy.distribution(observations)
+        found = self.acting(observations)
         each = Squashed(found.raw_mean[0, :, None], found.log_std[0, :, None])
         return each.sample_with_log_prob(self.normal(len(observations), count, self.policy.spec.action_dim))
 

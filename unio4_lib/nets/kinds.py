@@ -59,7 +59,11 @@ class SquashedPolicy(Policy):
         super().__init__(spec, output_gain=0.01, generator=generator)
 
     def distribution(self, observations: Tensor) -> Squashed:
-        mean, raw_std = self.net(observations).chunk(2, dim=-1)
+        return self.around(self.net(observations))
+
+    def around(self, out: Tensor) -> Squashed:
+        """The distribution that outputs of the network [E, B, 2A] mean."""
+        mean, raw_std = out.chunk(2, dim=-1)
         middle, half = 0.5 * (RAW_LOG_STD_MAX + RAW_LOG_STD_MIN), 0.5 * (RAW_LOG_STD_MAX - RAW_LOG_STD_MIN)
         log_std = middle + half * torch.tanh(raw_std)
         return Squashed(mean, log_std + math.log(self.spec.std_scale))
@@ -109,8 +113,8 @@ class Balance(nn.Module):
         return Squashed(means, self.log_std.clamp(BALANCE_LOG_STD_MIN, BALANCE_LOG_STD_MAX).expand_as(means))
 
 
-class FamilyPolicy(GaussianPolicy):
-    """E families: a Gaussian policy for each coefficient of a range, and a balance that picks one by state.
+class Family(Policy):
+    """E families: a policy for each coefficient of a range, and a balance that picks one by state.
 
     Where the range is one point there is nothing to tell: the family is a plain policy.
     """
@@ -129,17 +133,39 @@ class FamilyPolicy(GaussianPolicy):
         low, high = self.spec.coefficients
         return low + 0.5 * (places + 1.0) * (high - low)
 
-    def member(self, observations: Tensor, coefficients: Tensor) -> Gaussian:
-        """The policies [E, B, A] of coefficients [B] or [E, B] in observations [B, D]."""
+    def told(self, observations: Tensor, coefficients: Tensor) -> Tensor:
+        """What the network gives [E, B, ...] where it is told coefficients [B] or [E, B]."""
         low, high = self.spec.coefficients
         if low == high:
-            return self.around(self.net(observations))
+            return self.net(observations)
         rows = observations.expand(*coefficients.shape, observations.shape[-1])
-        return self.around(self.net(torch.cat([rows, encode(coefficients)], dim=-1)))
+        return self.net(torch.cat([rows, encode(coefficients)], dim=-1))
+
+    def best(self, observations: Tensor) -> Tensor:
+        """The coefficients [E, B] that the balance picks."""
+        return self.coefficients(self.balance(observations).mean[..., 0])
+
+
+class FamilyPolicy(Family, GaussianPolicy):
+    """Families of Gaussian policies."""
+
+    def member(self, observations: Tensor, coefficients: Tensor) -> Gaussian:
+        """The policies [E, B, A] of coefficients [B] or [E, B] in observations [B, D]."""
+        return self.around(self.told(observations, coefficients))
 
     def distribution(self, observations: Tensor) -> Gaussian:
-        places = self.balance(observations).mean[..., 0]
-        return self.member(observations, self.coefficients(places))
+        return self.member(observations, self.best(observations))
+
+
+class SquashedFamilyPolicy(Family, SquashedPolicy):
+    """Families of squashed policies."""
+
+    def member(self, observations: Tensor, coefficients: Tensor) -> Squashed:
+        """The policies [E, B, A] of coefficients [B] or [E, B] in observations [B, D]."""
+        return self.around(self.told(observations, coefficients))
+
+    def distribution(self, observations: Tensor) -> Squashed:
+        return self.member(observations, self.best(observations))
 
 
 class Choice(NamedTuple):
@@ -224,6 +250,7 @@ KINDS: dict[Kind, Callable[..., Policy]] = {
     "deterministic": DeterministicPolicy,
     "squashed": SquashedPolicy,
     "family": FamilyPolicy,
+    "squashed_family": SquashedFamilyPolicy,
     "expanded": ExpandedPolicy,
 }
 

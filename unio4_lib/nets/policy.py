@@ -19,7 +19,7 @@ from unio4_lib.nets.ensemble import Activation, EnsembleMLP, select_members
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0  # the paper's bounds: std between 0.0067 and 1
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
-Kind = Literal["gaussian", "deterministic", "squashed", "family", "expanded"]
+Kind = Literal["gaussian", "deterministic", "squashed", "family", "squashed_family", "expanded"]
 
 
 class Distribution(Protocol):

@@ -15,6 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from safetensors.numpy import load_file
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0
+FAMILIES, SQUASHED = ("family", "squashed_family"), ("squashed", "squashed_family")
 LAYER_NORM_EPSILON = 1e-5
 ENCODED = 3  # waves that tell a family the coefficient of its policy
 RAW_LOG_STD_MIN, RAW_LOG_STD_MAX = -5.0, 2.0  # of squashed policies
@@ -58,13 +59,13 @@ class ActingPolicy(PythonModel):
         if len(broken):  # a policy would answer with an action all the same, or with NaN
             raise ValueError(f"observations[{broken[0]}] is not finite: {values[broken[0]]}")
         values = (values - self.tensors["observation_mean"]) / self.tensors["observation_std"]
-        if self.kind == "family":
+        if self.kind in FAMILIES:
             values = self._told(values)
         mean, raw_std = self._heads(values, "net")
         actions = np.tanh(mean)
         if self.noise is not None:
             noise = self._std(raw_std) * self.noise.standard_normal(actions.shape)
-            squashed = self.kind == "squashed"
+            squashed = self.kind in SQUASHED
             actions = np.tanh(mean + noise) if squashed else np.clip(actions + noise, -1.0, 1.0)
         if self.kind == "expanded" and self.tensors["expanded"]:
             actions = self._better(values, np.tanh(self._heads(values, "old.net")[0]), actions)
@@ -112,7 +113,7 @@ class ActingPolicy(PythonModel):
             return self.spec["std_scale"]
         raw_std = raw_std if self.spec["std"] == "state" else self.tensors["raw_std"][0]
         low, high = LOG_STD_MIN, LOG_STD_MAX
-        if self.kind == "squashed":
+        if self.kind in SQUASHED:
             low, high = RAW_LOG_STD_MIN, RAW_LOG_STD_MAX
         return self.spec["std_scale"] * np.exp(low + 0.5 * (high - low) * (np.tanh(raw_std) + 1.0))
 

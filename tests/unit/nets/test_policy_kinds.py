@@ -26,7 +26,7 @@ ALL_KINDS = pytest.mark.parametrize("kind", KINDS)
 
 
 def make_policy(kind: Kind, std_scale: float = 1.0) -> Policy:
-    ends = (1.0, 5.0) if kind == "family" else (0.0, 0.0)
+    ends = (1.0, 5.0) if "family" in kind else (0.0, 0.0)
     spec = PolicySpec(E, D, A, (16,), std_scale=std_scale, kind=kind, coefficients=ends)
     policy = build_policy(spec, generator=torch.Generator().manual_seed(0))
     ones = torch.ones(D)

@@ -50,6 +50,7 @@ def served(policy: Policy, folder: Path, **facts: Any) -> Any:
         {"kind": "deterministic", "std_scale": 0.2},
         {"kind": "squashed", "std_scale": 3.0},
         {"kind": "family", "std": "shared", "coefficients": [1.0, 5.0]},
+        {"kind": "squashed_family", "coefficients": [0.5, 1.5]},
     ],
     ids=str,
 )
@@ -80,8 +81,9 @@ def test_else_the_mean_action_is_taken(facts: dict[str, Any], tmp_path: Path) ->
     np.testing.assert_allclose(act(OBSERVATIONS), policy.act(OBSERVATIONS), atol=1e-6)
 
 
-def test_a_family_acts_by_the_choice_of_its_balance(tmp_path: Path) -> None:
-    policy = some_policy(kind="family", coefficients=[1.0, 5.0])
+@pytest.mark.parametrize("kind", ["family", "squashed_family"])
+def test_a_family_acts_by_the_choice_of_its_balance(kind: str, tmp_path: Path) -> None:
+    policy = some_policy(kind=kind, coefficients=[1.0, 5.0])
     with torch.no_grad():
         policy.balance.net.output.weight.mul_(100.0)
         policy.balance.net.output.bias.fill_(0.3)

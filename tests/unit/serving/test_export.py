@@ -40,6 +40,7 @@ def some_policy(**changed: object) -> Policy:
         {"kind": "deterministic"},
         {"kind": "squashed"},
         {"kind": "family", "coefficients": [1.0, 5.0]},
+        {"kind": "squashed_family", "coefficients": [0.5, 1.5]},
         {"kind": "expanded", "layer_norm": True},
     ],
     ids=str,
