@@ -10,6 +10,7 @@ from torch import Tensor
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.sac import Sac, SacConfig
+from unio4_lib.nets.kinds import Squashed
 from unio4_lib.settings.offpolicy import BalancedTuneConfig
 
 
@@ -52,14 +53,16 @@ class CqlRun(OffPolicyRun):
     cql: CqlConfig = CqlConfig()
 
 
-class Cql(Sac):
+class ConservativeQ(Sac):
     """SAC whose values are pushed down for actions that the data does not have, and up for those it has."""
 
     settings: CqlConfig
 
-    def __init__(self, data: OfflineData, config: CqlRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.cql, config.train.discount, generator)
-        self.weight, self.calibrated = config.cql.weight, config.cql.calibrated
+    def __init__(
+        self, data: OfflineData, own: CqlConfig, discount: float, generator: torch.Generator
+    ) -> None:
+        super().__init__(data, own, discount, generator)
+        self.weight, self.calibrated = own.weight, own.calibrated
 
     def q_loss(self, batch: Batch) -> Tensor:
         losses = super().q_loss(batch)
@@ -73,7 +76,7 @@ class Cql(Sac):
         shape = (len(batch.rewards), count, dim)
         others = 2.0 * torch.rand(shape, generator=self.draws, device=self.draws.device) - 1.0
         with torch.no_grad():
-            now, now_density = self.samples(batch.observations, count)
+            now, now_density = self.draw(self.learning(batch.observations), count)
             later, later_density = self.samples(batch.next_observations, count)
         found = self.action_values(batch.observations, torch.cat([others, later, now], dim=1))
         random, policy = found[..., :count], found[..., count:]
@@ -84,6 +87,10 @@ class Cql(Sac):
         promised = torch.cat([random + dim * math.log(2.0), policy], dim=-1).logsumexp(dim=-1)
         gap = promised - self.q.values(batch.observations, batch.actions)
         return gap.clamp(min=self.settings.smallest_gap)
+
+    def learning(self, observations: Tensor) -> Squashed:
+        """The policy [1, B, A] as it learns."""
+        return self.acting(observations)
 
     def action_values(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Q [N, B, K] of K actions [B, K, A] in each row."""
@@ -112,6 +119,13 @@ class Cql(Sac):
 def repeated(rows: Tensor, count: int) -> Tensor:
     """Each row [B, D] so many times [B, count, D]."""
     return rows[:, None].expand(-1, count, -1)
+
+
+class Cql(ConservativeQ):
+    """With one policy."""
+
+    def __init__(self, data: OfflineData, config: CqlRun, generator: torch.Generator) -> None:
+        super().__init__(data, config.cql, config.train.discount, generator)
 
 
 ROOM = OffPolicy(

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
@@ -13,10 +13,38 @@ from unio4_lib.learning.updates import Group, half_cosine
 from unio4_lib.methods.iql import ImplicitConfig, ImplicitQ
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.sac import Temperature
-from unio4_lib.nets.kinds import FamilyPolicy
+from unio4_lib.nets.kinds import Family, FamilyPolicy
 from unio4_lib.nets.policy import PolicySpec
 
 WANTED_ENTROPY = -0.5  # of the balance, which the temperature is led to (released code)
+
+
+def check_range(section: str, low: float, high: float) -> None:
+    """Factors go from small to large."""
+    if low > high:
+        raise ValueError(
+            f"{section}.coefficient_min is {low}; expected at most {section}.coefficient_max, which is {high}"
+        )
+
+
+def family_parts(policy: Family) -> list[nn.Parameter]:
+    """All of a policy but its balance."""
+    chosen = set(policy.balance.parameters())
+    return [part for part in policy.parameters() if part not in chosen]
+
+
+@torch.no_grad()
+def uniform(policy: Family, observations: Tensor, draws: torch.Generator) -> Tensor:
+    """For each observation any coefficient [B] of the range."""
+    chance = torch.rand(len(observations), generator=draws, device=draws.device)
+    return policy.coefficients(2.0 * chance - 1.0)
+
+
+@torch.no_grad()
+def balanced(policy: Family, observations: Tensor, draws: torch.Generator) -> Tensor:
+    """For each observation a coefficient [B] as the balance would choose it."""
+    noise = torch.randn(len(observations), 1, generator=draws, device=draws.device)
+    return policy.coefficients(policy.balance(observations).sample(noise)[0, :, 0])
 
 
 class FamO2OConfig(ImplicitConfig):
@@ -36,11 +64,7 @@ class FamO2OConfig(ImplicitConfig):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.coefficient_min > self.coefficient_max:
-            raise ValueError(
-                f"famo2o.coefficient_min is {self.coefficient_min}; expected at most "
-                f"famo2o.coefficient_max, which is {self.coefficient_max}"
-            )
+        check_range("famo2o", self.coefficient_min, self.coefficient_max)
         return self
 
 
@@ -71,12 +95,10 @@ class FamO2O(ImplicitQ):
 
     def groups(self, offline_updates: int) -> dict[str, Group]:
         """The balance moves by what its choices are worth, the family by cloning alone."""
-        rate, balance = self.settings.learning_rate, self.policy.balance
-        chosen = set(balance.parameters())
-        family = [part for part in self.policy.parameters() if part not in chosen]
+        rate = self.settings.learning_rate
         return super().groups(offline_updates) | {
-            "policy": Group(family, rate, half_cosine(offline_updates)),
-            "balance": Group([balance], rate),
+            "policy": Group(family_parts(self.policy), rate, half_cosine(offline_updates)),
+            "balance": Group([self.policy.balance], rate),
             "temperature": Group([self.temperature], rate),
         }
 
@@ -89,14 +111,9 @@ class FamO2O(ImplicitQ):
         found = self.policy.member(batch.observations, coefficients)
         return self.cloning(found, batch.actions, coefficients * advantages)
 
-    @torch.no_grad()
     def coefficients(self, observations: Tensor) -> Tensor:
         """Factors [B] to learn with: all of the range alike, online those that the balance would choose."""
-        if self.online:
-            noise = self.normal(len(observations), 1)
-            return self.policy.coefficients(self.policy.balance(observations).sample(noise)[0, :, 0])
-        chance = torch.rand(len(observations), generator=self.draws, device=self.draws.device)
-        return self.policy.coefficients(2.0 * chance - 1.0)
+        return (balanced if self.online else uniform)(self.policy, observations, self.draws)
 
     def balance_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of the balance, minus the value [B] of what its choices do; and of the weight of its entropy."""

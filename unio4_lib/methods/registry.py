@@ -15,6 +15,7 @@ METHODS = {
     "sac_n": "unio4_lib.methods.sac_n:METHOD",
     "cql": "unio4_lib.methods.cql:METHOD",
     "famo2o": "unio4_lib.methods.famo2o:METHOD",
+    "famo2o_cql": "unio4_lib.methods.famo2o_cql:METHOD",
     "pex": "unio4_lib.methods.pex:METHOD",
     "baq": "unio4_lib.methods.baq:METHOD",
     "spot": "unio4_lib.methods.spot:METHOD",

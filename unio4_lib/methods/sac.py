@@ -61,7 +61,7 @@ class Sac(BaseLearner):
         self.q = QEnsemble(data, own.critics, own.hidden, layer_norm=own.layer_norm, generator=generator)
         self.q.to(device)
         spec = PolicySpec(1, data.observation_dim, data.action_dim, own.hidden, kind="squashed")
-        policy = make_policy(data, spec, generator)
+        policy = make_policy(data, self.shape(spec), generator)
         assert isinstance(policy, SquashedPolicy)
         self.policy, self.temperature = policy, Temperature(own.temperature).to(device)
         self.wanted_entropy = own.entropy_per_action * data.action_dim
@@ -71,6 +71,10 @@ class Sac(BaseLearner):
             "temperature": Group([self.temperature], own.policy_learning_rate),
         }
         self.updates = Updates(groups, [(self.q.slow, self.q.q)], own.polyak)
+
+    def shape(self, spec: PolicySpec) -> PolicySpec:
+        """Of the policy, from that of a plain one."""
+        return spec
 
     def update(self, batch: Batch) -> Metrics:
         losses, log_probs = self.losses(batch)
@@ -103,9 +107,13 @@ class Sac(BaseLearner):
 
     def samples(self, observations: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Several actions for each observation [B, count, A], and their log densities [B, count]."""
-        found = self.acting(observations)
+        return self.draw(self.acting(observations), count)
+
+    def draw(self, found: Squashed, count: int) -> tuple[Tensor, Tensor]:
+        """Several actions [B, count, A] of distributions [1, B, A], and their log densities [B, count]."""
         each = Squashed(found.raw_mean[0, :, None], found.log_std[0, :, None])
-        return each.sample_with_log_prob(self.normal(len(observations), count, self.policy.spec.action_dim))
+        rows, dim = found.raw_mean.shape[1:]
+        return each.sample_with_log_prob(self.normal(rows, count, dim))
 
     def q_loss(self, batch: Batch) -> Tensor:
         """Of all Q together [B], in variances of the returns.

@@ -88,7 +88,7 @@ def test_each_row_is_cloned_by_the_policy_of_its_factor(data: OfflineData, onlin
         weight = min(math.exp(factor * advantage), 3.0)
         capped += weight == 3.0
         wanted = -weight * float(Normal(mean, spread).log_prob(batch.actions[row]).sum().detach())
-        assert float(losses[row]) == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+        assert losses[row].item() == pytest.approx(wanted, rel=1e-4, abs=1e-5)
     assert 0 < capped < 6
 
 
@@ -123,14 +123,14 @@ def test_the_balance_is_told_what_its_choices_are_worth(data: OfflineData) -> No
     found = learner.policy.balance(batch.observations)
     assert float(found.log_std.detach().abs().max()) == 0.0
     for row in range(6):
-        place = math.tanh(float(found.raw_mean[0, row, 0]) + float(first[row, 0]))
+        place = math.tanh(found.raw_mean[0, row, 0].item() + float(first[row, 0]))
         density = float(Normal(found.raw_mean[0, row, 0], 1.0).log_prob(torch.tensor(math.atanh(place))))
         density -= math.log(1.0 - place**2)
         one = batch.observations[row : row + 1]
         acting = learner.policy.member(one, torch.tensor([1.0 + 2.0 * (place + 1.0)]))
         action = (acting.mean + acting.log_std.exp() * second[row])[0, 0].clamp(-1.0, 1.0)
         worth = slow_values(learner, one[0], action)
-        assert float(losses["balance"][row]) == pytest.approx(0.5 * density - worth, rel=1e-3)
+        assert losses["balance"][row].item() == pytest.approx(0.5 * density - worth, rel=1e-3)
         assert float(losses["temperature"][row]) == pytest.approx(0.5 * (-density + 0.5), rel=1e-3)
 
 

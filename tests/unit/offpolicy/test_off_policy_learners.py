@@ -15,14 +15,15 @@ from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining, OnlineTraining
 from unio4_lib.learning.replay import Fresh
-from unio4_lib.methods import baq, cql, famo2o, iql, pex, rebrac, sac_n, spot, td3_bc
+from unio4_lib.methods import baq, cql, famo2o, famo2o_cql, iql, pex, rebrac, sac_n, spot, td3_bc
 from unio4_lib.methods.iql import Iql, IqlConfig, IqlRun
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.td3_bc import Td3Bc, Td3BcConfig, Td3BcRun
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
-ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM, famo2o.ROOM, pex.ROOM, baq.ROOM, spot.ROOM)
+BASES = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM)
+ROOMS = (*BASES, famo2o.ROOM, famo2o_cql.ROOM, pex.ROOM, baq.ROOM, spot.ROOM)
 SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
 TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9, monte_carlo_share=0.0)
 TUNE = OffPolicyTuneConfig(
@@ -37,6 +38,7 @@ OWN: dict[str, dict[str, Any]] = {
     "famo2o": SMALL,
     "pex": SMALL,
     "baq": SMALL,
+    "famo2o_cql": SAC | {"weight": 0.1, "weight_online": 0.0},
     "spot": SMALL | {"policy_learning_rate": 3e-3, "density_hidden": (32,), "density_learning_rate": 3e-3},
     "cql": SAC | {"weight": 0.1, "weight_online": 0.0},
 }
@@ -90,7 +92,7 @@ def test_it_beats_its_data_offline_and_itself_online(room: OffPolicy, data: Offl
     assert measure(online.delivered).mean == pytest.approx(returns[best])
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+@pytest.mark.parametrize("room", BASES, ids=lambda room: room.name)
 def test_offline_training_goes_on_with_the_same_bits(room: OffPolicy, data: OfflineData) -> None:
     one = trained(room, data, steps=7)
     other = OfflineTraining(made(room, data), data, TRAIN, seed=99)
@@ -102,7 +104,7 @@ def test_offline_training_goes_on_with_the_same_bits(room: OffPolicy, data: Offl
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+@pytest.mark.parametrize("room", BASES, ids=lambda room: room.name)
 def test_online_training_goes_on_with_the_same_bits(room: OffPolicy, data: OfflineData) -> None:
     """Stopped after its third round; replay, simulator and generators are those of the other one."""
     tune = TUNE.model_copy(update={"env_steps": 480, "round_steps": 60, "evaluate_every": 240})
