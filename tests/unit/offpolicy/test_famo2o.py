@@ -103,11 +103,11 @@ def test_factors_are_any_of_the_range_offline_and_the_balances_online(data: Offl
     assert float(offline.mean()) == pytest.approx(3.0, abs=0.2)
     learner.go_online()
     online = learner.coefficients(rows)
-    hoped = learner.policy.coefficients(learner.policy.balance(rows).mean)
+    hoped = learner.policy.best(rows).detach()
     assert float(online.mean()) == pytest.approx(float(hoped.mean()), abs=0.05)
     assert 0.0 < float(online.std()) < 0.3
     # The policy that is delivered acts by the balance's choice without noise.
-    acting = learner.policy.member(rows, hoped[0, :, 0])
+    acting = learner.policy.member(rows, hoped[0])
     assert torch.equal(learner.policy.distribution(rows).mean, acting.mean)
 
 

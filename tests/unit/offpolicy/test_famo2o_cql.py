@@ -16,7 +16,7 @@ from unio4_lib.methods.configs import load_config
 PLAIN: dict[str, Any] = {
     "calibrated": False,
     "weight": 1.0,
-    "weight_online": 1.0,
+    "weight_online": 0.3,
     "layer_norm": True,
     "policy_learning_rate": 1e-3,
 }
@@ -44,7 +44,8 @@ def family(data: OfflineData, **own: Any) -> Any:
 
 
 def test_a_range_of_one_point_is_cql_to_the_bit_offline_and_online(data: OfflineData) -> None:
-    one = made(famo2o_cql.ROOM, data, coefficient_min=1.0, coefficient_max=1.0, policy_learning_rate=1e-3)
+    point = {"coefficient_min": 1.0, "coefficient_max": 1.0}
+    one = made(famo2o_cql.ROOM, data, **point, policy_learning_rate=1e-3, weight_online=0.3)
     plain, wide = made(cql.ROOM, data, **PLAIN), made(famo2o_cql.ROOM, data)
     balance = states(one.policy.balance)
     for step in range(6):
