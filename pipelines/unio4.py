@@ -7,7 +7,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.close_run.component import close_run
 from pipelines.settings import PipelineSettings
-from pipelines.stages import Needs, Placement, add_offpolicy_stages, add_stages
+from pipelines.stages import Needs, Placement, add_offpolicy_stages, add_stages, add_tournament_stages
 
 
 def build_unio4(settings: PipelineSettings) -> BaseComponent:
@@ -18,6 +18,11 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
 def build_offpolicy(settings: PipelineSettings) -> BaseComponent:
     """Of every method that trains policy and values together."""
     return _build(settings, "unio4-offpolicy", "iql", add_offpolicy_stages)
+
+
+def build_tournament(settings: PipelineSettings) -> BaseComponent:
+    """Of Uni-O4 with policies of other methods before its judge."""
+    return _build(settings, "unio4-tournament", "tournament", add_tournament_stages)
 
 
 def _build(

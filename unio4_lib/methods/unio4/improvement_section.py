@@ -89,7 +89,7 @@ def _portfolio_table(gate: dict[str, Any]) -> Markup:
         estimates = [words.number(member["estimates"][way]) for way in ways]
         rows.append([f"{member['name']} ({number})", *estimates, track])
     heads = [f"Estimate, {ACTING[way]}" for way in ways]
-    return table(["Policy, by the weights of its cloning", *heads, "Start of"], rows)
+    return table(["Policy: how it was cloned, or by whom it was trained", *heads, "Start of"], rows)
 
 
 def _gate_sentence(decisions: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from unio4_lib.judging.ope import PolicyEvaluator
 from unio4_lib.learning.threads import torch_threads
+from unio4_lib.methods.method import Method
 from unio4_lib.methods.reporting import Findings, Scored, delivered, finish, score_facts
 from unio4_lib.methods.unio4.facts import ope_facts
 from unio4_lib.methods.unio4.method import UNIO4
@@ -30,6 +31,11 @@ GATE_KEYS = (
 
 def compute(work: StageWork[UniO4Config]) -> None:
     """Score behavior, offline and online policies, and sum up."""
+    report(work, UNIO4)
+
+
+def report(work: StageWork[UniO4Config], method: Method) -> None:
+    """As ``compute``, for a method that has all that Uni-O4 has."""
     transitions = transitions_of(work)
     task = Task.of(transitions)
     with torch_threads(1):
@@ -43,7 +49,7 @@ def compute(work: StageWork[UniO4Config]) -> None:
         {"ope": ranking},
         work.read("offline", DECISIONS_FILE),
     )
-    finish(work, UNIO4, scores, found)
+    finish(work, method, scores, found)
 
 
 def _scored_policies(work: StageWork[UniO4Config]) -> list[Scored]:
