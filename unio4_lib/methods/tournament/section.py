@@ -9,12 +9,13 @@ from unio4_lib.report.record import RunRecord
 def entrants_section(record: RunRecord) -> Markup:
     """Each entrant with what the judge thought of it, and whether it went on."""
     found = record.stage("train-entrants").facts.get("entrants") or []
-    gate = record.summary.get("gate") or {}
-    judged = {member["name"]: number for number, member in enumerate(gate.get("portfolio") or [])}
-    if not found or not judged:
+    gate = record.summary.gate
+    if not found or gate is None or gate.first is None:
         return section("entrants", "Entrants", quiet("This run kept nothing of its entrants."))
-    best = sorted(judged.values(), key=lambda number: -_estimate(gate, number))
-    begun = gate["started_from"]
+    judged = {member.name: number for number, member in enumerate(gate.portfolio)}
+    estimates = [max(member.estimates.values()) for member in gate.portfolio]  # by the better way of acting
+    best = sorted(judged.values(), key=lambda number: -estimates[number])
+    begun = gate.started_from
     rows = []
     for entrant in found:
         number = judged[entrant["label"]]
@@ -22,20 +23,13 @@ def entrants_section(record: RunRecord) -> Markup:
         rows.append(
             [
                 entrant["label"],
-                words.number(_estimate(gate, number)),
+                words.number(estimates[number]),
                 f"{1 + best.index(number)} of {len(best)}",
                 track,
                 el("code", entrant["artifact_digest"][:16]),
             ]
         )
     heads = ["Entrant", "Best estimate", "Place among all policies", "Start of", "Artifact"]
-    first = gate["portfolio"][best[0]]["name"]
+    first = gate.portfolio[best[0]].name
     text = f"Before improvement the judge put {first} first."
     return section("entrants", "Entrants", el("p", text), table(heads, rows))
-
-
-def _estimate(gate: dict[str, object], number: int) -> float:
-    """The better of the ways of acting."""
-    portfolio = gate["portfolio"]
-    assert isinstance(portfolio, list)
-    return float(max(portfolio[number]["estimates"].values()))
