@@ -62,7 +62,9 @@ def test_a_run(runner: str, dataset: str, tmp_path: Path, capsys: Capture) -> No
     assert len(names) == 2 + 2 + 2  # clones, extracted, entrants
     folder = tmp_path / summary["run_id"]
     page = (folder / "report.html").read_text()
-    assert "Before improvement the judge put" in page and page.count("iql:temperature=10") > 1
+    assert (
+        "Before improvement the judge put a policy of kind" in page and page.count("iql:temperature=10") > 1
+    )
     assert load_policy(folder / "policies" / "online", GaussianPolicy)
 
 
