@@ -37,6 +37,12 @@ IMAGE_OF: dict[Component, str] = {
     "close-run": "prepare-dataset",
     "leaderboard": "prepare-dataset",
 }
+# Where settings stand beside a learner, PyTorch is needed to read them: images that hold it, and all else
+# that the component needs.
+WITH_LEARNERS: dict[Component, str] = {
+    "prepare-dataset": "finetune-online",
+    "decide-finetuning": "improve-policy",
+}
 S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 CA_FOLDER = "/etc/unio4/ca"
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
@@ -75,10 +81,14 @@ class Placement:
 
     settings: PipelineSettings
     needs: Needs | None = None  # of a run, where its parameters tell
+    learners: bool = False  # whether settings of runs name learners
 
     def image(self, component: Component) -> str:
         """The image of a component."""
-        return f"{self.settings.registry}/{IMAGE_OF.get(component, component)}:{self.settings.tag}"
+        name = IMAGE_OF.get(component, component)
+        if self.learners:
+            name = WITH_LEARNERS.get(component, name)
+        return f"{self.settings.registry}/{name}:{self.settings.tag}"
 
     def place(self, task: dsl.PipelineTask, component: Component, *, image: Any = None) -> dsl.PipelineTask:
         """Image, resources, node, attempts, secrets and scratch space of a task."""
