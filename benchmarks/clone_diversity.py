@@ -11,21 +11,21 @@ import torch
 from unio4_lib.learning.cloning import CloningTrainer, overlap
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.methods.configs import load_config
-from unio4_lib.methods.unio4 import trainings as method
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import Gaussian
 from unio4_lib.sources.grammar import load_transitions
+from unio4_lib.stages.task import Task
 
 ALPHAS = (0.0, 0.3, 1.0, 3.0, 10.0)
 
 
-def build(config: UniO4Config) -> tuple[OfflineData, method.Task]:
+def build(config: UniO4Config) -> tuple[OfflineData, Task]:
     """The dataset as tensors, and its environment."""
     transitions = load_transitions(config.dataset)
     data = OfflineData.build(
         transitions, config.prepare, discount=config.critics.discount, device=torch.device("cpu")
     )
-    return data, method.Task.of(transitions)
+    return data, Task.of(transitions)
 
 
 def pairwise_kl(gaussian: Gaussian) -> float:

@@ -35,6 +35,7 @@ from unio4_lib.settings.model import StageConfig, config_digest
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.stages.task import Task
+from unio4_lib.stages.training import score
 
 WAYS = ("mean", "sampled")
 
@@ -143,7 +144,7 @@ def truth(task: Task, policies: GaussianPolicy, episodes: int, config: UniO4Conf
     """Mean return of every policy by every way of acting."""
     return [
         {
-            way: method.score(
+            way: score(
                 task, policies.members([member]), episodes, config.evaluate.seed, sampled=way == "sampled"
             ).mean
             for way in WAYS

@@ -9,12 +9,13 @@ from pipelines.leaderboard import build_leaderboard
 from pipelines.readme import write_all
 from pipelines.settings import PipelineSettings
 from pipelines.sweep import build_sweep
-from pipelines.unio4 import build_offpolicy, build_unio4
+from pipelines.unio4 import build_offpolicy, build_tournament, build_unio4
 
 COMPILED = Path(__file__).parent / "compiled"
 PIPELINES = {
     "unio4": build_unio4,
     "offpolicy": build_offpolicy,
+    "tournament": build_tournament,
     "sweep": build_sweep,
     "leaderboard": build_leaderboard,
 }

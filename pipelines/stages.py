@@ -14,6 +14,7 @@ from components.fit_dynamics.component import fit_dynamics
 from components.improve_policy.component import improve_policy
 from components.prepare_dataset.component import prepare_dataset
 from components.report.component import report
+from components.train_entrants.component import train_entrants
 from components.train_offline.component import train_offline
 from pipelines.settings import (
     BACKOFF_FACTOR,
@@ -30,10 +31,17 @@ IMAGE_OF: dict[Component, str] = {
     "fit-critics": "improve-policy",
     "fit-dynamics": "improve-policy",
     "train-offline": "improve-policy",
+    "train-entrants": "improve-policy",
     "report": "improve-policy",
     "decide-finetuning": "prepare-dataset",
     "close-run": "prepare-dataset",
     "leaderboard": "prepare-dataset",
+}
+# Where settings stand beside a learner, PyTorch is needed to read them: images that hold it, and all else
+# that the component needs.
+WITH_LEARNERS: dict[Component, str] = {
+    "prepare-dataset": "finetune-online",
+    "decide-finetuning": "improve-policy",
 }
 S3_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 CA_FOLDER = "/etc/unio4/ca"
@@ -73,10 +81,14 @@ class Placement:
 
     settings: PipelineSettings
     needs: Needs | None = None  # of a run, where its parameters tell
+    learners: bool = False  # whether settings of runs name learners
 
     def image(self, component: Component) -> str:
         """The image of a component."""
-        return f"{self.settings.registry}/{IMAGE_OF.get(component, component)}:{self.settings.tag}"
+        name = IMAGE_OF.get(component, component)
+        if self.learners:
+            name = WITH_LEARNERS.get(component, name)
+        return f"{self.settings.registry}/{name}:{self.settings.tag}"
 
     def place(self, task: dsl.PipelineTask, component: Component, *, image: Any = None) -> dsl.PipelineTask:
         """Image, resources, node, attempts, secrets and scratch space of a task."""
@@ -156,9 +168,13 @@ def add_stages(
     *,
     finetune: Any,
     prepare_image: Any,
+    entrants: bool = False,
     **prepare: Any,
 ) -> None:
-    """All stages of one run, in the context that is open; ``prepare`` is what prepare-dataset takes."""
+    """All stages of one run, in the context that is open; ``prepare`` is what prepare-dataset takes.
+
+    With ``entrants``, policies of other methods are trained beside the rest, and judged with the clones.
+    """
     place = placement.place
 
     # Data and settings
@@ -177,11 +193,19 @@ def add_stages(
         "critics": valued.outputs["critics"],
         "dynamics": modeled.outputs["dynamics"],
     }
+    if entrants:
+        trained = place(train_entrants(run=run, dataset=dataset), "train-entrants")
+        learned["entrants"] = trained.outputs["entrants"]
     improved = place(improve_policy(run=run, **learned), "improve-policy")
     learned["offline"] = improved.outputs["offline"]
 
     tuned = {"critics": learned["critics"]}
     _go_on(placement, run, finetune, learned, tuned)
+
+
+def add_tournament_stages(placement: Placement, **told: Any) -> None:
+    """As ``add_stages``, with entrants."""
+    add_stages(placement, entrants=True, **told)
 
 
 def add_offpolicy_stages(placement: Placement, *, finetune: Any, prepare_image: Any, **prepare: Any) -> None:

@@ -7,7 +7,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.close_run.component import close_run
 from pipelines.settings import PipelineSettings
-from pipelines.stages import Needs, Placement, add_offpolicy_stages, add_stages
+from pipelines.stages import Needs, Placement, add_offpolicy_stages, add_stages, add_tournament_stages
 
 
 def build_unio4(settings: PipelineSettings) -> BaseComponent:
@@ -17,14 +17,24 @@ def build_unio4(settings: PipelineSettings) -> BaseComponent:
 
 def build_offpolicy(settings: PipelineSettings) -> BaseComponent:
     """Of every method that trains policy and values together."""
-    return _build(settings, "unio4-offpolicy", "iql", add_offpolicy_stages)
+    return _build(settings, "unio4-offpolicy", "iql", add_offpolicy_stages, learners=True)
+
+
+def build_tournament(settings: PipelineSettings) -> BaseComponent:
+    """Of Uni-O4 with policies of other methods before its judge."""
+    return _build(settings, "unio4-tournament", "tournament", add_tournament_stages, learners=True)
 
 
 def _build(
-    settings: PipelineSettings, name: str, usual_method: str, add: Callable[..., None]
+    settings: PipelineSettings,
+    name: str,
+    usual_method: str,
+    add: Callable[..., None],
+    *,
+    learners: bool = False,
 ) -> BaseComponent:
     """The pipeline with these settings."""
-    images, usual = Placement(settings), settings.needs
+    images, usual = Placement(settings, learners=learners), settings.needs
 
     @dsl.pipeline(name=name, description="Offline-to-online reinforcement learning of one dataset.")
     def one_run(
@@ -52,7 +62,7 @@ def _build(
     ) -> None:
         cpu, memory = (cpu_request, cpu_limit), (memory_request, memory_limit)
         needs = Needs(cpu, memory, (accelerator, accelerators), node_selector, tolerations)
-        placement = Placement(settings, needs)
+        placement = Placement(settings, needs, learners)
         tracked = {"mlflow_tracking_uri": mlflow_tracking_uri, "experiment": experiment}
         named = {"run_name": run_name, "sweep": sweep, "source": dataset, "seed": seed, "method": method}
         closing = close_run(artifact_root=artifact_root, **named, **tracked)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from unio4_lib.errors import InputError
@@ -51,6 +51,14 @@ def hash_file(path: Path) -> str:
     state = hashlib.sha256()
     for block in blocks_of(path):
         state.update(block)
+    return state.hexdigest()
+
+
+def digest_of_files(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 of names below a folder, and contents."""
+    state = hashlib.sha256()
+    for path in files:
+        state.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
     return state.hexdigest()
 
 

@@ -51,9 +51,9 @@ def error(stderr: float, mean: float) -> str:
     return f"{stderr:.1g}" if 0 < stderr < 10**-digits else f"{stderr:,.{digits}f}"
 
 
-def with_error(mean: float, stderr: float | None) -> str:
+def with_error(mean: float | None, stderr: float | None) -> str:
     """1,988 ± 88, on one line."""
-    if stderr is None:
+    if mean is None or stderr is None:
         return number(mean)
     return f"{number(mean)}{NO_BREAK}±{NO_BREAK}{error(stderr, mean)}"
 

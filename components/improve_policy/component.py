@@ -14,6 +14,7 @@ def improve_policy(
     dynamics: dsl.Input[dsl.Model],
     offline: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    entrants: dsl.Input[dsl.Model] = None,
 ) -> None:
     """Improve the clones offline; only what the gate accepts replaces a policy.
 
@@ -25,13 +26,11 @@ def improve_policy(
         dynamics: Reference to the transition models.
         offline: Reference to the improved policy.
         metrics: Estimates and decisions of the gate.
+        entrants: Reference to policies of other methods, where the method has them judged, too.
     """
     from unio4_lib.cli.component import run_component
 
-    run_component(
-        "improve-policy",
-        run,
-        {"dataset": dataset, "behavior": behavior, "critics": critics, "dynamics": dynamics},
-        offline,
-        metrics,
-    )
+    inputs = {"dataset": dataset, "behavior": behavior, "critics": critics, "dynamics": dynamics}
+    if entrants is not None:
+        inputs["entrants"] = entrants
+    run_component("improve-policy", run, inputs, offline, metrics)

@@ -16,6 +16,7 @@ def report(
     behavior: dsl.Input[dsl.Model] = None,
     critics: dsl.Input[dsl.Model] = None,
     dynamics: dsl.Input[dsl.Model] = None,
+    entrants: dsl.Input[dsl.Model] = None,
     online: dsl.Input[dsl.Model] = None,
 ) -> None:
     """Score the policies in the simulator and write the report.
@@ -30,11 +31,13 @@ def report(
         behavior: Reference to the clones, where the method makes them.
         critics: Reference to Q and V, where the method makes them apart.
         dynamics: Reference to the transition models, where the method makes them.
+        entrants: Reference to policies of other methods, where the method has them judged, too.
         online: Reference to the fine-tuned policy, where there is one.
     """
     from unio4_lib.cli.component import run_component
 
-    made = {"behavior": behavior, "critics": critics, "dynamics": dynamics, "online": online}
+    made = {"behavior": behavior, "critics": critics, "dynamics": dynamics}
+    made |= {"entrants": entrants, "online": online}
     inputs = {"dataset": dataset, "offline": offline}
     inputs |= {kind: artifact for kind, artifact in made.items() if artifact is not None}
     run_component("report", run, inputs, report, metrics, page)

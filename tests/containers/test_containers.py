@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from broken_inputs import edited, saved
 from tiny_runs import call, run_arguments
 
 from unio4_lib.runs.spec import PipelineSpec, compiled
@@ -90,6 +91,26 @@ def test_root_runs_stages_as_itself_and_then_in_containers_all_in_its_home(
         assert json.loads(out)["stages"]["finetune-online"]["reused"] is False
 
 
+@pytest.mark.parametrize("method", ["iql", "tournament"])
+def test_methods_with_learners_run_in_containers(
+    method: str, capsys: pytest.CaptureFixture[str], dataset: str, bucket: Path, tmp_path: Path
+) -> None:
+    """Their settings stand beside PyTorch code: also where settings are only read, it has to be there."""
+    sizes = {"train.steps": 40, "train.batch_size": 32, "evaluate.episodes": 4, "finetune.env_steps": 400}
+    sizes |= {"finetune.evaluate_every": 200, "finetune.evaluate_episodes": 3, "finetune.warmup_steps": 100}
+    arguments = ["run", "--runner", "docker", "--method", method, "--dataset", dataset, "--tracking", "none"]
+    if method == "tournament":
+        arguments = [*in_containers(dataset, tmp_path / "runs", bucket, "none"), "--method", method]
+        sizes = {name: size for name, size in sizes.items() if name.startswith("train")}
+    else:
+        arguments += ["--output", str(tmp_path / "runs"), "--json", "--set", "iql.hidden=[16]"]
+        arguments += ["--artifact-root", f"s3://{bucket.name}/root"]
+    sets = [part for name, size in sizes.items() for part in ("--set", f"{name}={size}")]
+    code, out, err = call(capsys, *arguments, *sets)
+    assert code == 0, err
+    assert list(json.loads(out)["stages"])[-2:] == ["finetune-online", "report"]
+
+
 def test_a_failed_stage_is_said_and_the_mlflow_run_has_failed(
     capsys: pytest.CaptureFixture[str],
     dataset: str,
@@ -97,12 +118,12 @@ def test_a_failed_stage_is_said_and_the_mlflow_run_has_failed(
     mlflow_server: tuple[str, Path],
     tmp_path: Path,
 ) -> None:
-    wrong = dataset.replace("unio4/", "other/")
+    wrong = saved(tmp_path, **edited("rewards", 7, float("nan")))
     arguments = in_containers(wrong, tmp_path / "runs", bucket, mlflow_server[0])
     code, _, err = call(capsys, *arguments, "--run-name", "the-bad-one")
     assert code == 2
     [line] = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: prepare-dataset: dataset {wrong}: not in ")
+    assert line.startswith(f"error: prepare-dataset: dataset {wrong}: rewards")
     assert statuses(mlflow_server[1])["the-bad-one"] == "FAILED"
 
 

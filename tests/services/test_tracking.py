@@ -165,7 +165,9 @@ def test_two_runs_that_begin_together_make_one_database(key: str, tmp_path: Path
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id])
     assert sorted(run.info.run_name for run in found) == sorted(names)
-    assert {path.name for path in tmp_path.iterdir()} == {*names, "mlflow.db"}
+    # One that came too late may have been ended while it made its own: hidden, and removed some time after.
+    shown = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".mlflow.db-")}
+    assert shown == {*names, "mlflow.db"}
 
 
 def test_a_run_that_is_sent_late_began_when_it_began(
@@ -363,7 +365,7 @@ def test_a_server_that_dies_and_comes_back_has_everything(
 
 
 def wait_until_something_arrives(server: MlflowServer, key: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # on a machine with much else to do
     while True:
         experiment = MlflowClient(server.uri).get_experiment_by_name(key)
         if experiment is not None and STAGE in runs_of(server, key):

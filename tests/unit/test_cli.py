@@ -26,6 +26,7 @@ HOPPER = "minari:mujoco/hopper/medium-v0"
 SCORE = {"mean_return": 1200.4, "stderr": 31.2, "normalized": 37.5, "episodes": 20}
 SUMMARY: dict[str, Any] = {
     "run_id": "run-1",
+    "dataset": {},
     "stages": {"clone-behavior": {"seconds": 12.3, "reused": False}, "fit-critics": {"seconds": 4.0}},
     "scores": {"behavior": SCORE},
     "gate": {

@@ -238,20 +238,21 @@ def _member(sweep: str, told: Mapping[str, Any]) -> sweeps.Member:
 def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
     from unio4_lib.report.leaderboard import Entry
     from unio4_lib.report.record import make_record
+    from unio4_lib.report.summary import read_summary
     from unio4_lib.stages.step import STAGE_FACTS_FILE, SUMMARY_FILE
 
     found = sweeps.result_of(context.store, member)
     if found.report is None:
         return Entry(member.dataset, member.seed, member.method, failure=found.failure)
     folder = context.hold(found.report)
-    summary = {**json.loads((folder / SUMMARY_FILE).read_bytes()), "run_id": member.name}
+    summary = read_summary(json.loads((folder / SUMMARY_FILE).read_bytes()), str(folder / SUMMARY_FILE))
     record = make_record(
-        summary,
+        summary.model_copy(update={"run_id": member.name}),
         found.config,
         logs={},
         facts=json.loads((folder / STAGE_FACTS_FILE).read_bytes()),
         decisions=[],
-        curve=summary["online_curve"],
+        curve=summary.online_curve or [],
     )
     return Entry(member.dataset, member.seed, member.method, record)
 

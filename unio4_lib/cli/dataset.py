@@ -5,7 +5,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, cast
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -17,7 +19,7 @@ from unio4_lib.cli.errors import explain
 from unio4_lib.data.inspect import describe
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
-from unio4_lib.sources.collect_spec import LEVELS
+from unio4_lib.sources.collect_spec import ASKED_BY_NAME
 from unio4_lib.sources.grammar import collect_spec, load_transitions, parse_source
 from unio4_lib.sources.minari_source import datasets_root, local_ids, read_metadata, summarize_episodes
 
@@ -135,7 +137,7 @@ def push_dataset(
 @app.command("collect")
 def collect_dataset(
     environment: Annotated[str, typer.Argument(help="Environment id, or a whole collect: source.")],
-    level: Annotated[str | None, typer.Option(help=f"One of {', '.join(LEVELS[:-1])}.")] = None,
+    level: Annotated[str | None, typer.Option(help=f"One of {', '.join(ASKED_BY_NAME)}.")] = None,
     target: Annotated[
         float | None, typer.Option(help="Train until this mean return instead of a level.")
     ] = None,
@@ -143,6 +145,9 @@ def collect_dataset(
     seed: Annotated[int | None, typer.Option(help="Seed of training and recording.")] = None,
     train_steps: Annotated[int | None, typer.Option(help="Most environment steps of training.")] = None,
     noise: Annotated[float | None, typer.Option(help="Std of added action noise.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Train nothing: the policy of this run or folder acts.")
+    ] = None,
     env_kwarg: Annotated[
         list[str] | None, typer.Option(help="name=value for the environment; repeat it.")
     ] = None,
@@ -156,6 +161,7 @@ def collect_dataset(
         "seed": seed,
         "train_steps": train_steps,
         "noise": noise,
+        "policy": None if policy is None else quote(str(policy)),
     }
     spec = collect_spec(parse_source(_collect_source(environment, flags, env_kwarg or [])))
     from unio4_lib.sources.collect import (

@@ -8,61 +8,63 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from unio4_lib.methods.configs import method_named
+from unio4_lib.report.summary import Gate, Summary, read_summary
 
 PLAIN_WIDTH = 100  # of tables when the output is no terminal
 
 
-def print_summary(summary: dict[str, Any], output: Path = Path("runs")) -> None:
+def print_summary(values: dict[str, Any], output: Path = Path("runs")) -> None:
     """Stage, time, return and normalized score; then what these are, the report, gate, dip and folder."""
+    summary = read_summary(values, "summary")
     console = _console()
     console.print(summary_table(summary))
     for line in _closing_lines(summary, output):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
+def summary_table(summary: Summary) -> Table:
     """One row for each stage; scores stand with the stage that made the policy."""
     table = _table("stage", "seconds")
-    policies = {stage: kind for kind, stage in method_named(summary).stage_names().items()}
-    for stage, facts in summary["stages"].items():
-        scores = summary["scores"].get(policies.get(stage, ""))
-        if stage == "prepare-dataset":
-            scores = summary.get("dataset")
-        note = " (reused)" if facts.get("reused") else ""
-        table.add_row(stage + note, f"{facts['seconds']:.1f}", *_score_cells(scores))
+    method = method_named(summary.model_dump(include={"method"}, exclude_none=True))
+    policies = {stage: kind for kind, stage in method.stage_names().items()}
+    for stage, costs in summary.stages.items():
+        shown = summary.dataset if stage == "prepare-dataset" else summary.scores.get(policies.get(stage, ""))
+        note = " (reused)" if costs.reused else ""
+        cells = _score_cells(None if shown is None else shown.model_dump())
+        table.add_row(stage + note, f"{costs.seconds:.1f}", *cells)
     return table
 
 
-def _closing_lines(summary: dict[str, Any], output: Path) -> list[str]:
+def _closing_lines(summary: Summary, output: Path) -> list[str]:
     lines = []
-    if summary["scores"]:
-        clones = " the plain clones (their mean)," if "behavior" in summary["scores"] else ""
+    if summary.scores:
+        clones = " the plain clones (their mean)," if "behavior" in summary.scores else ""
         lines.append(f"returns: of the data,{clones} the offline and the online policy")
-    if run_id := summary.get("run_id"):
+    if "run_id" in summary.model_fields_set:
         lines.append(f"report: {output / 'latest' / 'report.html'}")
-    if gate := summary.get("gate"):
-        lines += _gate_lines(gate)
-    if (dip := summary.get("dip")) is not None:
-        lines.append(f"dip:  {dip:.2f} (worst return in the first tenth of fine-tuning / return before it)")
-    if run_id:
-        lines.append(f"run:  {output / run_id} ({output / 'latest'})")
+    if summary.gate is not None:
+        lines += _gate_lines(summary.gate)
+    if summary.dip is not None:
+        lines.append(
+            f"dip:  {summary.dip:.2f} (worst return in the first tenth of fine-tuning / return before it)"
+        )
+    if "run_id" in summary.model_fields_set:
+        lines.append(f"run:  {output / summary.run_id} ({output / 'latest'})")
         lines.append(f"next: unio4 evaluate {output / 'latest'} --episodes 100")
     return lines
 
 
-def _gate_lines(gate: dict[str, Any]) -> list[str]:
+def _gate_lines(gate: Gate) -> list[str]:
     """What was begun with, what was let pass, how the delivered policy acts, and why nothing was, if so."""
-    lines = [f"gate: {gate['accepted']} of {gate['checks']} candidates accepted"]
-    if portfolio := gate.get("portfolio"):
-        first = portfolio[gate["started_from"][gate["chosen_member"]]]
-        acting = "its mean action" if gate["acts"] == "mean" else "sampled actions"
-        lines[0] += (
-            f"; begun as {first['name']}, the judge's choice of {len(portfolio)}; delivered with {acting}"
-        )
-    if (trust := gate.get("trust")) is not None and not trust["trusted"]:
+    lines = [f"gate: {gate.accepted} of {gate.checks} candidates accepted"]
+    if gate.first is not None:
+        acting = "its mean action" if gate.acts == "mean" else "sampled actions"
+        choice = f"the judge's choice of {len(gate.portfolio)}"
+        lines[0] += f"; begun as {gate.first.name}, {choice}; delivered with {acting}"
+    if gate.trust is not None and not gate.trusted:
         lines.append(
-            f"      the models may not judge: in them clones ({trust['weighting']}) return "
-            f"{trust['modeled']:.5g}, the data recorded {trust['recorded']:.5g}"
+            f"      the models may not judge: in them clones ({gate.trust.weighting}) return "
+            f"{gate.trust.modeled:.5g}, the data recorded {gate.trust.recorded:.5g}"
         )
     return lines
 

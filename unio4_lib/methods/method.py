@@ -19,7 +19,7 @@ class Method:
     name: str
     about: str  # one line
     settings: type[RunConfig]
-    presets: Path  # a folder of YAML files
+    presets: tuple[Path, ...]  # folders of YAML files, of which later ones add to what earlier ones say
     pipeline: str  # the compiled pipeline that runs it
     steps: tuple[Step, ...]  # from prepare to report, in an order in which they can run
     panels: tuple[Panel, ...] = ()  # of its report, between the data and the times

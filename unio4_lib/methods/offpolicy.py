@@ -101,7 +101,7 @@ class OffPolicy:
             ("learning", "Learning", learning_section),
             ("online", "Online", online_section),
         )
-        presets = Path(__file__).parent / "presets"
+        presets = (Path(__file__).parent / "presets",)
         return Method(self.name, self.about, self.settings, presets, "offpolicy", steps, panels)
 
     def train_offline(self, work: StageWork[OffPolicyRun]) -> None:

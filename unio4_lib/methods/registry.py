@@ -19,6 +19,7 @@ METHODS = {
     "pex": "unio4_lib.methods.pex:METHOD",
     "baq": "unio4_lib.methods.baq:METHOD",
     "spot": "unio4_lib.methods.spot:METHOD",
+    "tournament": "unio4_lib.methods.tournament.method:TOURNAMENT",
 }
 
 

@@ -16,6 +16,7 @@ from unio4_lib.nets.policy import Policy
 from unio4_lib.report.html import REPORT
 from unio4_lib.report.phases import find_dip
 from unio4_lib.report.record import make_record
+from unio4_lib.report.summary import SCHEMA, Costs, Data, Gate, Score, Summary
 from unio4_lib.settings.keys import flat_settings
 from unio4_lib.settings.model import config_digest
 from unio4_lib.stages.runner import PEAK_MEMORY, SECONDS, StageWork
@@ -51,7 +52,7 @@ class Scored:
 class Findings:
     """What a method's own part of the report stage found."""
 
-    summary: dict[str, Any] = field(default_factory=dict)
+    gate: Gate | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     decisions: Sequence[dict[str, Any]] = ()
 
@@ -61,7 +62,9 @@ def delivered(work: StageWork) -> list[Scored]:
     return [Scored(kind, read_policy(work, kind)) for kind in ("offline", "online") if kind in work.refs]
 
 
-def score_facts(work: StageWork, policies: Sequence[Scored], info: DatasetInfo, task: Task) -> dict[str, Any]:
+def score_facts(
+    work: StageWork, policies: Sequence[Scored], info: DatasetInfo, task: Task
+) -> dict[str, Score]:
     """Scores of all policies, each as it is delivered, and by both ways of acting."""
     acts = {"offline": work.read("offline", FACTS_FILE)["acts"]}
     by_mean, sampled = _scores(work, task, policies)
@@ -69,22 +72,21 @@ def score_facts(work: StageWork, policies: Sequence[Scored], info: DatasetInfo, 
     for name, parts in by_mean.items():
         way = acts.get(name, "mean")  # what is delivered acts so, and its score is that
         own = sampled[name] if way == "sampled" else parts
-        scores[name] = _facts(info, own) | {
-            "acts": way,
-            "mean_action": _facts(info, parts),
-            "sampled": _facts(info, sampled[name]),
-        }
-    work.metrics.update({f"{name}/mean_return": values["mean_return"] for name, values in scores.items()})
+        both = {"mean_action": _score(info, parts), "sampled": _score(info, sampled[name])}
+        scores[name] = _score(info, own, acts=way, **both)
+    work.metrics.update({f"{name}/mean_return": found.mean_return for name, found in scores.items()})
     return scores
 
 
-def finish(work: StageWork, method: Method, scores: dict[str, Any], found: Findings) -> None:
+def finish(work: StageWork, method: Method, scores: dict[str, Score], found: Findings) -> None:
     """The summary, the facts and the page."""
     names = method.stage_names()
     stages = {kind: names[kind] for kind in work.refs}
-    summary = {**_summary(work, method, scores), **found.summary}
-    facts = {"scores": scores, **found.facts}
-    work.write(SUMMARY_FILE, summary)
+    summary = _summary(work, method, scores)
+    if found.gate is not None:
+        summary.gate = found.gate
+    facts = {"scores": {name: one.to_json() for name, one in scores.items()}, **found.facts}
+    work.write(SUMMARY_FILE, summary.to_json())
     work.finish([], facts)
     record = make_record(
         summary,
@@ -112,7 +114,7 @@ def _scores(work: StageWork, task: Task, policies: Sequence[Scored]) -> tuple[Sc
     return scores[False], scores[True]
 
 
-def _facts(info: DatasetInfo, stats: list[EpisodeStats]) -> dict[str, Any]:
+def _score(info: DatasetInfo, stats: list[EpisodeStats], **more: Any) -> Score:
     means = [float(part.mean) for part in stats]
     errors = [float(part.stderr) for part in stats]
     mean = sum(means) / len(means)
@@ -125,31 +127,32 @@ def _facts(info: DatasetInfo, stats: list[EpisodeStats]) -> dict[str, Any]:
     }
     if len(means) > 1:
         facts["members"] = means
-    return facts
+    return Score(**facts, **more)
 
 
-def _summary(work: StageWork, method: Method, scores: dict[str, Any]) -> dict[str, Any]:
+def _summary(work: StageWork, method: Method, scores: dict[str, Score]) -> Summary:
     """The summary of the computation; a run puts its own name and times over it."""
-    curve = [tuple(point) for point in _curve(work)]
+    curve = _curve(work)
     settings: Mapping[str, Any] = flat_settings(work.config.model_dump(mode="json"))
     fall = find_dip(curve, settings["finetune.env_steps"], settings["finetune.warmup_steps"])
     dataset = work.read("dataset", FACTS_FILE)
     names = method.stage_names()
-    return {
-        "run_id": config_digest(work.config)[:16],
-        "unio4_version": __version__,
-        "versions": {name: version(name) for name in VERSIONS},
-        "config_digest": config_digest(work.config),
-        "method": method.name,
-        "seed": work.config.seed,
-        "dataset": {key: dataset[key] for key in DATASET_KEYS},
-        "stages": {names[kind]: _stage_facts(work, kind) for kind in work.refs},
-        "scores": scores,
-        "online_curve": curve,
-        "delivered_at": work.read("online", FACTS_FILE)["delivered_at"] if "online" in work.refs else None,
-        "dip": None if fall is None else fall.ratio,
-        "policy_digest": policy_digest(read_policy(work, final_policy(work.refs))),
-    }
+    return Summary(
+        schema_version=SCHEMA,
+        run_id=config_digest(work.config)[:16],
+        unio4_version=__version__,
+        versions={name: version(name) for name in VERSIONS},
+        config_digest=config_digest(work.config),
+        method=method.name,
+        seed=work.config.seed,
+        dataset=Data(**{key: dataset[key] for key in DATASET_KEYS}),
+        stages={names[kind]: _costs(work, kind) for kind in work.refs},
+        scores=scores,
+        online_curve=curve,
+        delivered_at=work.read("online", FACTS_FILE)["delivered_at"] if "online" in work.refs else None,
+        dip=None if fall is None else fall.ratio,
+        policy_digest=policy_digest(read_policy(work, final_policy(work.refs))),
+    )
 
 
 def _curve(work: StageWork) -> list[Any]:
@@ -158,16 +161,16 @@ def _curve(work: StageWork) -> list[Any]:
     return curve
 
 
-def _stage_facts(work: StageWork, kind: str) -> dict[str, Any]:
+def _costs(work: StageWork, kind: str) -> Costs:
     """What a stage cost when it was computed."""
     metrics = work.manifest(kind).metrics
-    return {
-        "seconds": metrics[SECONDS],
-        "reused": False,
-        "resumed": False,
-        "peak_memory_bytes": int(metrics[PEAK_MEMORY]),
-        "artifact_digest": work.refs[kind].digest,
-    }
+    return Costs(
+        seconds=metrics[SECONDS],
+        reused=False,
+        resumed=False,
+        peak_memory_bytes=int(metrics[PEAK_MEMORY]),
+        artifact_digest=work.refs[kind].digest,
+    )
 
 
 def policy_digest(policy: Policy) -> str:

@@ -11,7 +11,15 @@ from torch.nn import functional
 
 from unio4_lib.errors import InputError
 from unio4_lib.nets.ensemble import EnsembleMLP, select_members
-from unio4_lib.nets.policy import Gaussian, GaussianPolicy, Kind, Policy, PolicySpec
+from unio4_lib.nets.policy import (
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    Gaussian,
+    GaussianPolicy,
+    Kind,
+    Policy,
+    PolicySpec,
+)
 
 RAW_LOG_STD_MIN, RAW_LOG_STD_MAX = -5.0, 2.0  # before the squashing: e^2 is as good as uniform
 BALANCE_LOG_STD_MIN, BALANCE_LOG_STD_MAX = -10.0, 2.0
@@ -260,3 +268,34 @@ def build_policy(spec: PolicySpec, *, generator: torch.Generator | None = None) 
     if spec.kind not in KINDS:
         raise InputError(f"policy of kind {spec.kind}; expected one of {', '.join(KINDS)}")
     return KINDS[spec.kind](spec, generator=generator)
+
+
+@torch.no_grad()
+def as_gaussian(policy: Policy, spec: PolicySpec, log_std: Tensor) -> GaussianPolicy:
+    """A Gaussian policy of this shape: the mean action of ``policy``, the log std [A] in every state.
+
+    All kinds have tanh of the first outputs of one network as their mean action: weights are only moved.
+    """
+    if type(policy) not in (GaussianPolicy, DeterministicPolicy, SquashedPolicy):
+        raise InputError(f"policy of kind {policy.spec.kind}: its mean action is not that of one network")
+    wanted = replace(spec, members=policy.spec.members, std_scale=1.0, kind="gaussian")
+    if (policy.spec.hidden, policy.spec.activation) != (spec.hidden, spec.activation):
+        raise InputError(
+            f"policy of widths {list(policy.spec.hidden)} with {policy.spec.activation}; expected "
+            f"{list(spec.hidden)} with {spec.activation}"
+        )
+    gaussian, width = GaussianPolicy(wanted).to(policy.observation_mean.device), spec.action_dim
+    raw_std = torch.atanh(2.0 * (log_std - LOG_STD_MIN) / (LOG_STD_MAX - LOG_STD_MIN) - 1.0)
+    own = policy.state_dict()
+    state = {name: own.get(name, tensor) for name, tensor in gaussian.state_dict().items()}
+    for name in ("net.output.weight", "net.output.bias"):
+        state[name] = state[name][..., :width]
+    if spec.std == "shared":
+        state["raw_std"] = raw_std.expand_as(gaussian.raw_std).clone()
+    else:
+        zeros = torch.zeros_like(state["net.output.weight"])
+        state["net.output.weight"] = torch.cat([state["net.output.weight"], zeros], dim=-1)
+        bias = state["net.output.bias"]
+        state["net.output.bias"] = torch.cat([bias, raw_std.expand_as(bias)], dim=-1)
+    gaussian.load_state_dict(state)
+    return gaussian.requires_grad_(False)

@@ -86,3 +86,34 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[place])
+
+
+def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
+    """How often a run of ours is above one of theirs, over all pairs; a draw is half a win."""
+    left, right = np.asarray(ours, np.float64)[:, None], np.asarray(theirs, np.float64)[None, :]
+    return float(np.mean((left > right) + 0.5 * (left == right)))
+
+
+def improvement_interval(
+    ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95, seed: int = 0
+) -> tuple[float, float] | None:
+    """Percentile interval of that probability, runs of both resampled; None where either has few."""
+    left, right = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if min(len(left), len(right)) < FEWEST_RUNS:
+        return None
+    generator = np.random.default_rng(seed)
+    draws = [
+        probability_of_improvement(
+            left[generator.integers(len(left), size=len(left))],
+            right[generator.integers(len(right), size=len(right))],
+        )
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def area_under_curve(steps: ArrayLike, returns: ArrayLike) -> float:
+    """Mean return over the steps of a curve, between its points along straight lines."""
+    places, values = np.asarray(steps, np.float64), np.asarray(returns, np.float64)
+    return float(np.trapezoid(values, places) / (places[-1] - places[0]))

@@ -76,7 +76,7 @@ class Runs:
 
     def label(self, record: RunRecord) -> str:
         """The dataset where there are several, the seed, and where that is not enough a number."""
-        seed = f"seed {record.summary.get('seed')}"
+        seed = f"seed {record.summary.seed}"
         several = len({source(other) for other in self.records}) > 1
         alike = [other for other in self.records if _same(other, record)]
         methods = {method(other) for other in self.records}
@@ -87,7 +87,7 @@ class Runs:
 
 def source(record: RunRecord) -> str:
     """The dataset that a run learned from."""
-    return str(record.summary["dataset"].get("id", record.env_id))
+    return str(record.summary.dataset.id or record.env_id)
 
 
 def method(record: RunRecord) -> str:
@@ -100,7 +100,7 @@ def _same(one: RunRecord, other: RunRecord) -> bool:
 
 
 def _told(record: RunRecord) -> tuple[object, ...]:
-    return source(record), method(record), record.summary.get("seed")
+    return source(record), method(record), record.summary.seed
 
 
 def write_comparison(records: Sequence[RunRecord], path: Path) -> None:

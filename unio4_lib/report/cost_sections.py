@@ -7,6 +7,7 @@ from unio4_lib import words
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import quiet, section, table
 from unio4_lib.report.record import RunRecord
+from unio4_lib.report.summary import Place
 from unio4_lib.report.view import View
 from unio4_lib.settings.keys import flat_settings
 
@@ -59,11 +60,11 @@ def _throughput(record: RunRecord, name: str, view: View) -> str:
     return f"{words.number(amount / stage.seconds)} {unit}/s"
 
 
-def _evaluate(place: dict[str, Any]) -> list[Markup]:
+def _evaluate(place: Place) -> list[Markup]:
     """The line that scores the delivered policy once more."""
-    if "folder" not in place:
+    if place.folder is None:
         return []
-    line = shlex.join(["unio4", "evaluate", place["folder"], "--episodes", "100"])
+    line = shlex.join(["unio4", "evaluate", place.folder, "--episodes", "100"])
     copy = el("button", "Copy", type="button", data_copies="evaluate", hidden="hidden")
     return [
         el("p", "Score the delivered policy on more episodes:"),
@@ -74,19 +75,19 @@ def _evaluate(place: dict[str, Any]) -> list[Markup]:
 def reproduce_section(record: RunRecord, command: str) -> Markup:
     summary = record.summary
     facts = [
-        ["unio4", summary.get("unio4_version", "")],
-        *([name, version] for name, version in summary.get("versions", {}).items()),
-        ["settings", el("code", summary.get("config_digest", ""))],
+        ["unio4", summary.unio4_version],
+        *([name, version] for name, version in summary.versions.items()),
+        ["settings", el("code", summary.config_digest)],
         *(
             [f"artifact of {name}", el("code", stage.digest)]
             for name, stage in record.stages.items()
             if stage.digest
         ),
     ]
-    if "policy_digest" in summary:
-        facts.append(["final policy", el("code", summary["policy_digest"])])
-    place = summary.get("place") or {}
-    facts += [[name, el("code", place[key])] for key, name in PLACES.items() if place.get(key)]
+    if summary.policy_digest is not None:
+        facts.append(["final policy", el("code", summary.policy_digest)])
+    place = summary.place or Place()
+    facts += [[name, el("code", getattr(place, key))] for key, name in PLACES.items() if getattr(place, key)]
     # As text: a list would be shown without its commas.
     settings = [[name, str(value)] for name, value in flat_settings(record.config).items()]
     return section(

@@ -13,12 +13,12 @@ ROW = 22.0  # pixels of one dimension
 
 
 def data_section(record: RunRecord) -> Markup:
-    dataset, facts = record.summary["dataset"], record.stage("prepare-dataset").facts
-    source = el("p", "Source: ", el("code", dataset.get("id", "")), class_="meta")
+    dataset, facts = record.summary.dataset, record.stage("prepare-dataset").facts
+    source = el("p", "Source: ", el("code", dataset.id), class_="meta")
     if "returns" not in facts:
         sentence = (
-            f"{words.count(dataset.get('transitions', 0))} transitions in "
-            f"{words.count(dataset.get('episodes', 0))} episodes. This run recorded no details of its data."
+            f"{words.count(dataset.transitions)} transitions in "
+            f"{words.count(dataset.episodes or 0)} episodes. This run recorded no details of its data."
         )
         return section("data", "The data", source, quiet(sentence))
     figures = [

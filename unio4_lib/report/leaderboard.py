@@ -1,13 +1,15 @@
 """What a sweep comes to: one line for each dataset and each member, failed ones by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from unio4_lib import words
 from unio4_lib.report.aggregate import interquartile_mean, mean_interval, performance_profile
 from unio4_lib.report.phases import PHASES, phases
 from unio4_lib.report.record import RunRecord
+from unio4_lib.report.standing import advice, cost_of, duels
 
 PROFILE_SHARES = (0.5, 0.75, 1.0, 1.25)  # of the clones' return
 SHOWN = ("clones", "offline", "online")
@@ -71,12 +73,40 @@ def markdown(entries: Sequence[Entry]) -> str:
             shown = "–" if interval is None else "{:.1f} to {:.1f}".format(*interval)
             figures = f"{np.mean(scores):.1f} | {shown} | {interquartile_mean(scores):.1f}"
         lines.append(f"| {_cell(group[0])} | {group[1]} | {len(scores or [])} | {figures} | {failed} |")
+    lines += _costs(entries) + _standings(groups)
     names = " | ".join(PHASES[key] for key in SHOWN)
     lines += ["", f"| Dataset | Method | Seed | {names} |", "|---|---|---|---|---|---|"]
     for entry in sorted(entries, key=_rank):
         lines.append(f"| {_cell(entry.dataset)} | {entry.method} | {entry.seed} | {_scores(entry)} |")
     lines += _profile(entries)
     return "\n".join(lines) + "\n"
+
+
+def _costs(entries: Sequence[Entry]) -> list[str]:
+    """What each method took, and how it went online."""
+    lines = [
+        "",
+        "| Dataset | Method | Dip | Mean return online | Environment steps | Seconds of stages |",
+        "|---|---|---|---|---|---|",
+    ]
+    for group in dict.fromkeys(entry.group for entry in entries):
+        records = [one.record for one in entries if one.group == group and one.record is not None]
+        if records:
+            cost = cost_of(records)
+            cells = [words.ratio(cost.dip), words.number(cost.area), words.number(cost.env_steps)]
+            cells.append(f"{cost.seconds:.0f}")
+            lines.append(f"| {_cell(group[0])} | {group[1]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _standings(groups: Mapping[tuple[str, str], Sequence[float]]) -> list[str]:
+    """Of each dataset with several methods: how they stand to each other, and which one to take."""
+    lines: list[str] = []
+    for dataset in dict.fromkeys(dataset for dataset, _ in groups):
+        scores = {method: found for (name, method), found in groups.items() if name == dataset}
+        if len(scores) > 1:
+            lines += ["", f"{_cell(dataset)}: {advice(scores)}", "", *duels(scores)]
+    return lines
 
 
 def _rank(entry: Entry) -> float:

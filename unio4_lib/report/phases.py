@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unio4_lib.report.record import RunRecord
+from unio4_lib.report.summary import Data, Score
 from unio4_lib.words import interval_factor
 
 PHASES = {"data": "Data", "clones": "Clones", "offline": "Offline", "online": "Online"}
@@ -45,7 +46,7 @@ def phases(record: RunRecord) -> dict[str, Phase]:
     """Every phase that has a score, in their order."""
     found = {}
     for key in PHASES:
-        about = record.summary["dataset"] if key == "data" else record.score(POLICY_OF[key])
+        about = _of_data(record.summary.dataset) if key == "data" else record.score(POLICY_OF[key])
         if (phase := _phase(key, about)) is not None:
             found[key] = phase
     return found
@@ -53,40 +54,40 @@ def phases(record: RunRecord) -> dict[str, Phase]:
 
 def start(record: RunRecord) -> Phase | None:
     """The policy that the delivered offline one began as, before any step; both act in the same way."""
-    about, delivered = record.score("start"), record.score("offline") or {}
-    if about and delivered.get("acts") == "sampled" and about.get("acts") != "sampled":
-        about |= about.get("sampled") or {}
-    return _phase("offline", about)
+    about, delivered = record.score("start"), record.score("offline")
+    if about is None or about.sampled is None or delivered is None:
+        return _phase("offline", about)
+    alike = (about.acts, delivered.acts) != ("mean", "sampled")
+    changed = {} if alike else about.sampled.model_dump(exclude_unset=True)
+    return _phase("offline", about.model_copy(update=changed))
 
 
 def steps_taken(record: RunRecord) -> tuple[int, int] | None:
     """How many candidates of the delivered policy's own track passed the gate, of how many."""
-    gate = record.summary.get("gate")
-    if not gate:
+    gate = record.summary.gate
+    if gate is None:
         return None
-    own = [entry for entry in record.decisions if entry["member"] == gate.get("chosen_member")]
+    own = [entry for entry in record.decisions if entry["member"] == gate.chosen_member]
     if own:
         return sum(bool(entry["accepted"]) for entry in own), len(own)
-    return gate["accepted"], gate["checks"]
+    return gate.accepted, gate.checks
 
 
-def _phase(key: str, about: dict[str, Any] | None) -> Phase | None:
-    if not about or about.get("mean_return") is None:
+def _of_data(data: Data) -> Score | None:
+    """The data's mean return as if it were a policy's."""
+    if data.mean_return is None:
         return None
+    return Score(mean_return=data.mean_return, normalized=data.normalized, episodes=data.episodes or 0)
+
+
+def _phase(key: str, about: Score | None) -> Phase | None:
+    if about is None:
+        return None
+    other = about.sampled
+    sampled = None if other is None or other.stderr is None else (other.mean_return, other.stderr)
     return Phase(
-        key,
-        float(about["mean_return"]),
-        about.get("stderr"),
-        about.get("normalized"),
-        int(about.get("episodes", 0)),
-        [float(value) for value in about.get("members", [])],
-        _sampled(about),
+        key, about.mean_return, about.stderr, about.normalized, about.episodes, about.members, sampled
     )
-
-
-def _sampled(about: dict[str, Any]) -> tuple[float, float] | None:
-    found = about.get("sampled")
-    return (float(found["mean_return"]), float(found["stderr"])) if found else None
 
 
 @dataclass(frozen=True)

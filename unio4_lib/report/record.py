@@ -1,4 +1,4 @@
-"""What a report is made from: everything worth showing about one run, as plain JSON values."""
+"""What a report is made from: everything worth showing about one run."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unio4_lib.errors import InputError
+from unio4_lib.report.summary import Costs, Score, Summary, read_summary
 from unio4_lib.settings.yaml_io import read_yaml
 
 SUMMARY, CONFIG, LOGS, FACTS, DECISIONS, CURVE = (
@@ -54,7 +55,7 @@ class StageRecord:
 class RunRecord:
     """One run."""
 
-    summary: dict[str, Any]
+    summary: Summary
     config: dict[str, Any]
     stages: dict[str, StageRecord]
     decisions: list[dict[str, Any]]
@@ -62,20 +63,19 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        return str(self.summary.get("run_id", "run"))
+        return self.summary.run_id
 
     @property
     def env_id(self) -> str:
-        return str(self.summary["dataset"].get("env_id", ""))
+        return self.summary.dataset.env_id
 
     def stage(self, name: str) -> StageRecord:
         """The stage of that name, or one that has nothing to show."""
         return self.stages.get(name, StageRecord([], {}, 0.0, False, False, 0, ""))
 
-    def score(self, policy: str) -> dict[str, Any] | None:
-        """mean_return, stderr, normalized, episodes of "behavior", "offline" or "online"."""
-        found = self.summary["scores"].get(policy)
-        return dict(found) if found else None
+    def score(self, policy: str) -> Score | None:
+        """Of "behavior", "start", "offline" or "online"."""
+        return self.summary.scores.get(policy)
 
     def setting(self, name: str) -> Any:
         """A setting by its dotted key; None where this run did not have it."""
@@ -88,7 +88,7 @@ class RunRecord:
 
 
 def make_record(
-    summary: dict[str, Any],
+    summary: Summary,
     config: dict[str, Any],
     *,
     logs: Mapping[str, list[dict[str, Any]]],
@@ -97,18 +97,19 @@ def make_record(
     curve: list[Any],
 ) -> RunRecord:
     """Join what is known of each stage: its cost from the summary, which may not know all of them."""
-    costs = summary["stages"]
+    costs = summary.stages
+    unknown = {name: Costs() for name in facts if name not in costs}
     stages = {
         name: StageRecord(
             log=list(logs.get(name, [])),
             facts=dict(facts.get(name, {})),
-            seconds=float(about.get("seconds", 0.0)),
-            reused=bool(about.get("reused", False)),
-            resumed=bool(about.get("resumed", False)),
-            peak_memory_bytes=int(about.get("peak_memory_bytes", 0)),
-            digest=str(about.get("artifact_digest", "")),
+            seconds=about.seconds,
+            reused=about.reused,
+            resumed=about.resumed,
+            peak_memory_bytes=about.peak_memory_bytes,
+            digest=about.artifact_digest,
         )
-        for name, about in {**costs, **{name: {} for name in facts if name not in costs}}.items()
+        for name, about in {**costs, **unknown}.items()
     }
     return RunRecord(summary, config, stages, decisions, curve)
 
@@ -120,7 +121,7 @@ def read_run(folder: Path) -> RunRecord:
     if not (folder / SUMMARY).is_file():
         reason = f", it failed (see {folder / FAILED})" if (folder / FAILED).is_file() else ""
         raise InputError(f"{folder}: no {SUMMARY} here{reason}; expected the folder of a finished run")
-    summary = _read_json(folder / SUMMARY, dict)
+    summary = read_summary(_read_json(folder / SUMMARY, dict), str(folder / SUMMARY))
     config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if not isinstance(config, dict):
         raise InputError(f"{folder / CONFIG}: {type(config).__name__} at the top; expected settings")
@@ -133,7 +134,7 @@ def read_run(folder: Path) -> RunRecord:
             logs=_read_json(folder / LOGS, dict),
             facts=_read_json(folder / FACTS, dict),
             decisions=decisions,
-            curve=_read_json(folder / CURVE, list) or summary.get("online_curve", []),
+            curve=_read_json(folder / CURVE, list) or summary.online_curve or [],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(

@@ -29,13 +29,13 @@ def header(record: RunRecord) -> Markup:
     summary = record.summary
     parts = [
         f"run {record.name}",
-        f"seed {summary['seed']}" if "seed" in summary else None,
+        f"seed {summary.seed}" if summary.seed is not None else None,
         _date(record.name),
     ]
     return el(
         "header",
         el("p", "unio4 · offline-to-online reinforcement learning", class_="kicker"),
-        el("h1", record.env_id or str(summary["dataset"].get("id", "A run"))),
+        el("h1", record.env_id or summary.dataset.id or "A run"),
         el("p", " · ".join(part for part in parts if part), class_="meta"),
         el("p", headline(record), class_="verdict"),
         _scores(record),
@@ -84,7 +84,8 @@ def _score(key: str, found: dict[str, Phase]) -> Markup:
 
 def result_section(record: RunRecord, own: Sequence[CheckOf]) -> Markup:
     """The whole way in one picture, and the checks."""
-    sampled = (record.score("offline") or {}).get("acts") == "sampled"
+    offline = record.score("offline")
+    sampled = offline is not None and offline.acts == "sampled"
     acting = (
         "mean actions, of the offline policy of sampled ones, as delivered" if sampled else "mean actions"
     )
@@ -229,7 +230,8 @@ def _draw_online(
         )
     if "online" in found:
         final = found["online"]
-        place = record.summary.get("delivered_at", curve[-1][0])
+        at = record.summary.delivered_at
+        place = curve[-1][0] if at is None else at
         chart.interval(place, *final.interval, "c-online")
         text = f"Online, as delivered: {words.with_error(final.mean, final.stderr)}"
         chart.dot(place, final.mean, "c-online", text, 5.5)

@@ -73,7 +73,7 @@ def _own_start_sentence(record: RunRecord, offline: Phase, *, raised: bool) -> s
     begun, taken = start(record), steps_taken(record)
     if begun is None or taken is None:
         return ""
-    if not (record.summary["gate"].get("trust") or {"trusted": True})["trusted"]:
+    if record.summary.gate is not None and not record.summary.gate.trusted:
         return "The models were not trusted, so it is a clone as it was cloned."
     if taken[0] == 0:
         return "The gate let no change of it pass, so it is the policy that the judge chose to begin with."
@@ -149,12 +149,12 @@ def checks(record: RunRecord, own: Sequence[CheckOf]) -> list[Check]:
 
 
 def data_check(record: RunRecord) -> Check | None:
-    dataset = record.summary["dataset"]
-    episodes = dataset.get("episodes")
+    dataset = record.summary.dataset
+    episodes = dataset.episodes
     if episodes is None:
         return None
     level = level_above(episodes, EPISODES)
-    text = f"{words.count(dataset.get('transitions', 0))} transitions in {words.count(episodes)} episodes"
+    text = f"{words.count(dataset.transitions)} transitions in {words.count(episodes)} episodes"
     actions = record.stage("prepare-dataset").facts.get("actions")
     if not actions:
         return Check(level, "Enough data", f"{text}.")

@@ -17,6 +17,7 @@ from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.pages import write_page
 from unio4_lib.report.html import REPORT
 from unio4_lib.report.record import CONFIG, FACTS, FAILED, LOGS, SUMMARY, read_run
+from unio4_lib.report.summary import read_summary
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.settings.pages import config_yaml
 from unio4_lib.stages.context import StageContext
@@ -81,8 +82,8 @@ class RunFolder:
         names = self.method.stage_names().values()
         logs = {name: self.logs[name] for name in names if name in self.logs}
         self.write(LOGS, json.dumps(logs))
-        summary: dict[str, Any] = json.loads((report / SUMMARY_FILE).read_bytes())
-        return summary
+        summary = read_summary(json.loads((report / SUMMARY_FILE).read_bytes()), str(report / SUMMARY_FILE))
+        return summary.to_json()
 
     def _stages(self, context: StageContext) -> Stages:
         return Stages(self.method.steps, self.config, context)

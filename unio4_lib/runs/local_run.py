@@ -155,12 +155,15 @@ def make_launcher(
 
 def _sources(dataset: str) -> list[Path]:
     """Where the data of a source is on this machine."""
+    from unio4_lib.sources.given_policy import policy_folder
     from unio4_lib.sources.grammar import parse_source
 
     source = parse_source(dataset)
     if source.scheme in LOCAL_SOURCES:
         place = Path(source.place).expanduser().absolute()
         return [place.parent if place.is_file() else place]
+    if source.scheme == "collect" and "policy" in source.options:
+        return [policy_folder(source.options["policy"]).absolute()]
     named = os.environ.get("MINARI_DATASETS_PATH")
     home = Path(named) if named else Path.home() / ".minari" / "datasets"
     return [home.absolute()] if source.scheme == "minari" and home.is_dir() else []

@@ -26,6 +26,7 @@ def check_places(dataset: str, artifact_root: str | None, tracking: str | None) 
 
 def check_source(dataset: str) -> None:
     """The data of this machine is there; what is to be recorded or downloaded can be."""
+    from unio4_lib.sources.given_policy import policy_folder
     from unio4_lib.sources.grammar import parse_source
 
     source = parse_source(dataset)
@@ -43,6 +44,8 @@ def check_source(dataset: str) -> None:
             expect(source.place, SECONDS)
         if source.scheme == "collect":
             env_id = source.place
+            if "policy" in source.options:
+                policy_folder(source.options["policy"])
         if env_id is not None:
             from unio4_lib.sim.registry import find_spec
 

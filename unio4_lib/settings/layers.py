@@ -68,27 +68,33 @@ class Layers:
 
 @dataclass(frozen=True)
 class Presets:
-    """The presets of a method: a folder of YAML files."""
+    """The presets of a method: folders of YAML files, of which later ones add to what earlier ones say."""
 
-    folder: Path
+    folders: tuple[Path, ...]
 
     @property
     def names(self) -> list[str]:
         """The presets, the quickest first."""
-        return [name for name in PRESETS if (self.folder / f"{name}.yaml").is_file()]
+        return [name for name in PRESETS if all((one / f"{name}.yaml").is_file() for one in self.folders)]
 
     def tasks(self, preset: str, model: type[RunConfig]) -> dict[str, Settings]:
         """The settings of each task that a preset knows; most know none."""
-        path = self.folder / f"{preset}_tasks.yaml"
-        if not path.is_file():
-            return {}
-        return {task: _checked(tree, f"{path.name}, {task}", model) for task, tree in read_yaml(path).items()}
+        paths = [folder / f"{preset}_tasks.yaml" for folder in self.folders]
+        return {
+            task: _checked(tree, f"{path.name}, {task}", model)
+            for path in paths
+            if path.is_file()
+            for task, tree in read_yaml(path).items()
+        }
 
     def settings(self, preset: str, model: type[RunConfig]) -> Settings:
         """What a preset says."""
         if preset not in self.names:
             raise InputError(f"--preset {preset}: no such preset; expected one of {', '.join(self.names)}")
-        return _checked(read_yaml(self.folder / f"{preset}.yaml"), f"preset {preset}", model)
+        found: Settings = {}
+        for folder in self.folders:
+            found |= _checked(read_yaml(folder / f"{preset}.yaml"), f"preset {preset}", model)
+        return found
 
 
 def resolve(model: type[RunConfig], presets: Presets, preset: str, given: Layers) -> Resolved:

@@ -23,11 +23,13 @@ from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.ppo import PPO
 from unio4_lib.learning.threads import torch_threads
 from unio4_lib.learning.value import ValueFunction
-from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.nets.files import load_policy
+from unio4_lib.nets.policy import GaussianPolicy, Policy, PolicySpec
 from unio4_lib.settings.model import FinetuneConfig
 from unio4_lib.sim import make_sim
 from unio4_lib.sim.base import Array, BatchSim, StepResult
 from unio4_lib.sources.collect_spec import CollectSpec
+from unio4_lib.sources.given_policy import policy_digest, policy_folder
 from unio4_lib.sources.minari_source import datasets_root
 from unio4_lib.sources.recordable import check_recordable, check_step
 from unio4_lib.sources.recording_file import reserve, write_recording
@@ -78,7 +80,11 @@ def _check(spec: CollectSpec) -> None:
 
 def _dataset_id(spec: CollectSpec) -> str:
     """For example ``unio4/hopper/medium-s0-1f2e3d4c-v0``."""
-    text = json.dumps([COLLECTOR_VERSION, asdict(spec)], sort_keys=True)
+    asked = asdict(spec)
+    policy = asked.pop("policy")
+    if policy is not None:  # what it holds, wherever it lies
+        asked["policy"] = policy_digest(policy)
+    text = json.dumps([COLLECTOR_VERSION, asked], sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:8]
     family = re.split("[/:]", spec.env_id)[-1].rsplit("-v", 1)[0].lower()
     return f"unio4/{family}/{spec.level}-s{spec.seed}-{fingerprint}-v0"
@@ -179,6 +185,10 @@ def _record(spec: CollectSpec, report: Progress, journal: Journal) -> tuple[list
     """Episodes as asked for, and the name of what acted in them."""
     if spec.level == "random":
         return _play(spec, _random_actor(spec), spec.steps, 0, report), "uniform random actions"
+    if spec.policy is not None:
+        return _play(
+            spec, _actor(spec, _given(spec, spec.policy), 1), spec.steps, 1, report
+        ), "a given policy"
     sim = make_sim(spec.env_id, COLLECT_CONFIG.num_envs, env_kwargs=spec.env_kwargs)
     try:
         behavior = _train(spec, sim, report, journal)
@@ -298,7 +308,21 @@ def _medium(spec: CollectSpec, behavior: Behavior) -> GaussianPolicy:
     return scored[int(np.abs(returns - middle).argmin())][1]
 
 
-def _actor(spec: CollectSpec, policy: GaussianPolicy, stream: int) -> Actor:
+def _given(spec: CollectSpec, place: str) -> Policy:
+    """The policy that was asked for, if it fits the environment."""
+    policy, _ = load_policy(policy_folder(place))
+    sim = make_sim(spec.env_id, 1, env_kwargs=spec.env_kwargs)
+    wanted, found = (sim.observation_dim, sim.action_dim), policy.spec
+    sim.close()
+    if (found.observation_dim, found.action_dim) != wanted:
+        raise InputError(
+            f"collect: policy={place} has {found.observation_dim} observations and {found.action_dim} "
+            f"actions, but {spec.env_id} has {wanted[0]} and {wanted[1]}"
+        )
+    return policy
+
+
+def _actor(spec: CollectSpec, policy: Policy, stream: int) -> Actor:
     """Sampled actions, or the mean plus noise of a given std (unit actions)."""
     generator = np.random.default_rng((spec.seed, stream))
 

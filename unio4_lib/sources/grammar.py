@@ -30,7 +30,7 @@ SCHEMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "transitions": ("<folder>", ("clip_actions",)),
     "collect": (
         "<environment id>",
-        ("level", "target", "steps", "seed", "train_steps", "noise", "clip_actions", "env."),
+        ("level", "target", "steps", "seed", "train_steps", "noise", "policy", "clip_actions", "env."),
     ),
     # Of what lies there, which stages bring to this machine first.
     "s3": (
@@ -112,11 +112,14 @@ def load_transitions(
 def collect_spec(source: Source) -> CollectSpec:
     """The values of a ``collect:`` source."""
     target = _read(source, "target", _finite, None)
-    level = _read(source, "level", _level, "medium" if target is None else "target")
-    if (level == "target") != (target is not None):
-        raise InputError(
-            f"dataset collect:{source.place}: level={level} and target={target}; give one of the two"
-        )
+    policy = source.options.get("policy")
+    usual = "target" if target is not None else "medium" if policy is None else "policy"
+    level = _read(source, "level", _level, usual)
+    for name, given in (("target", target), ("policy", policy)):
+        if (level == name) != (given is not None):
+            raise InputError(
+                f"dataset collect:{source.place}: level={level} and {name}={given}; give one of the two"
+            )
     return CollectSpec(
         env_id=source.place,
         level=cast(Level, level),
@@ -125,6 +128,7 @@ def collect_spec(source: Source) -> CollectSpec:
         seed=_read(source, "seed", _not_negative, CollectSpec.seed),
         train_steps=_read(source, "train_steps", _positive, CollectSpec.train_steps),
         noise=_read(source, "noise", _not_negative_float, CollectSpec.noise),
+        policy=policy,
         env_kwargs={
             name.removeprefix("env."): _json_or_text(value)
             for name, value in source.options.items()

@@ -1,9 +1,9 @@
 """What a dataset's source held: files of this machine can change while their names stay."""
 
-import hashlib
 from pathlib import Path
 
-from unio4_lib.files import hash_file
+from unio4_lib.files import digest_of_files
+from unio4_lib.sources.given_policy import policy_folder
 from unio4_lib.sources.remote import remote, remote_digest
 
 
@@ -20,12 +20,11 @@ def source_digest(dataset: str) -> str | None:
         from unio4_lib.sources.minari_source import datasets_root
 
         place = datasets_root() / source.place
+    elif source.scheme == "collect" and "policy" in source.options:
+        place = policy_folder(source.options["policy"])
     else:
         return None
     files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     if not files:
         return None
-    state = hashlib.sha256()
-    for path in files:
-        state.update(f"{path.relative_to(place).as_posix()} {hash_file(path)}\n".encode())
-    return state.hexdigest()
+    return digest_of_files(place, files)

@@ -40,9 +40,15 @@ def fingerprint(stage: Step, config: RunConfig, inputs: Mapping[str, ArtifactRef
         "stage": stage.name,
         "config": stage_settings(stage, config),
         "inputs": {kind: ref.digest for kind, ref in inputs.items()},
-        "code": code_version(stage.module),
+        "code": _code(stage, config),
     }
     return digest_of(facts)
+
+
+def _code(stage: Step, config: RunConfig) -> str:
+    """Of the stage's own module, and of those that its settings name."""
+    own, named = code_version(stage.module), stage.uses(config)
+    return digest_of([own, *map(code_version, named)]) if named else own
 
 
 def digest_of(values: Any) -> str:

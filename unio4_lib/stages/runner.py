@@ -44,7 +44,7 @@ SECONDS, PEAK_MEMORY = "seconds", "peak_memory_bytes"  # metrics of every manife
 FLUSH_SECONDS = 20.0  # for the last checkpoint's upload: less than what a cluster waits before it kills
 
 
-Config = TypeVar("Config", bound=RunConfig)
+Config = TypeVar("Config", bound=RunConfig, covariant=True)
 
 
 @dataclass

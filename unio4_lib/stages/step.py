@@ -19,6 +19,10 @@ DATA_KEYS = tuple(
 Estimates = list[tuple[str, int]]  # settings in words, and the bytes that they ask for at the least
 
 
+def _nothing(_config: Any) -> tuple[str, ...]:
+    return ()
+
+
 def _little(_config: Any) -> Estimates:
     return []
 
@@ -38,6 +42,7 @@ class Step:
     optional: tuple[str, ...] = ()  # of the inputs: what is not there is left out
     function: str = "compute"
     memory: Callable[[Any], Estimates] = _little
+    uses: Callable[[Any], tuple[str, ...]] = _nothing  # modules that its settings name: their code counts
 
 
 PREPARE = Step(

@@ -10,10 +10,10 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from unio4_lib import __version__, words
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.report.summary import Summary, read_summary
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.fingerprint import stage_settings
@@ -123,53 +123,55 @@ def _title(config: RunConfig) -> str:
 
 def _tell_of_the_run(run: StageTracker, config: RunConfig, dataset: ArtifactRef, report: Path) -> None:
     """Scores and costs where runs are compared with each other."""
-    summary = json.loads((report / SUMMARY_FILE).read_bytes())
+    summary = read_summary(json.loads((report / SUMMARY_FILE).read_bytes()), str(report / SUMMARY_FILE))
     # MLflow keeps the first profile of a dataset, and this one may arrive before the stage's.
-    _log_dataset(run, config, dataset, {name: summary["dataset"][name] for name in DATASET_FIGURES})
+    _log_dataset(run, config, dataset, summary.dataset.model_dump(include=set(DATASET_FIGURES)))
     run.log_metrics(_headline(summary), 0)
-    for steps, mean, _ in summary["online_curve"] or ():
-        run.log_metrics({f"{ONLINE}/return": mean}, steps)
+    for steps, mean, _ in summary.online_curve or ():
+        run.log_metrics({f"{ONLINE}/return": mean}, int(steps))
     run.set_tags({DESCRIPTION: _description(config, summary)})
     for path in sorted([*report.glob("*.html"), report / SUMMARY_FILE]):
         run.log_artifact(path)
 
 
-def _description(config: RunConfig, summary: Mapping[str, Any]) -> str:
+def _description(config: RunConfig, summary: Summary) -> str:
     """The result as Markdown; the same figures as in the report."""
-    rows = [("data", summary["dataset"]["mean_return"], None, summary["dataset"]["normalized"])]
-    for name, score in summary["scores"].items():
-        rows.append((CLONES.get(name, name), score["mean_return"], score["stderr"], score["normalized"]))
+    rows: list[tuple[str, float | None, float | None, float | None]] = [
+        ("data", summary.dataset.mean_return, None, summary.dataset.normalized)
+    ]
+    for name, score in summary.scores.items():
+        rows.append((CLONES.get(name, name), score.mean_return, score.stderr, score.normalized))
     table = ["| policy | return | normalized |", "|---|---|---|"]
     table += [
         f"| {name} | {words.with_error(mean, stderr)} | {words.number(normalized)} |"
         for name, mean, stderr, normalized in rows
     ]
     gate = ""
-    if GATE in summary:
-        gate = f"The gate accepted {summary[GATE]['accepted']} of {summary[GATE]['checks']} candidates. "
+    if summary.gate is not None:
+        gate = f"The gate accepted {summary.gate.accepted} of {summary.gate.checks} candidates. "
     where = "The report is `report.html` under *Artifacts*; the delivered policy is the logged model."
     return "\n\n".join([_title(config), "\n".join(table), f"{gate}{where}"])
 
 
-def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
+def _headline(summary: Summary) -> dict[str, float]:
     """The figures by which runs are compared."""
     figures: dict[str, float] = {}
-    for name, score in summary["scores"].items():
-        figures[f"{SCORES}/{name}"] = score["mean_return"]
-        figures[f"{ERRORS}/{name}"] = score["stderr"]
-        if score["normalized"] is not None:
-            figures[f"{NORMALIZED}/{name}"] = score["normalized"]
+    for name, score in summary.scores.items():
+        figures[f"{SCORES}/{name}"] = score.mean_return
+        figures[f"{ERRORS}/{name}"] = score.stderr or 0.0
+        if score.normalized is not None:
+            figures[f"{NORMALIZED}/{name}"] = score.normalized
     # Short names for the list of runs, where one wants one column.
-    last = list(summary["scores"].values())[-1]
-    figures["score"] = last["mean_return"]
-    if last["normalized"] is not None:
-        figures["score_normalized"] = last["normalized"]
-    if summary["dip"] is not None:
-        figures[f"{SCORES}/dip"] = summary["dip"]
-    for name in ("checks", "accepted") if GATE in summary else ():
-        figures[f"{GATE}/{name}"] = summary[GATE][name]
-    for stage, costs in summary["stages"].items():
-        figures[f"{SECONDS}/{stage}"] = costs["seconds"]
+    last = list(summary.scores.values())[-1]
+    figures["score"] = last.mean_return
+    if last.normalized is not None:
+        figures["score_normalized"] = last.normalized
+    if summary.dip is not None:
+        figures[f"{SCORES}/dip"] = summary.dip
+    if summary.gate is not None:
+        figures |= {f"{GATE}/checks": summary.gate.checks, f"{GATE}/accepted": summary.gate.accepted}
+    for stage, costs in summary.stages.items():
+        figures[f"{SECONDS}/{stage}"] = costs.seconds
     return figures
 
 

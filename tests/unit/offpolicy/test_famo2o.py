@@ -124,7 +124,7 @@ def test_the_balance_is_told_what_its_choices_are_worth(data: OfflineData) -> No
     assert float(found.log_std.detach().abs().max()) == 0.0
     for row in range(6):
         place = math.tanh(found.raw_mean[0, row, 0].item() + float(first[row, 0]))
-        density = float(Normal(found.raw_mean[0, row, 0], 1.0).log_prob(torch.tensor(math.atanh(place))))
+        density = Normal(found.raw_mean[0, row, 0], 1.0).log_prob(torch.tensor(math.atanh(place))).item()
         density -= math.log(1.0 - place**2)
         one = batch.observations[row : row + 1]
         acting = learner.policy.member(one, torch.tensor([1.0 + 2.0 * (place + 1.0)]))

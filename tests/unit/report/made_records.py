@@ -9,6 +9,7 @@ from unio4_lib.methods.registry import find_method
 from unio4_lib.methods.reproduce import reproduce_command
 from unio4_lib.report import html, verdicts
 from unio4_lib.report.record import RunRecord, make_record
+from unio4_lib.report.summary import read_summary
 
 UNIO4 = find_method("unio4")
 COMPUTED = ("prepare-dataset", "clone-behavior", "fit-critics", "fit-dynamics", "improve-policy")
@@ -153,8 +154,9 @@ def make_run(
         "improve-policy": history("improve/estimate"),
     }
     points = curve if curve is not None else [[0, offline, 4.0], [30000, 150.0, 4.0], [300000, online, 4.0]]
+    found = read_summary(summary, "made")
     return make_record(
-        summary, config, logs=logs, facts=facts() if with_facts else {}, decisions=decisions(), curve=points
+        found, config, logs=logs, facts=facts() if with_facts else {}, decisions=decisions(), curve=points
     )
 
 

@@ -11,6 +11,7 @@ from made_records import HOSTILE, make_run, render_report, write_report
 from unio4_lib.report.comparison import middle_curve, render_comparison
 from unio4_lib.report.markup import VOID
 from unio4_lib.report.record import RunRecord
+from unio4_lib.report.summary import Data, Place, Summary
 
 ALLOWED_SCHEMES = ("#", "data:")
 
@@ -52,7 +53,7 @@ class Page(HTMLParser):
 
 def bare_run() -> RunRecord:
     """What the least that a summary can say leaves of a run."""
-    summary = {"stages": {}, "scores": {}, "dataset": {"mean_return": None}}
+    summary = Summary(stages={}, scores={}, dataset=Data(mean_return=None))
     return RunRecord(summary, {}, {}, [], [])
 
 
@@ -121,7 +122,7 @@ def test_the_footer_names_the_places_and_leaves_out_what_is_not_known() -> None:
     record = make_run()
     known = {"folder": "/my runs/x", "artifact_root": "s3://b/unio4", "tracking": "mlflow at home"}
     known |= {"logs": None, "host": "box", "cpu": "Z80, 1 cores"}
-    record.summary["place"] = known
+    record.summary.place = Place.model_validate(known)
     text = Page(render_report(record)).text
     for word in (
         "s3://b/unio4",
@@ -165,7 +166,7 @@ def test_a_comparison_tells_runs_apart() -> None:
 
 def test_a_comparison_of_tasks_without_references_uses_returns() -> None:
     runs = [make_run(seed=seed, env_id=f"T{seed}-v0") for seed in range(2)]
-    runs[0].summary["scores"]["online"]["normalized"] = None
+    runs[0].summary.scores["online"].normalized = None
     text = Page(render_comparison(runs)).text
     assert "normalized score" not in text
     assert "T0-v0 and T1-v0" in text
@@ -206,7 +207,7 @@ def test_a_comparison_shows_what_improvement_added_to_its_own_start() -> None:
 def test_long_names_leave_room_for_the_curves() -> None:
     runs = [make_run() for _ in range(2)]
     for index, run in enumerate(runs):
-        run.summary["seed"] = 10**19 + index
+        run.summary.seed = 10**19 + index
     charts = [
         svg for svg in re.findall(r"<svg.*?</svg>", render_comparison(runs), re.DOTALL) if "switch" in svg
     ]
@@ -221,7 +222,7 @@ def test_long_names_leave_room_for_the_curves() -> None:
 def test_runs_of_one_dataset_and_seed_are_numbered() -> None:
     runs = [make_run(seed=4), make_run(seed=4), make_run(seed=5)]
     for index, run in enumerate(runs):
-        run.summary["run_id"] = f"20260101-00000{index}"
+        run.summary.run_id = f"20260101-00000{index}"
     text = Page(render_comparison(runs)).text
     assert "seed 4 #1" in text and "seed 4 #2" in text and "seed 5 #" not in text
     assert "20260101-000001" in text

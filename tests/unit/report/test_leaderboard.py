@@ -13,7 +13,7 @@ def test_scores_stand_in_order_with_the_clones_and_the_profile() -> None:
         Entry("d", 3, "m", make_run(online=150.0)),
     ]
     text = markdown(entries)
-    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| d | ")][1:]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| d | ")][-3:]
     assert [row[1:3] for row in rows] == [["m", "3"], ["m", "2"], ["m", "1"]]
     assert rows[0][3].startswith("100.0 ± ")
     assert rows[0][5].startswith("150.0 ± ")

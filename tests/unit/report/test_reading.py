@@ -25,7 +25,7 @@ def write_run(folder: Path, record: RunRecord) -> Path:
     """The folder that such a run leaves behind."""
     folder.mkdir(parents=True)
     files: dict[str, Any] = {
-        "summary.json": {**record.summary, "online_curve": record.curve},
+        "summary.json": {**record.summary.to_json(), "online_curve": record.curve},
         "metrics.json": {name: stage.log for name, stage in record.stages.items()},
         "facts.json": {name: stage.facts for name, stage in record.stages.items()},
         "decisions.json": record.decisions,

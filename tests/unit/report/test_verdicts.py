@@ -7,6 +7,7 @@ from made_records import checks, make_run
 
 from unio4_lib.report.phases import change, dip, find_dip, lowest, normalization, phases
 from unio4_lib.report.record import RunRecord
+from unio4_lib.report.summary import Gate, TrustSummary
 from unio4_lib.report.verdicts import Check, headline
 
 
@@ -15,6 +16,25 @@ def refuse_all(record: RunRecord, track: int) -> None:
     for entry in record.decisions:
         if entry["member"] == track and entry["accepted"]:
             entry.update(accepted=False, refusal="too small")
+
+
+def gate_of(record: RunRecord) -> Gate:
+    assert record.summary.gate is not None
+    return record.summary.gate
+
+
+def trust_of(record: RunRecord) -> TrustSummary:
+    trust = gate_of(record).trust
+    assert trust is not None
+    return trust
+
+
+def trusted(record: RunRecord, modeled: float, *, word: bool = True) -> None:
+    trust_of(record).modeled, trust_of(record).trusted = modeled, word
+
+
+def scored(record: RunRecord, name: str, mean: float) -> None:
+    record.summary.scores[name].mean_return = mean
 
 
 def found(record: RunRecord, what: str) -> Check | None:
@@ -62,7 +82,7 @@ def test_a_gate_that_let_nothing_pass_has_improved_nothing(offline: float) -> No
     """Of the delivered track, that is: what passed on another one is no merit of this policy."""
     record = make_run(begun=offline, offline=offline)
     refuse_all(record, track=1)
-    assert record.summary["gate"]["accepted"] > 0
+    assert gate_of(record).accepted > 0
     text = headline(record).replace("\N{NO-BREAK SPACE}", " ")
     assert "The gate let no change of it pass, so it is the policy that the judge chose to begin" in text
     assert "teps behind the gate" not in text
@@ -71,7 +91,7 @@ def test_a_gate_that_let_nothing_pass_has_improved_nothing(offline: float) -> No
 
 def test_a_clone_that_models_were_not_trusted_to_choose_was_not_chosen_by_them() -> None:
     record = make_run()
-    record.summary["gate"]["trust"]["trusted"] = False
+    trust_of(record).trusted = False
     assert "The models were not trusted, so it is a clone as it was cloned." in headline(record)
     assert "the judge chose" not in headline(record)
 
@@ -86,7 +106,7 @@ def test_policies_are_compared_as_they_act() -> None:
     """A policy that is delivered with sampled actions is held against its start with sampled actions."""
     record = make_run(begun=190.0, offline=150.0)
     for name, acts in (("start", "mean"), ("offline", "sampled")):
-        record.summary["scores"][name]["acts"] = acts
+        record.summary.scores[name].acts = acts
     assert "added 95% to its own start (77 ± 5.0)" in headline(record).replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -112,7 +132,7 @@ def test_improvement_is_held_against_its_own_start(begun: float, says: str) -> N
 
 def test_negative_returns_are_told_without_ratios() -> None:
     record = make_run(offline=-50.0, online=-20.0)
-    record.summary["scores"]["behavior"]["mean_return"] = -100.0
+    record.summary.scores["behavior"].mean_return = -100.0
     text = headline(record)
     assert "raised the return by 50" in text
     assert "30 above it" in text
@@ -169,9 +189,9 @@ def test_few_policies_cannot_condemn_a_ranking() -> None:
 )
 def test_models_are_held_against_what_the_data_returned(modeled: float, trusted: bool, expected: str) -> None:
     record = make_run()
-    record.summary["gate"]["trust"] = {
-        "weighting": "return:0.5", "recorded": 200.0, "modeled": modeled, "trusted": trusted
-    }  # fmt: skip
+    gate_of(record).trust = TrustSummary(
+        weighting="return:0.5", recorded=200.0, modeled=modeled, trusted=trusted
+    )
     (found,) = [check for check in checks(record) if check.what == "Models may judge"]
     assert found.level == expected
     assert "200" in found.why
@@ -191,9 +211,7 @@ def without(record: RunRecord, stage: str) -> None:
 
 
 def episodes(record: RunRecord, count: int | None) -> None:
-    record.summary["dataset"].pop("episodes")
-    if count is not None:
-        record.summary["dataset"]["episodes"] = count
+    record.summary.dataset.episodes = count
 
 
 def early_looks(record: RunRecord, *returns: float) -> None:
@@ -207,7 +225,7 @@ def model_error(record: RunRecord, value: float) -> None:
 
 
 def clones_at(record: RunRecord, mean: float) -> None:
-    record.summary["scores"]["behavior"]["mean_return"] = mean
+    record.summary.scores["behavior"].mean_return = mean
 
 
 Change = Callable[[RunRecord], object]
@@ -222,7 +240,7 @@ CASES: dict[str, dict[str | None, Change]] = {
         "good": lambda r: None,
         "watch": lambda r: clones_at(r, 70.0),
         "bad": lambda r: clones_at(r, 30.0),
-        None: lambda r: r.summary["scores"].pop("behavior"),
+        None: lambda r: r.summary.scores.pop("behavior"),
     },
     "Critics follow returns": {
         "good": lambda r: None,
@@ -244,14 +262,14 @@ CASES: dict[str, dict[str | None, Change]] = {
     },
     "Models may judge": {
         "good": lambda r: None,
-        "watch": lambda r: r.summary["gate"]["trust"].update(modeled=60.0),
-        "bad": lambda r: r.summary["gate"]["trust"].update(modeled=9.0, trusted=False),
-        None: lambda r: r.summary["gate"].update(trust=None),
+        "watch": lambda r: trusted(r, 60.0),
+        "bad": lambda r: trusted(r, 9.0, word=False),
+        None: lambda r: setattr(gate_of(r), "trust", None),
     },
     "Gate kept its word": {
         "good": lambda r: None,
-        "watch": lambda r: r.summary["scores"]["start"].update(mean_return=198.0),
-        "bad": lambda r: r.summary["scores"]["start"].update(mean_return=290.0),
+        "watch": lambda r: scored(r, "start", 198.0),
+        "bad": lambda r: scored(r, "start", 290.0),
         None: lambda r: refuse_all(r, track=1),
     },
     "Estimates rank policies": {
@@ -268,9 +286,9 @@ CASES: dict[str, dict[str | None, Change]] = {
     },
     "Fine-tuning helped": {
         "good": lambda r: None,
-        "watch": lambda r: r.summary["scores"]["online"].update(mean_return=203.0),
-        "bad": lambda r: r.summary["scores"]["online"].update(mean_return=150.0),
-        None: lambda r: r.summary["scores"].pop("online"),
+        "watch": lambda r: scored(r, "online", 203.0),
+        "bad": lambda r: scored(r, "online", 150.0),
+        None: lambda r: r.summary.scores.pop("online"),
     },
 }  # fmt: skip
 

@@ -57,16 +57,15 @@ def spread_check(record: RunRecord) -> Check | None:
 
 
 def trust_check(record: RunRecord) -> Check | None:
-    gate = record.summary.get("gate") or {}
-    trust = gate.get("trust")
+    trust = record.summary.gate.trust if record.summary.gate is not None else None
     if trust is None:
         return None
-    recorded, modeled = trust["recorded"], trust["modeled"]
+    recorded, modeled = trust.recorded, trust.modeled
     text = (
-        f"Clones of kind {trust['weighting']} return {words.number(modeled)} in the models; the data "
+        f"Clones of kind {trust.weighting} return {words.number(modeled)} in the models; the data "
         f"recorded {words.number(recorded)} under the same weights."
     )
-    if not trust["trusted"]:
+    if not trust.trusted:
         return Check("bad", "Models may judge", f"{text} Too far apart: nothing was accepted.")
     share = abs(modeled - recorded) / max(abs(recorded), 1e-9)
     return Check("good" if share <= MISSED else "watch", "Models may judge", text)

@@ -11,6 +11,7 @@ from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, grid, quiet, section, table
 from unio4_lib.report.phases import FEW_EPISODES
 from unio4_lib.report.record import RunRecord
+from unio4_lib.report.summary import Gate
 from unio4_lib.words import interval_factor
 
 PANELS = 4  # members side by side
@@ -19,11 +20,11 @@ ACTING = {"mean": "mean action", "sampled": "sampled actions"}
 
 
 def improvement_section(record: RunRecord) -> Markup:
-    decisions, gate = record.decisions, record.summary.get("gate") or {}
+    decisions, gate = record.decisions, record.summary.gate or Gate(checks=0, accepted=0)
     stage = record.stage("improve-policy")
     title = "Offline improvement"
-    chosen, content = gate.get("chosen_member"), list[Any]()
-    if gate.get("portfolio"):
+    chosen, content = gate.chosen_member, list[Any]()
+    if gate.first is not None:
         content += [el("p", start_sentence(gate)), _portfolio_table(gate)]
     if not decisions:
         content.append(quiet(trust_sentence(gate) or "This run kept no decisions of its gate."))
@@ -56,40 +57,40 @@ def _ranking_episodes(record: RunRecord) -> int:
     return min(int(record.setting("evaluate.episodes") or FEW_EPISODES), RANKING_EPISODES)
 
 
-def start_sentence(gate: dict[str, Any]) -> str:
+def start_sentence(gate: Gate) -> str:
     """How the policy to start from was found, and how far the judge is to be trusted."""
-    names, begun = [member["name"] for member in gate["portfolio"]], gate["started_from"]
-    first = names[begun[gate["chosen_member"]]]
-    if not (gate["trust"] or {"trusted": True})["trusted"]:
+    first = gate.first.name if gate.first is not None else words.UNKNOWN
+    if not gate.trusted:
         return f"{trust_sentence(gate)} What is delivered is a clone of kind {first}, as it was cloned."
-    text = f"The models judged {words.count(len(names))} policies; the delivered one began as {first}."
+    judged = words.count(len(gate.portfolio))
+    text = f"The models judged {judged} policies; the delivered one began as {first}."
     return " ".join(part for part in (trust_sentence(gate), text) if part)
 
 
-def trust_sentence(gate: dict[str, Any]) -> str:
+def trust_sentence(gate: Gate) -> str:
     """Why the models may judge, or may not; empty where nothing recorded can tell."""
-    trust = gate.get("trust")
+    trust = gate.trust
     if trust is None:
         return ""
     found = (
-        f"in the models, clones of kind {trust['weighting']} return {words.number(trust['modeled'])}, where "
-        f"the data recorded {words.number(trust['recorded'])}"
+        f"in the models, clones of kind {trust.weighting} return {words.number(trust.modeled)}, where "
+        f"the data recorded {words.number(trust.recorded)}"
     )
-    if trust["trusted"]:
+    if trust.trusted:
         return f"The models may judge: {found}."
     return f"The models may not judge, so nothing was accepted: {found}."
 
 
-def _portfolio_table(gate: dict[str, Any]) -> Markup:
+def _portfolio_table(gate: Gate) -> Markup:
     """What the judge saw of each policy that improvement could begin from."""
-    begun, ways = gate["started_from"], list(gate["portfolio"][0]["estimates"])
+    begun, ways = gate.started_from, list(gate.portfolio[0].estimates)
     rows = []
-    for number, member in enumerate(gate["portfolio"]):
+    for number, member in enumerate(gate.portfolio):
         track = f"track {begun.index(number)}" if number in begun else ""
-        estimates = [words.number(member["estimates"][way]) for way in ways]
-        rows.append([f"{member['name']} ({number})", *estimates, track])
+        estimates = [words.number(member.estimates[way]) for way in ways]
+        rows.append([f"{member.name} ({number})", *estimates, track])
     heads = [f"Estimate, {ACTING[way]}" for way in ways]
-    return table(["Policy, by the weights of its cloning", *heads, "Start of"], rows)
+    return table(["Policy: how it was cloned, or by whom it was trained", *heads, "Start of"], rows)
 
 
 def _gate_sentence(decisions: list[dict[str, Any]]) -> str:
@@ -104,23 +105,21 @@ def _gate_sentence(decisions: list[dict[str, Any]]) -> str:
     return text
 
 
-def _tracks_table(decisions: list[dict[str, Any]], gate: dict[str, Any]) -> Markup:
+def _tracks_table(decisions: list[dict[str, Any]], gate: Gate) -> Markup:
     """What became of each track."""
-    estimates, rows = gate.get("estimates") or [], []
+    estimates, rows = gate.estimates, list[list[str]]()
     for track in sorted({entry["member"] for entry in decisions}):
         own = [entry for entry in decisions if entry["member"] == track]
         passed = [entry["step"] for entry in own if entry["accepted"]]
         final = [words.number(value) for value in estimates[track].values()] if track < len(estimates) else []
         last = f"step {words.count(passed[-1])}" if passed else words.UNKNOWN
-        name = f"track {track}" + (", chosen" if track == gate.get("chosen_member") else "")
+        name = f"track {track}" + (", chosen" if track == gate.chosen_member else "")
         rows.append([name, f"{len(passed)} of {len(own)}", last, " / ".join(final) or words.UNKNOWN])
     ways = " / ".join(ACTING[way] for way in estimates[0]) if estimates else ""
     return table(["Track", "Accepted", "Last accepted", f"Estimate at the final choice, {ways}"], rows)
 
 
-def _gate_figure(
-    decisions: list[dict[str, Any]], gate: dict[str, Any], chosen: int | None, factor: float
-) -> Markup:
+def _gate_figure(decisions: list[dict[str, Any]], gate: Gate, chosen: int | None, factor: float) -> Markup:
     members = sorted({entry["member"] for entry in decisions})
     limits = _limits(decisions, factor)
     title = "What each candidate would have gained over the policy it was to replace, by estimate"
@@ -141,13 +140,13 @@ def _gate_figure(
     return figure(title, draw, note, full=True)
 
 
-def gate_rule(gate: dict[str, Any]) -> str:
+def gate_rule(gate: Gate) -> str:
     """What a candidate had to show."""
-    if not gate.get("margin") and gate.get("confidence", 0.5) <= 0.5:
+    if not gate.margin and gate.confidence <= 0.5:
         return "A candidate passes when its estimate is higher."
     return (
-        f"A candidate passes when its gain is sure to {words.percent(gate['confidence'])}, at least "
-        f"{words.percent(gate['margin'])} of the estimate, and not paid for by one way of acting."
+        f"A candidate passes when its gain is sure to {words.percent(gate.confidence)}, at least "
+        f"{words.percent(gate.margin)} of the estimate, and not paid for by one way of acting."
     )
 
 

@@ -23,7 +23,8 @@ def clones_section(record: RunRecord) -> Markup:
         figures.append(figure(title, draw, note))
     if divergence := stage.facts.get("divergence"):
         figures.append(_divergence_figure(divergence, stage.facts["overlap"]))
-    members = (record.score("behavior") or {}).get("members")
+    clones = record.score("behavior")
+    members = clones.members if clones is not None else []
     if members:
         figures.append(_members_figure(members, record))
     content: list[Any] = (
@@ -77,7 +78,7 @@ def _divergence_figure(divergence: list[list[float]], shared: list[float]) -> Ma
 
 
 def _members_figure(members: list[float], record: RunRecord) -> Markup:
-    data = record.summary["dataset"]["mean_return"]
+    data = record.summary.dataset.mean_return or 0.0
     title = f"In the simulator the clones return {words.number(min(members))} to {words.number(max(members))}"
     note = "Mean action of each clone. The offline stage starts from these, and never sees these numbers."
 

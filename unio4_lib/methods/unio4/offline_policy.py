@@ -49,10 +49,18 @@ class World:
 
 
 @dataclass(frozen=True)
+class Strangers:
+    """Policies that were not cloned here, in the shape of those that were, for the same judge."""
+
+    policies: GaussianPolicy
+    names: list[str]
+
+
+@dataclass(frozen=True)
 class Member:
     """One policy that the judge looked at."""
 
-    name: str  # its weighting
+    name: str  # its weighting, or who trained it
     estimates: dict[str, float]  # by way of acting
 
 
@@ -89,6 +97,7 @@ def improve_policy(
     reporter: Reporter,
     *,
     time_limit: int | None,
+    strangers: Strangers | None = None,
     journal: Journal | None = None,
     make_learner: Callable[[GaussianPolicy, OfflineData, World, UniO4Config], Learner] = make_learner,
 ) -> Improvement:
@@ -96,10 +105,8 @@ def improve_policy(
     settings, seed = config.improve, stream_seed(config, "improve-policy")
     journal = journal or Journal()
     extracted, log = _extract(data, world, config, reporter, journal)
-    parts = [behavior] if extracted is None else [behavior, extracted]
-    portfolio = stack_policies([part.narrowed(settings.std_scale) for part in parts])
     names = config.behavior.member_weightings()
-    weightings = names + (config.extraction().member_weightings() if extracted is not None else [])
+    portfolio, judged = _portfolio(behavior, extracted, strangers, config)
     evaluator = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
     starts = SELECTION_FACTOR * settings.starts
     estimates = evaluator.estimate(portfolio, seed=seed - 2, starts=starts)
@@ -131,13 +138,30 @@ def improve_policy(
         portfolio,
         [
             Member(name, dict(zip(evaluator.ways, column.tolist(), strict=True)))
-            for name, column in zip(weightings, estimates.mean(dim=2).T, strict=True)
+            for name, column in zip(judged, estimates.mean(dim=2).T, strict=True)
         ],
         [dict(zip(evaluator.ways, column.tolist(), strict=True)) for column in last.mean(dim=2).T],
         trust,
         trainer.log,
         log,
     )
+
+
+def _portfolio(
+    behavior: GaussianPolicy,
+    extracted: GaussianPolicy | None,
+    strangers: Strangers | None,
+    config: UniO4Config,
+) -> tuple[GaussianPolicy, list[str]]:
+    """All that is judged, with narrower noise, and the names of its members."""
+    parts, names = [behavior], config.behavior.member_weightings()
+    if extracted is not None:
+        parts.append(extracted)
+        names = names + config.extraction().member_weightings()
+    if strangers is not None:
+        parts.append(strangers.policies)
+        names = names + strangers.names
+    return stack_policies([part.narrowed(config.improve.std_scale) for part in parts]), names
 
 
 def _extract(

@@ -1,10 +1,12 @@
 """Better policies from the dataset alone, every replacement through the gate."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.threads import torch_threads
-from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
+from unio4_lib.methods.unio4.offline_policy import Improvement, Strangers, World, improve_policy
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_critics, read_dynamics
 from unio4_lib.nets.policy import GaussianPolicy
@@ -13,19 +15,28 @@ from unio4_lib.stages.step import DECISIONS_FILE
 from unio4_lib.stages.stored import data_of, read_policy, transitions_of, write_policy
 from unio4_lib.stages.task import Task
 
+FindStrangers = Callable[[GaussianPolicy, OfflineData], Strangers | None]
+
 
 def compute(work: StageWork[UniO4Config]) -> None:
     """Extract policies, let the models judge them all, improve the best and choose one."""
+    improve(work, lambda _behavior, _data: None)
+
+
+def improve(work: StageWork[UniO4Config], find_strangers: FindStrangers) -> None:
+    """As ``compute``, with policies of others among those that are judged."""
     task = Task.of(transitions_of(work))
     with torch_threads(1):
         data, model = data_of(work), read_dynamics(work)
+        behavior = read_policy(work, "behavior", GaussianPolicy)
         found = improve_policy(
             data,
-            read_policy(work, "behavior", GaussianPolicy),
+            behavior,
             World.of(read_critics(work), model, work.config),
             work.config,
             work.context.reporter,
             time_limit=task.time_limit(),
+            strangers=find_strangers(behavior, data),
             journal=work.journal,
         )
     chosen, begun = found.chosen, found.start[found.chosen]

@@ -4,6 +4,7 @@ from typing import Any
 
 from unio4_lib.judging.ope import PolicyEvaluator
 from unio4_lib.learning.threads import torch_threads
+from unio4_lib.methods.method import Method
 from unio4_lib.methods.reporting import Findings, Scored, delivered, finish, score_facts
 from unio4_lib.methods.unio4.facts import ope_facts
 from unio4_lib.methods.unio4.method import UNIO4
@@ -12,6 +13,7 @@ from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_critics, read_dynamics
 from unio4_lib.nets.files import load_policy
 from unio4_lib.nets.policy import GaussianPolicy, stack_policies
+from unio4_lib.report.summary import Gate
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.runner import StageWork
@@ -21,15 +23,15 @@ from unio4_lib.stages.task import Task
 from unio4_lib.stages.training import SEED_RANGE, score
 
 RANKING_EPISODES = 20  # of a policy that is scored for the ranking alone
-# What the summary says of the gate; its facts say more.
-GATE_KEYS = (
-    *("checks", "accepted", "estimator", "confidence", "margin", "chosen_member", "estimates"),
-    *("acts", "started_from", "portfolio", "trust"),
-)
 
 
 def compute(work: StageWork[UniO4Config]) -> None:
     """Score behavior, offline and online policies, and sum up."""
+    report(work, UNIO4)
+
+
+def report(work: StageWork[UniO4Config], method: Method) -> None:
+    """As ``compute``, for a method that has all that Uni-O4 has."""
     transitions = transitions_of(work)
     task = Task.of(transitions)
     with torch_threads(1):
@@ -39,11 +41,11 @@ def compute(work: StageWork[UniO4Config]) -> None:
         work.metrics["ope/rank_correlation"] = correlation
     gate = work.read("offline", FACTS_FILE)
     found = Findings(
-        {"gate": {key: gate[key] for key in GATE_KEYS}},
+        Gate.model_validate({key: gate[key] for key in Gate.model_fields}),
         {"ope": ranking},
         work.read("offline", DECISIONS_FILE),
     )
-    finish(work, UNIO4, scores, found)
+    finish(work, method, scores, found)
 
 
 def _scored_policies(work: StageWork[UniO4Config]) -> list[Scored]:

@@ -1,0 +1,26 @@
+"""A policy on this machine whose actions are to be recorded."""
+
+from pathlib import Path
+
+from unio4_lib.errors import InputError
+from unio4_lib.files import digest_of_files
+
+DESCRIPTION = "policy.json"
+OF_A_RUN = ("policies/online", "policies/offline")  # the last that it made comes first
+
+
+def policy_folder(place: str) -> Path:
+    """The folder of a policy, or of the last policy of a run."""
+    folder = Path(place).expanduser()
+    for candidate in (folder, *(folder / name for name in OF_A_RUN)):
+        if (candidate / DESCRIPTION).is_file():
+            return candidate
+    raise InputError(
+        f"policy={place}: no policy there; expected the folder of a finished run, or one with {DESCRIPTION}"
+    )
+
+
+def policy_digest(place: str) -> str:
+    """SHA-256 of what it holds."""
+    folder = policy_folder(place)
+    return digest_of_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
