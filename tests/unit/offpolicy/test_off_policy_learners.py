@@ -38,7 +38,7 @@ OWN: dict[str, dict[str, Any]] = {
     "famo2o": SMALL,
     "pex": SMALL,
     "baq": SMALL,
-    "famo2o_cql": SAC | {"weight": 0.1, "weight_online": 0.0},
+    "famo2o_cql": SAC | {"weight": 0.1, "weight_online": 0.0, "actions": 1},
     "spot": SMALL | {"policy_learning_rate": 3e-3, "density_hidden": (32,), "density_learning_rate": 3e-3},
     "cql": SAC | {"weight": 0.1, "weight_online": 0.0},
 }
