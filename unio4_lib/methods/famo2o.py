@@ -146,6 +146,7 @@ ROOM = OffPolicy(
     FamO2ORun,
     FamO2O,
     __name__,
+    composite=True,
     shown={"critics/value_mean": "value", "learner/coefficient": "coefficient"},
 )
 METHOD = ROOM.method()

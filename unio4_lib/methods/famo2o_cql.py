@@ -135,6 +135,7 @@ ROOM = OffPolicy(
     FamO2OCqlRun,
     FamO2OCql,
     __name__,
+    composite=True,
     shown={"critics/value_mean": "value", "learner/coefficient": "coefficient"},
 )
 METHOD = ROOM.method()

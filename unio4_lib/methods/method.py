@@ -24,6 +24,7 @@ class Method:
     steps: tuple[Step, ...]  # from prepare to report, in an order in which they can run
     panels: tuple[Panel, ...] = ()  # of its report, between the data and the times
     checks: tuple[CheckOf, ...] = ()  # reasons to trust its runs, or not to
+    composite: bool = False  # whether its policy acts by more than one network
     gated: bool = False  # whether its offline stage can say that the policy improved
 
     def step(self, name: str) -> Step:

@@ -57,6 +57,7 @@ class OffPolicy:
     make: MakeLearner  # from the data, the settings and a generator
     module: str
     shown: dict[str, str] = field(default_factory=dict)  # metrics on the display, with words for them
+    composite: bool = False  # whether its policy acts by more than one network
 
     def method(self) -> Method:
         """What the rest of the house knows of it."""
@@ -102,7 +103,16 @@ class OffPolicy:
             ("online", "Online", online_section),
         )
         presets = (Path(__file__).parent / "presets",)
-        return Method(self.name, self.about, self.settings, presets, "offpolicy", steps, panels)
+        return Method(
+            self.name,
+            self.about,
+            self.settings,
+            presets,
+            "offpolicy",
+            steps,
+            panels,
+            composite=self.composite,
+        )
 
     def train_offline(self, work: StageWork[OffPolicyRun]) -> None:
         """Updates on the data alone."""

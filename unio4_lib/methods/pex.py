@@ -115,6 +115,7 @@ ROOM = OffPolicy(
     PexRun,
     Pex,
     __name__,
+    composite=True,
     shown={"critics/value_mean": "value", "critics/return_mean": "return"},
 )
 METHOD = ROOM.method()

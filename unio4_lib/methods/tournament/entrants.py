@@ -1,4 +1,7 @@
-"""Who takes part in a tournament: methods whose offline stage needs the dataset alone."""
+"""Who takes part in a tournament: methods whose offline stage needs the dataset alone.
+
+The judge's own networks take the place of theirs: so a policy must act by one network.
+"""
 
 import re
 from collections.abc import Sequence
@@ -64,5 +67,8 @@ def _entrant(label: str, config: UniO4Config) -> Entrant:
 
 def _step(name: str) -> Step | None:
     """The step that makes the offline policy from the dataset alone, where a method has one."""
-    made = (step for step in find_method(name).steps if step.kind == OFFLINE)
+    method = find_method(name)
+    if method.composite:
+        return None
+    made = (step for step in method.steps if step.kind == OFFLINE)
     return next((step for step in made if step.inputs == (DATASET,)), None)
