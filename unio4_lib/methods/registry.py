@@ -14,6 +14,7 @@ METHODS = {
     "rebrac": "unio4_lib.methods.rebrac:METHOD",
     "sac_n": "unio4_lib.methods.sac_n:METHOD",
     "cql": "unio4_lib.methods.cql:METHOD",
+    "e2o": "unio4_lib.methods.e2o:METHOD",
 }
 
 

@@ -15,14 +15,14 @@ from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining, OnlineTraining
 from unio4_lib.learning.replay import Fresh
-from unio4_lib.methods import cql, iql, rebrac, sac_n, td3_bc
+from unio4_lib.methods import cql, e2o, iql, rebrac, sac_n, td3_bc
 from unio4_lib.methods.iql import Iql, IqlConfig, IqlRun
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.td3_bc import Td3Bc, Td3BcConfig, Td3BcRun
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
-ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM)
+ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM, e2o.ROOM)
 SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
 TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9, monte_carlo_share=0.0)
 TUNE = OffPolicyTuneConfig(
@@ -35,6 +35,7 @@ OWN: dict[str, dict[str, Any]] = {
     "rebrac": SMALL | {"imitation_online": 0.1},
     "sac_n": SAC | {"critics": 3, "diversity": 0.0},
     "cql": SAC | {"weight": 0.1, "weight_online": 0.0},
+    "e2o": SAC | {"critics": 3, "weight": 0.1, "backup_temperature": 1.0, "optimism": 0.1},
 }
 
 
