@@ -15,6 +15,7 @@ METHODS = {
     "sac_n": "unio4_lib.methods.sac_n:METHOD",
     "cql": "unio4_lib.methods.cql:METHOD",
     "e2o": "unio4_lib.methods.e2o:METHOD",
+    "opt": "unio4_lib.methods.opt:METHOD",
 }
 
 
