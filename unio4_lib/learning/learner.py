@@ -56,12 +56,13 @@ class BaseLearner:
     """What most learners have in common: they explore by the noise of their policy, loosen nothing, and
     prepare nothing.
 
-    ``parts`` names the networks and ``numbers`` the plain values that are kept with the learner; ``draws``
-    is its own stream of noise.
+    ``parts`` names the networks, ``numbers`` the plain values and ``streams`` the generators that are kept
+    with the learner; ``draws`` is its own stream of noise.
     """
 
     parts: ClassVar[tuple[str, ...]] = ("policy",)
     numbers: ClassVar[tuple[str, ...]] = ()
+    streams: ClassVar[tuple[str, ...]] = ("draws",)
     policy: Policy
     updates: Updates
 
@@ -85,14 +86,16 @@ class BaseLearner:
 
     def state_dict(self) -> dict[str, Any]:
         kept = {name: getattr(self, name).state_dict() for name in (*self.parts, "updates")}
-        return kept | {name: getattr(self, name) for name in self.numbers} | {"draws": self.draws.get_state()}
+        streams = {name: getattr(self, name).get_state() for name in self.streams}
+        return kept | {name: getattr(self, name) for name in self.numbers} | streams
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in (*self.parts, "updates"):
             getattr(self, name).load_state_dict(state[name])
         for name in self.numbers:
             setattr(self, name, state[name])
-        self.draws.set_state(state["draws"])
+        for name in self.streams:
+            getattr(self, name).set_state(state[name])
 
 
 def make_policy(data: OfflineData, spec: PolicySpec, generator: torch.Generator) -> Policy:

@@ -45,7 +45,7 @@ class IqlRun(OffPolicyRun):
 class Iql(BaseLearner):
     """Twin Q, V and a policy; nothing ever asks Q for an action that no row has."""
 
-    parts = ("policy", "critics")
+    parts: ClassVar[tuple[str, ...]] = ("policy", "critics")
 
     def __init__(self, data: OfflineData, config: IqlRun, generator: torch.Generator) -> None:
         super().__init__(data, generator)

@@ -1,6 +1,6 @@
 """OPT (Shin et al., ICML 2025) on TD3+BC: a second critic, prepared for what is new before it counts."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -83,6 +83,7 @@ class Opt(Td3Bc):
 
     parts: ClassVar[tuple[str, ...]] = (*Td3Bc.parts, "second", "ratio", "own_updates")
     numbers: ClassVar[tuple[str, ...]] = ("prepared", "kappa", "next_weighing")
+    streams: ClassVar[tuple[str, ...]] = ("draws", "own_draws")
     settings: OptConfig
 
     def __init__(self, data: OfflineData, config: OptRun, generator: torch.Generator) -> None:
@@ -200,13 +201,6 @@ class Opt(Td3Bc):
 
     def policy_value(self, values: Tensor) -> Tensor:
         return values.min(dim=0).values if self.settings.careful_policy else super().policy_value(values)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"own_draws": self.own_draws.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.own_draws.set_state(state["own_draws"])
 
 
 ROOM = OffPolicy(

@@ -16,6 +16,7 @@ METHODS = {
     "cql": "unio4_lib.methods.cql:METHOD",
     "e2o": "unio4_lib.methods.e2o:METHOD",
     "opt": "unio4_lib.methods.opt:METHOD",
+    "cfdg": "unio4_lib.methods.cfdg:METHOD",
 }
 
 

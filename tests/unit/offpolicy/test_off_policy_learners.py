@@ -15,20 +15,24 @@ from unio4_lib.learning.learner import Learner
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining, OnlineTraining
 from unio4_lib.learning.replay import Fresh
-from unio4_lib.methods import cql, e2o, iql, opt, rebrac, sac_n, td3_bc
+from unio4_lib.methods import cfdg, cql, e2o, iql, opt, rebrac, sac_n, td3_bc
 from unio4_lib.methods.iql import Iql, IqlConfig, IqlRun
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.td3_bc import Td3Bc, Td3BcConfig, Td3BcRun
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
-ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM, e2o.ROOM, opt.ROOM)
+ROOMS = (iql.ROOM, td3_bc.ROOM, rebrac.ROOM, sac_n.ROOM, cql.ROOM, e2o.ROOM, opt.ROOM, cfdg.ROOM)
 SMALL: dict[str, Any] = {"hidden": (32,), "learning_rate": 3e-3, "polyak": 0.05}
 TRAIN = OffPolicyTrainConfig(steps=600, batch_size=64, discount=0.9, monte_carlo_share=0.0)
 TUNE = OffPolicyTuneConfig(
     env_steps=800, num_envs=4, warmup_steps=80, round_steps=100, evaluate_every=400, evaluate_episodes=8
 )
 SAC = SMALL | {"policy_learning_rate": 3e-3, "temperature": 0.1}
+DENOISER: dict[str, Any] = {
+    **{"denoiser_width": 32, "denoiser_depth": 2, "denoiser_updates": 400, "denoiser_rate": 1e-2},
+    **{"denoiser_polyak": 0.02, "made_rows": 1000, "sampling_steps": 16},
+}
 OWN: dict[str, dict[str, Any]] = {
     "iql": SMALL,
     "td3_bc": SMALL | {"imitation_online": 0.1},
@@ -36,6 +40,7 @@ OWN: dict[str, dict[str, Any]] = {
     "sac_n": SAC | {"critics": 3, "diversity": 0.0},
     "cql": SAC | {"weight": 0.1, "weight_online": 0.0},
     "opt": SMALL | {"imitation_online": 0.1, "preparation": 1.0, "ratio_every": 200, "ratio_updates": 20},
+    "cfdg": SMALL | DENOISER,
     "e2o": SAC | {"critics": 3, "weight": 0.1, "backup_temperature": 1.0, "optimism": 0.1},
 }
 

@@ -29,11 +29,15 @@ SETTINGS: dict[str, Any] = {
     "finetune.evaluate_episodes": 3,
     "evaluate.episodes": 4,
 }
+OWN: dict[str, dict[str, Any]] = {  # of methods whose defaults take minutes
+    "cfdg": {"denoiser_width": 16, "denoiser_depth": 1, "denoiser_updates": 20, "made_rows": 60},
+}
 Capture = pytest.CaptureFixture[str]
 
 
 def overrides(name: str) -> list[str]:
-    settings = SETTINGS | {f"{name}.hidden": [16]}
+    own = {"hidden": [16]} | OWN.get(name, {})
+    settings = SETTINGS | {f"{name}.{key}": value for key, value in own.items()}
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
