@@ -156,7 +156,9 @@ class Replay:
             setattr(self, name, state[name])
         for kept, saved in zip(self.ring, state["ring"], strict=True):
             kept[: self.fresh] = saved
-        weights = state["weights"]
-        self.weights = None if weights is None else (weights[0].clone(), weights[1].clone())
-        self.made = None if state["made"] is None else Batch._make(part.clone() for part in state["made"])
+        weights, made, device = state["weights"], state["made"], self.ring.rewards.device
+        self.weights = (
+            None if weights is None else (weights[0].to(device, copy=True), weights[1].to(device, copy=True))
+        )
+        self.made = None if made is None else Batch._make(part.to(device, copy=True) for part in made)
         self._cumulated = None

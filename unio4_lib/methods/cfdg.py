@@ -96,7 +96,7 @@ class Cfdg(Iql):
         if self.trained < own.denoiser_updates:
             return self.train_denoiser(replay)
         made = self.make_rows(min(own.rows_at_once, own.made_rows - len(self.pending)))
-        self.pending = torch.cat([self.pending, made])
+        self.pending = torch.cat([self.pending.to(made.device), made])  # states come back on the CPU
         count = self.pending.new_tensor(float(len(self.pending)))
         if len(self.pending) == own.made_rows:
             replay.put_made(self.vectors.unpack(self.pending), own.made_share)
