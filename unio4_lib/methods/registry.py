@@ -17,6 +17,7 @@ METHODS = {
     "e2o": "unio4_lib.methods.e2o:METHOD",
     "opt": "unio4_lib.methods.opt:METHOD",
     "cfdg": "unio4_lib.methods.cfdg:METHOD",
+    "edis": "unio4_lib.methods.edis:METHOD",
 }
 
 

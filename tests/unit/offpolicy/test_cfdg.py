@@ -55,10 +55,12 @@ def test_minibatches_are_a_third_each_of_old_new_and_made_rows(data: OfflineData
     learner = cfdg_of(data)
     training = online(data, learner)
     made_when: list[tuple[int, int]] = []
+    pools: list[list[float]] = []
     put, counts, plain = training.replay.put_made, Counter[str](), learner.update
 
     def heard(rows: Batch, share: float) -> None:
         made_when.append((training.env_steps, len(rows.rewards)))
+        pools.append(rows.rewards.tolist())
         put(rows, share)
 
     def update(batch: Batch) -> Any:
@@ -74,6 +76,7 @@ def test_minibatches_are_a_third_each_of_old_new_and_made_rows(data: OfflineData
     training.replay.put_made, learner.update = heard, update  # type: ignore[method-assign]
     list(training.run(measure))
     assert made_when == [(80, 100), (180, 100)]
+    assert not set(pools[0]) & set(pools[1])
     assert counts == {"old": 8 * 160, "new": 8 * 160, "made": 8 * 160}
 
 

@@ -29,8 +29,10 @@ SETTINGS: dict[str, Any] = {
     "finetune.evaluate_episodes": 3,
     "evaluate.episodes": 4,
 }
+MODEL = {"denoiser_width": 16, "denoiser_depth": 1, "denoiser_updates": 20, "made_rows": 60}
 OWN: dict[str, dict[str, Any]] = {  # of methods whose defaults take minutes
-    "cfdg": {"denoiser_width": 16, "denoiser_depth": 1, "denoiser_updates": 20, "made_rows": 60},
+    "cfdg": MODEL,
+    "edis": MODEL | {"energy_updates": 5, "energy_rows": 8, "sampling_steps": 4},
 }
 Capture = pytest.CaptureFixture[str]
 
