@@ -66,7 +66,7 @@ def test_the_exact_energy_leads_where_it_should_and_only_in_its_columns() -> Non
         assert found.std(dim=0).tolist() == pytest.approx(plain.std(dim=0).tolist(), abs=0.02)
 
 
-def test_the_released_push_has_one_power_of_the_noise_and_a_bound() -> None:
+def test_a_push_has_two_powers_of_the_noise_and_the_released_one_has_one_and_a_bound() -> None:
     rows, weights = torch.randn(5, 2, generator=generator()), torch.tensor([[3.0, 0.0], [0.0, 500.0]])
     found = standard(rows, 2.0) - pushed(standard, Shift(), weights, released=True)(rows, 2.0)
     push = torch.tensor([-3.0 / 5, -500.0 / 5])
@@ -74,6 +74,8 @@ def test_the_released_push_has_one_power_of_the_noise_and_a_bound() -> None:
     torch.testing.assert_close(found, (2.0 * push * bound / push.norm()).expand(5, -1))
     mild = standard(rows, 2.0) - pushed(standard, Shift(), weights / 100, released=True)(rows, 2.0)
     torch.testing.assert_close(mild, (2.0 * push / 100).expand(5, -1))
+    proper = standard(rows, 2.0) - pushed(standard, Shift(), weights, released=False)(rows, 2.0)
+    torch.testing.assert_close(proper, (4.0 * push).expand(5, -1))
 
 
 def test_held_columns_come_out_as_they_are_known() -> None:
