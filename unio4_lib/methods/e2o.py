@@ -38,7 +38,7 @@ class E2oConfig(PairedConfig, CqlConfig, SacNConfig):
     """The learner."""
 
     offline: Literal["cql", "edac"] = Field(
-        "cql", description="What holds values down offline: CQL-N (paper), or EDAC at a fifth of its cost."
+        "cql", description="What holds values down offline: CQL-N (paper), or EDAC at a quarter of its cost."
     )
     calibrated: bool = Field(
         False, description="Whether CQL-N leaves values above the return of the data (paper: no)."
