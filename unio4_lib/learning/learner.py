@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.learning.replay import Replay
 from unio4_lib.learning.updates import Updates
 from unio4_lib.nets.kinds import build_policy
 from unio4_lib.nets.policy import Policy, PolicySpec
@@ -38,20 +39,30 @@ class Learner(Protocol):
         """What is loosened at the switch."""
         ...
 
+    def prepare(self, replay: Replay, env_steps: int) -> Metrics:
+        """One piece of work on all rows, and what it says; nothing is said where none is left.
+
+        It is asked for before every step in the environment from the end of the warm-up on, again and again
+        until none is left. Between two pieces training can be stopped and taken up again.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class BaseLearner:
-    """What most learners have in common: they explore by the noise of their policy and loosen nothing.
+    """What most learners have in common: they explore by the noise of their policy, loosen nothing, and
+    prepare nothing.
 
-    ``parts`` names the networks and ``numbers`` the plain values that are kept with the learner; ``draws``
-    is its own stream of noise.
+    ``parts`` names the networks, ``numbers`` the plain values and ``streams`` the generators that are kept
+    with the learner; ``draws`` is its own stream of noise.
     """
 
     parts: ClassVar[tuple[str, ...]] = ("policy",)
     numbers: ClassVar[tuple[str, ...]] = ()
+    streams: ClassVar[tuple[str, ...]] = ("draws",)
     policy: Policy
     updates: Updates
 
@@ -65,20 +76,26 @@ class BaseLearner:
     def go_online(self) -> None:
         """Nothing is loosened: online it learns as before, from more rows."""
 
+    def prepare(self, replay: Replay, env_steps: int) -> Metrics:
+        """No work but the updates."""
+        return {}
+
     def normal(self, *shape: int) -> Tensor:
         """Standard normal noise."""
         return torch.randn(shape, generator=self.draws, device=self.draws.device)
 
     def state_dict(self) -> dict[str, Any]:
         kept = {name: getattr(self, name).state_dict() for name in (*self.parts, "updates")}
-        return kept | {name: getattr(self, name) for name in self.numbers} | {"draws": self.draws.get_state()}
+        streams = {name: getattr(self, name).get_state() for name in self.streams}
+        return kept | {name: getattr(self, name) for name in self.numbers} | streams
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in (*self.parts, "updates"):
             getattr(self, name).load_state_dict(state[name])
         for name in self.numbers:
             setattr(self, name, state[name])
-        self.draws.set_state(state["draws"])
+        for name in self.streams:
+            getattr(self, name).set_state(state[name])
 
 
 def make_policy(data: OfflineData, spec: PolicySpec, generator: torch.Generator) -> Policy:

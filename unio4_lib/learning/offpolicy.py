@@ -122,9 +122,16 @@ class OnlineTraining:
                 progress(self.env_steps, metrics)
 
     def _round(self, until: int) -> Metrics:
-        """Steps and updates up to a number of environment steps; the mean of what the updates said."""
+        """Steps and updates up to a number of environment steps; the mean of what the updates said.
+
+        A round ends early where the learner has done a piece of other work.
+        """
         said: dict[str, list[Tensor]] = defaultdict(list)  # not by every update: policies may rest
         while self.env_steps < until:
+            for name, value in (prepared := self._prepare()).items():
+                said[name].append(value)
+            if prepared:
+                break
             self._collect()
             for _ in range(self._due()):
                 batch = self.replay.sample(self.batch_size, self.generator)
@@ -134,6 +141,12 @@ class OnlineTraining:
         if returns := self.collector.recent_returns:
             metrics["acting/sampled_return"] = torch.tensor(returns, device=self.device).mean()
         return metrics
+
+    def _prepare(self) -> Metrics:
+        """What the learner does before the next step, if that may bring updates."""
+        if self.env_steps + self.collector.sim.num_envs <= self.config.warmup_steps:
+            return {}
+        return self.learner.prepare(self.replay, self.env_steps)
 
     @torch.no_grad()
     def _collect(self) -> None:

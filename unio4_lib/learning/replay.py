@@ -9,6 +9,7 @@ from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.settings.offpolicy import Mixing
 
 SHARES = {"balanced": 0.5, "online": 1.0}
+NUMBERS = ("added", "together", "owed", "made_share", "made_owed")  # that are kept
 UNKNOWN_RETURN = -torch.inf  # of a new row: its episode may not be over
 
 
@@ -28,7 +29,8 @@ class Replay:
 
     ``mixing`` says how many of a batch are new: as many as there are among all rows (union), half of them
     (balanced), all (online), or a share. Parts of a row are saved up for the next batch. Rows are drawn at
-    random, alike or by ``weigh``. Until there are new rows, all are old ones.
+    random, alike or by ``weigh``. Until there are new rows, all are old ones. A share of each batch may be
+    rows that nobody has seen but a model has made (``put_made``); the others are mixed as without them.
     """
 
     def __init__(self, data: OfflineData, capacity: int, mixing: Mixing | float) -> None:
@@ -42,6 +44,8 @@ class Replay:
         self.ring = Fresh._make([*columns, flags])
         self.weights: tuple[Tensor, Tensor] | None = None  # of old rows [N] and of the ring's [capacity]
         self._cumulated: tuple[Tensor, Tensor] | None = None
+        self.made: Batch | None = None
+        self.made_share, self.made_owed = 0.0, 0.0
 
     @property
     def fresh(self) -> int:
@@ -65,8 +69,23 @@ class Replay:
         ring[: self.fresh] = new
         self.weights, self._cumulated = (old.clone(), ring), None
 
+    def put_made(self, rows: Batch, share: float) -> None:
+        """From now on these rows [n] of a model, and no earlier ones, are a share of minibatches."""
+        self.made, self.made_share = rows, share
+
     def sample(self, size: int, generator: torch.Generator) -> Batch:
-        """A minibatch; the old rows come first."""
+        """A minibatch; the old rows come first, those that are made last."""
+        if self.made is None:
+            return self._seen(size, generator)
+        self.made_owed += size * self.made_share
+        count = min(size, int(self.made_owed))
+        self.made_owed -= count
+        seen = self._seen(size - count, generator)
+        place = torch.randint(len(self.made.rewards), (count,), generator=generator, device=generator.device)
+        return Batch(*(torch.cat([part, made[place]]) for part, made in zip(seen, self.made, strict=True)))
+
+    def _seen(self, size: int, generator: torch.Generator) -> Batch:
+        """Old and new rows."""
         new = self._new_rows(size)
         if new == 0:
             return self.data.rows(self._draw(0, size, generator))
@@ -86,7 +105,7 @@ class Replay:
         return Batch._make([*columns, unknown, ring.actions[following], followed])
 
     def new_share(self) -> float:
-        """Share of new rows in minibatches."""
+        """Share of new rows in minibatches, among those that somebody has seen."""
         if self.fresh == 0:
             return 0.0
         if self.share is not None:
@@ -128,14 +147,18 @@ class Replay:
         return {
             "ring": [part[: self.fresh].clone() for part in self.ring],
             "weights": weights,
-            **{name: getattr(self, name) for name in ("added", "together", "owed")},
+            "made": None if self.made is None else list(self.made),
+            **{name: getattr(self, name) for name in NUMBERS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("added", "together", "owed"):
+        for name in NUMBERS:
             setattr(self, name, state[name])
         for kept, saved in zip(self.ring, state["ring"], strict=True):
             kept[: self.fresh] = saved
-        weights = state["weights"]
-        self.weights = None if weights is None else (weights[0].clone(), weights[1].clone())
+        weights, made, device = state["weights"], state["made"], self.ring.rewards.device
+        self.weights = (
+            None if weights is None else (weights[0].to(device, copy=True), weights[1].to(device, copy=True))
+        )
+        self.made = None if made is None else Batch._make(part.to(device, copy=True) for part in made)
         self._cumulated = None

@@ -67,6 +67,12 @@ class Group:
             maximize=False,
         )
 
+    def forget(self) -> None:
+        """Begin as if no step had been taken."""
+        self.taken = 0
+        for part in (*self.means, *self.squares, *self.counts):
+            part.zero_()
+
     def state_dict(self) -> dict[str, Any]:
         copies = {name: [part.clone() for part in getattr(self, name)] for name in ("means", "squares")}
         return copies | {"taken": self.taken}
@@ -102,6 +108,11 @@ class Updates:
     def follow(self) -> None:
         """Let slow copies come nearer to their networks by a share of the distance (Polyak)."""
         torch._foreach_lerp_(self._copies, self._leaders, self.rate)
+
+    def forget(self) -> None:
+        """Begin every group as if no step had been taken."""
+        for group in self.groups.values():
+            group.forget()
 
     def state_dict(self) -> dict[str, Any]:
         return {name: group.state_dict() for name, group in self.groups.items()}

@@ -14,11 +14,15 @@ METHODS = {
     "rebrac": "unio4_lib.methods.rebrac:METHOD",
     "sac_n": "unio4_lib.methods.sac_n:METHOD",
     "cql": "unio4_lib.methods.cql:METHOD",
+    "spot": "unio4_lib.methods.spot:METHOD",
     "famo2o": "unio4_lib.methods.famo2o:METHOD",
     "famo2o_cql": "unio4_lib.methods.famo2o_cql:METHOD",
+    "e2o": "unio4_lib.methods.e2o:METHOD",
+    "opt": "unio4_lib.methods.opt:METHOD",
+    "cfdg": "unio4_lib.methods.cfdg:METHOD",
+    "edis": "unio4_lib.methods.edis:METHOD",
     "pex": "unio4_lib.methods.pex:METHOD",
     "baq": "unio4_lib.methods.baq:METHOD",
-    "spot": "unio4_lib.methods.spot:METHOD",
     "tournament": "unio4_lib.methods.tournament.method:TOURNAMENT",
 }
 

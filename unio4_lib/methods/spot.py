@@ -66,10 +66,10 @@ class Spot(Td3):
 
     def update(self, batch: Batch) -> Metrics:
         if self.updates.groups["density"].taken < self.density_updates:
-            return self.prepare(batch)
+            return self.learn_density(batch)
         return super().update(batch)
 
-    def prepare(self, batch: Batch) -> Metrics:
+    def learn_density(self, batch: Batch) -> Metrics:
         """Learn the density; meanwhile the policy waits, and values fit the returns of the data."""
         losses = {"density": self.unlikeliness(batch.observations, batch.actions)}
         if self.fits_returns:

@@ -73,18 +73,23 @@ class Td3(BaseLearner):
         following = following - self.value_penalty(batch, actions)
         return batch.rewards + self.discount * (1.0 - batch.terminals) * following
 
-    def smoothed(self, observations: Tensor) -> Tensor:
-        """The slow policy's actions [B, A] with bounded noise."""
+    def smoothed(self, observations: Tensor, draws: torch.Generator | None = None) -> Tensor:
+        """The slow policy's actions [B, A] with bounded noise, by default from its own stream."""
         own, actions = self.settings, self.slow_policy.distribution(observations).mean[0]
-        noise = (own.target_noise * self.normal(*actions.shape)).clamp(-own.noise_bound, own.noise_bound)
+        noise = torch.randn(actions.shape, generator=draws or self.draws, device=actions.device)
+        noise = (own.target_noise * noise).clamp(-own.noise_bound, own.noise_bound)
         return (actions + noise).clamp(-1.0, 1.0)
 
     def policy_loss(self, batch: Batch) -> Tensor:
         """What holds the policy back, minus Q in units of its own size [B]."""
         actions = self.policy.distribution(batch.observations).mean[0]
-        values = self.policy_value(self.q.values(batch.observations, actions))
+        values = self.followed_values(batch.observations, actions)
         size = values.detach().abs().mean().clamp(min=1e-8)
         return self.policy_penalty(batch, actions) - self.value_weight() * values / size
+
+    def followed_values(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """What the policy seeks [B]."""
+        return self.policy_value(self.q.values(observations, actions))
 
     def policy_value(self, values: Tensor) -> Tensor:
         """Of both Q [2, B] the one that the policy follows [B]."""

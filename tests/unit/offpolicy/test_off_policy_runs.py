@@ -29,13 +29,18 @@ SETTINGS: dict[str, Any] = {
     "finetune.evaluate_episodes": 3,
     "evaluate.episodes": 4,
 }
+MODEL = {"denoiser_width": 16, "denoiser_depth": 1, "denoiser_updates": 20, "made_rows": 60}
+OWN: dict[str, dict[str, Any]] = {  # of methods whose defaults take minutes
+    "cfdg": MODEL,
+    "edis": MODEL | {"energy_updates": 5, "energy_rows": 8, "sampling_steps": 4},
+}
 Capture = pytest.CaptureFixture[str]
 
 
 def overrides(name: str) -> list[str]:
     own = getattr(find_method(name).settings(dataset="none"), name)
-    widths = [field for field in type(own).model_fields if field.endswith("hidden")]
-    settings = SETTINGS | {f"{name}.{field}": [16] for field in widths}
+    widths = {field: [16] for field in type(own).model_fields if field.endswith("hidden")}
+    settings = SETTINGS | {f"{name}.{key}": value for key, value in (widths | OWN.get(name, {})).items()}
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from offline_worlds import make_data, point_mass_transitions
 
-from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.replay import Fresh, Replay
 from unio4_lib.settings.offpolicy import Mixing
 
@@ -121,5 +121,52 @@ def test_it_goes_on_with_the_same_bits(data: OfflineData, weighted: bool) -> Non
     assert one.owed == other.owed > 0
     one.add(fresh(3, 50))
     other.add(fresh(3, 50))
+    batches = [replay.sample(32, torch.Generator().manual_seed(4)) for replay in (one, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def made(count: int) -> Batch:
+    """Rows of a model, whose reward is minus their number."""
+    numbers = -torch.arange(1.0, count + 1)
+    return Batch(
+        *(numbers[:, None],) * 2, numbers, numbers[:, None], *(numbers,) * 2, numbers[:, None], numbers
+    )
+
+
+def test_made_rows_are_a_share_and_leave_the_others_as_they_are(data: OfflineData) -> None:
+    """A third each of old, new and made ones; parts of a row are saved up."""
+    replay, generator = Replay(data, 100, "balanced"), torch.Generator().manual_seed(0)
+    replay.add(fresh(20))
+    replay.put_made(made(5), 1 / 3)
+    counts = Counter[str]()
+    for _ in range(30):
+        batch = replay.sample(32, generator)
+        assert len(batch.rewards) == 32
+        ends = batch.terminals.tolist()
+        counts.update("old" if end == OLD else "new" if end == NEW else "made" for end in ends)
+        assert all(part[-1].item() == batch.rewards[-1].item() for part in batch)
+    assert all(abs(counts[name] - 320) <= 1 for name in ("old", "new", "made"))
+    replay.put_made(made(2), 1 / 3)
+    rewards = torch.cat([replay.sample(32, generator).rewards[-10:] for _ in range(5)])
+    assert set(rewards.tolist()) == {-1.0, -2.0}
+
+
+def test_no_made_rows_are_no_difference(data: OfflineData) -> None:
+    one, other = (Replay(data, 100, "balanced") for _ in range(2))
+    for replay in (one, other):
+        replay.add(fresh(20))
+    other.put_made(made(5), 0.0)
+    first = one.sample(32, torch.Generator().manual_seed(0))
+    batches = (first, other.sample(32, torch.Generator().manual_seed(0)))
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_made_rows_are_kept(data: OfflineData) -> None:
+    one, other = (Replay(data, 8, "union") for _ in range(2))
+    one.add(fresh(5))
+    one.put_made(made(5), 0.3)
+    one.sample(32, torch.Generator().manual_seed(0))
+    other.load_state_dict(one.state_dict())
+    assert one.made_owed == other.made_owed > 0
     batches = [replay.sample(32, torch.Generator().manual_seed(4)) for replay in (one, other)]
     assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
