@@ -61,6 +61,7 @@ ELSEWHERE: dict[str, Any] = {
 app = typer.Typer(
     help="Offline-to-online reinforcement learning, from a dataset to a fine-tuned policy.",
     add_completion=False,
+    rich_markup_mode=None,  # its tables say <bool> where there is nothing to give
     pretty_exceptions_enable=False,
 )
 ANY_DATASET = "minari:DATASET"  # in settings that are shown before there is one

@@ -37,7 +37,7 @@ from unio4_lib.runs.needs import parameters_of
 from unio4_lib.runs.spec import PipelineSpec, compiled
 from unio4_lib.tracking.address import check_public
 
-submit_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+submit_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")

@@ -61,7 +61,7 @@ CLUSTER = "kfp"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a folder, and of a run of KFP
 RUNNERS = (*get_args(Runner), CLUSTER)
 
-sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+sweep_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _checked(name: str | None) -> str | None:
