@@ -24,6 +24,11 @@ TEST_JOBS ?= 2
 TEST_THREADS ?= 1
 PYTEST_ARGS ?=
 
+# How often `make fuzz` damages each kind of input; a case depends on the seed and its number.
+FUZZ_CASES ?= 10000
+FUZZ_SEED ?= 1
+FUZZ_ARGS ?=
+
 # What `make images` builds with: any of docker, podman or buildah's `buildah bud` (DOCKER="buildah" BUILD=bud).
 DOCKER ?= docker
 BUILD ?= build
@@ -44,7 +49,7 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-images test-cluster lint format docs-config docs-chart readme-picture \
+.PHONY: help install run test fuzz test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
@@ -82,6 +87,10 @@ test-images: install ## Try the images that `make images` built, in containers (
 
 test-cluster: install ## Try chart and pipelines on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--steps ...")
 	$(BIN)/python tests/cluster/try_chart.py $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(CLUSTER_ARGS)
+
+fuzz: install ## Damage what is read from elsewhere, in FUZZ_CASES ways for each target (FUZZ_SEED, FUZZ_ARGS)
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/fuzz:tests/unit:tests/unit/report:tests/unit/artifacts \
+		$(BIN)/python tests/fuzz/campaign.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
 
 lint: install ## Check style, types, import arrows and the Dockerfile
 	$(BIN)/ruff check .

@@ -277,7 +277,7 @@ def _read_description(folder: Path) -> Mapping[str, Any]:
         raise InputError(f"{path}: no such file; a dataset folder has {INFO_FILE} and {TENSOR_FILE}")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); save the dataset again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise InputError(f"{path}: not the description of a dataset; 'format' must be {FORMAT!r}")

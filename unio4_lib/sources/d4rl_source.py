@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks, same_state
-from unio4_lib.data.memory import check_memory
+from unio4_lib.data.memory import check_memory, check_stored
 from unio4_lib.data.numbers import NUMBER_KINDS, marks
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
@@ -124,6 +124,7 @@ def _read_array(file: h5py.File, name: str, rank: int) -> Float32:
         wanted = "[rows]" if rank == 1 else "[rows, dimensions]"
         raise InputError(f"{name}: {dataset.dtype} of shape {list(shape)}, must be numbers of shape {wanted}")
     check_memory(name, dataset.size, np.dtype(np.float32).itemsize)
+    check_stored(name, dataset.size, dataset.dtype.itemsize, Path(file.filename))
     array = np.empty(shape, np.float32)
     read_into(array, dataset)
     return array
