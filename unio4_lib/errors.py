@@ -2,7 +2,8 @@
 
 import errno
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # numbers of an OSError on a full disk or quota
+# Numbers of an OSError on a full disk or quota, and at the largest file that a shell allows (ulimit -f).
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(ValueError):

@@ -1,5 +1,6 @@
 """What the command says of a failure: one line, and an exit code that means something."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def _usage(error: TyperException) -> str:
 
 def _is_disk_full(error: Exception) -> bool:
     # Writers in native code (HDF5, safetensors) say it in their own classes, without a number.
-    return getattr(error, "errno", None) in NO_SPACE or "no space left on device" in str(error).lower()
+    said = str(error).lower()
+    return getattr(error, "errno", None) in NO_SPACE or any(os.strerror(n).lower() in said for n in NO_SPACE)
 
 
 def _flat(error: Exception) -> str:
