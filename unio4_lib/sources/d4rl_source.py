@@ -62,7 +62,7 @@ def load_d4rl(path: str, options: D4rlOptions, *, clip_actions: bool = False) ->
     file = Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    env_id = options.env_id or _env_of_file(file)
+    env_id = options.env_id or env_of_file(file)
     raw = _read_file(file)
     ends, jumps = _episode_ends(raw, options)
     if options.antmaze:
@@ -82,7 +82,8 @@ def load_d4rl(path: str, options: D4rlOptions, *, clip_actions: bool = False) ->
     return _build(raw, ends, info, clip_actions)
 
 
-def _env_of_file(file: Path) -> str:
+def env_of_file(file: Path) -> str:
+    """The environment that the name of a file stands for."""
     family = re.split(r"[-_]", file.stem, maxsplit=1)[0].lower()
     if family not in ENVIRONMENTS:
         raise InputError(

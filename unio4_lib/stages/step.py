@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # Files and folders of artifacts that more than one place knows.
 LOG_FILE, FACTS_FILE = "log.json", "facts.json"
@@ -19,7 +19,21 @@ DATA_KEYS = tuple(
 Estimates = list[tuple[str, int]]  # settings in words, and the bytes that they ask for at the least
 
 
+class Layers(NamedTuple):
+    """Networks of one shape that a stage trains, and how often: what can be said of its work beforehand."""
+
+    settings: str  # that say so
+    members: int
+    hidden: tuple[int, ...]
+    rows: int  # of a minibatch
+    updates: int
+
+
 def _little(_config: Any) -> Estimates:
+    return []
+
+
+def _none(_config: Any) -> list[Layers]:
     return []
 
 
@@ -38,6 +52,7 @@ class Step:
     optional: tuple[str, ...] = ()  # of the inputs: what is not there is left out
     function: str = "compute"
     memory: Callable[[Any], Estimates] = _little
+    layers: Callable[[Any], list[Layers]] = _none
 
 
 PREPARE = Step(
