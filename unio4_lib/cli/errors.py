@@ -7,7 +7,7 @@ from typing import Any
 from typer.exceptions import TyperException
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
-from unio4_lib.errors import NO_SPACE, InputError, Preempted
+from unio4_lib.errors import NO_SPACE, InputError, Preempted, without_user_info
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -45,7 +45,7 @@ def _other_place(place: Any) -> str:
 def _usage(error: TyperException) -> str:
     context: Any = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "unio4"
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = without_user_info(" ".join(error.format_message().split())).rstrip(".")
     return f"{message}; see {path} --help"
 
 
@@ -56,4 +56,4 @@ def _is_disk_full(error: Exception) -> bool:
 
 
 def _flat(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return without_user_info(" ".join(str(error).split()))

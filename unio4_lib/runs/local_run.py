@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError, Preempted
 from unio4_lib.learning.journal import Preemption
 from unio4_lib.methods.configs import method_of
@@ -78,6 +79,7 @@ class LocalRun:
 def artifact_place(chosen: str | None, output: Path) -> str:
     """Where the bytes go, beside the runs where nobody says; folders are absolute, as tasks run elsewhere."""
     place = chosen or str(output / ARTIFACT_ROOT)
+    open_store(place)  # contacts nobody; a place that cannot be one is refused
     return place if "://" in place else str(Path(place).absolute())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
 
 SECONDS = 2.0  # that a server has to take a connection
@@ -15,6 +16,8 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 def check_places(dataset: str, artifact_root: str | None, tracking: str | None) -> None:
     """The data, its environment and the servers that were named; ``tracking`` only where it was asked for."""
+    if artifact_root is not None:
+        open_store(artifact_root)  # contacts nobody; a place that cannot be one is refused
     if any(place.startswith("s3:") for place in (dataset, artifact_root or "")):
         _check_store()
     if tracking is not None and urlsplit(tracking).scheme in PORTS and not _answers(tracking):

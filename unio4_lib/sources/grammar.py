@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 from unio4_lib.data.transitions import Transitions
-from unio4_lib.errors import InputError
+from unio4_lib.errors import BELONG_ELSEWHERE, InputError, without_user_info
 from unio4_lib.learning.journal import Journal
 from unio4_lib.sources.collect_spec import LEVELS, CollectSpec, Level
 from unio4_lib.sources.d4rl_source import D4rlOptions, load_d4rl
@@ -155,7 +155,9 @@ def _d4rl_options(source: Source) -> D4rlOptions:
 
 
 def _check_place(scheme: str, place: str) -> None:
-    """No name is longer than file systems allow."""
+    """No name is longer than file systems allow, and no place has credentials in it."""
+    if scheme == "s3" and "@" in place.removeprefix("//").partition("/")[0]:
+        raise InputError(f"dataset s3:{without_user_info('s:' + place)[2:]}: {BELONG_ELSEWHERE}")
     longest = max(len(part.encode()) for part in place.split("/"))
     if longest > LONGEST_NAME or len(place) > LONGEST_PLACE:
         raise InputError(
