@@ -41,6 +41,14 @@ def write_atomically(path: Path, *parts: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def local_path(text: str) -> Path:
+    """A place as a user writes it; ~ and ~name are homes."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text}: nobody of that name has a home here; write the whole path") from error
+
+
 def read_plain(path: Path) -> bytes:
     """The content of a plain file: a pipe would be waited for, and a device may have no end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

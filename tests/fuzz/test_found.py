@@ -20,6 +20,7 @@ from unio4_lib.errors import InputError
 from unio4_lib.learning.checkpoint import Checkpointer, load_state, save_state
 from unio4_lib.nets.files import load_policy, save_policy
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
+from unio4_lib.runs.preflight import check_source
 from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.tracking import spool
 from unio4_lib.tracking.tracker import read_state
@@ -84,6 +85,12 @@ def test_what_compresses_well_is_read(tmp_path: Path) -> None:
             file.create_dataset(name, data=np.arange(rows) % 100 == 99 * (name == "timeouts"))
         file["terminals"][...] = False
     assert load_transitions(f"d4rl:{tmp_path}/hopper.hdf5").num_episodes == 20
+
+
+@pytest.mark.parametrize("source", ["transitions:~nobody-here/x", "d4rl:~nobody-here/hopper.hdf5"])
+def test_the_home_of_nobody(source: str) -> None:
+    assert "nobody of that name has a home here" in refused(lambda: load_transitions(source))
+    assert "nobody of that name has a home here" in refused(lambda: check_source(source))
 
 
 def test_json_that_is_too_deep(tmp_path: Path) -> None:

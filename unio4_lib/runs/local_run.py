@@ -13,6 +13,7 @@ from rich.console import Console
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError, Preempted
+from unio4_lib.files import local_path
 from unio4_lib.learning.journal import Preemption
 from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.method import Method
@@ -161,7 +162,7 @@ def _sources(dataset: str) -> list[Path]:
 
     source = parse_source(dataset)
     if source.scheme in LOCAL_SOURCES:
-        place = Path(source.place).expanduser().absolute()
+        place = local_path(source.place).absolute()
         return [place.parent if place.is_file() else place]
     named = os.environ.get("MINARI_DATASETS_PATH")
     home = Path(named) if named else Path.home() / ".minari" / "datasets"

@@ -2,12 +2,12 @@
 
 import os
 import socket
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
+from unio4_lib.files import local_path
 
 SECONDS = 2.0  # that a server has to take a connection
 PORTS = {"http": 80, "https": 443}
@@ -32,7 +32,7 @@ def check_source(dataset: str) -> None:
     from unio4_lib.sources.grammar import parse_source
 
     source = parse_source(dataset)
-    place, env_id = Path(source.place).expanduser(), source.options.get("env")
+    place, env_id = local_path(source.place), source.options.get("env")
     missing = {
         "d4rl": (not place.is_file(), "no such file"),
         "transitions": (not place.is_dir(), "no such folder; give one written by Transitions.save"),

@@ -15,6 +15,7 @@ from unio4_lib.data.numbers import NUMBER_KINDS, marks
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
 from unio4_lib.errors import InputError
+from unio4_lib.files import local_path
 from unio4_lib.sources.hdf5_file import find, hdf5_file, read_into
 
 Float32 = NDArray[np.float32]
@@ -59,7 +60,7 @@ class _Raw:
 
 def load_d4rl(path: str, options: D4rlOptions, *, clip_actions: bool = False) -> Transitions:
     """The episodes of a file; see docs/datasets.md for what happens at their ends."""
-    file = Path(path).expanduser()
+    file = local_path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     env_id = options.env_id or env_of_file(file)

@@ -1,7 +1,6 @@
 """What is known of a dataset without reading its rows: its environment, and how many bytes they are."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -10,6 +9,7 @@ import numpy as np
 from unio4_lib.data.flatten import flat_dim
 from unio4_lib.data.transitions import describe
 from unio4_lib.errors import InputError
+from unio4_lib.files import local_path
 from unio4_lib.sources.d4rl_source import env_of_file
 from unio4_lib.sources.grammar import Source, collect_spec, parse_source
 from unio4_lib.sources.hdf5_file import find, hdf5_file
@@ -59,7 +59,7 @@ def _minari(source: Source) -> Preview:
 
 
 def _d4rl(source: Source) -> Preview:
-    path = Path(source.place).expanduser()
+    path = local_path(source.place)
     with hdf5_file(path) as file:
         shapes = [_shape(file, name) for name in ("observations", "actions")]
     env_id = source.options.get("env") or env_of_file(path)
@@ -75,7 +75,7 @@ def _shape(file: h5py.File, name: str) -> tuple[int, int]:
 
 
 def _transitions(source: Source) -> Preview:
-    rows, width, info = describe(Path(source.place).expanduser())
+    rows, width, info = describe(local_path(source.place))
     return Preview(info.env_id, info.env_kwargs, rows, width, len(info.action_low))
 
 

@@ -1,9 +1,8 @@
 """What a dataset's source held: files of this machine can change while their names stay."""
 
 import hashlib
-from pathlib import Path
 
-from unio4_lib.files import hash_file
+from unio4_lib.files import hash_file, local_path
 from unio4_lib.sources.remote import remote, remote_digest
 
 
@@ -15,7 +14,7 @@ def source_digest(dataset: str) -> str | None:
         return remote_digest(elsewhere)
     source = parse_source(dataset)
     if source.scheme in ("d4rl", "transitions"):
-        place = Path(source.place).expanduser()
+        place = local_path(source.place)
     elif source.scheme == "minari":
         from unio4_lib.sources.minari_source import datasets_root
 
