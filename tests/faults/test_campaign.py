@@ -47,7 +47,7 @@ def outcomes() -> Iterator[campaign.Outcomes]:
     """What became of all; written down where a page for it is named."""
     found: campaign.Outcomes = Counter()
     yield found
-    if TABLE:
+    if TABLE and sum(found.values()) == COUNT:  # else one ended badly, and the table would not say so
         campaign.write_table(Path(TABLE), campaign.table(found, SEED))
 
 
