@@ -24,6 +24,15 @@ TEST_JOBS ?= 2
 TEST_THREADS ?= 1
 PYTEST_ARGS ?=
 
+# How often `make fuzz` damages each kind of input; a case depends on the seed and its number.
+FUZZ_CASES ?= 10000
+FUZZ_SEED ?= 1
+FUZZ_ARGS ?=
+
+# How many faults `make test-faults` draws.
+FAULTS ?= 200
+FAULT_SEED ?= 0
+
 # What `make images` builds with: any of docker, podman or buildah's `buildah bud` (DOCKER="buildah" BUILD=bud).
 DOCKER ?= docker
 BUILD ?= build
@@ -44,7 +53,7 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-images test-cluster lint format docs-config docs-chart readme-picture \
+.PHONY: help install run test fuzz test-faults test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
@@ -82,6 +91,14 @@ test-images: install ## Try the images that `make images` built, in containers (
 
 test-cluster: install ## Try chart and pipelines on a cluster with KFP (KUBECONFIG=..., CLUSTER_ARGS="--steps ...")
 	$(BIN)/python tests/cluster/try_chart.py $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(CLUSTER_ARGS)
+
+fuzz: install ## Damage what is read from elsewhere, in FUZZ_CASES ways for each target (FUZZ_SEED, FUZZ_ARGS)
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/fuzz:tests/unit:tests/unit/report:tests/unit/artifacts \
+		$(BIN)/python tests/fuzz/campaign.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
+
+test-faults: install ## Hurt stages in FAULTS ways (FAULT_SEED) and write the table of docs/reliability.md
+	OMP_NUM_THREADS=1 UNIO4_FAULTS=$(FAULTS) UNIO4_FAULT_SEED=$(FAULT_SEED) UNIO4_FAULT_TABLE=docs/reliability.md \
+		$(BIN)/python -m pytest tests/faults/test_campaign.py
 
 lint: install ## Check style, types, import arrows and the Dockerfile
 	$(BIN)/ruff check .

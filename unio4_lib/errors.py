@@ -1,8 +1,20 @@
 """The one exception that a user may meet: it becomes one line and exit code 2."""
 
 import errno
+import re
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)  # numbers of an OSError on a full disk or quota
+USER_INFO = re.compile(r"(\w://)[^/\s@]+@")  # of an address inside a text
+
+# Numbers of an OSError on a full disk or quota, and at the largest file that a shell allows (ulimit -f).
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+BELONG_ELSEWHERE = "credentials in a place, which is written down; they belong in AWS's own variables"
+
+
+def without_user_info(text: str) -> str:
+    """A text as it may be shown and written down: names and passwords of its addresses are left out."""
+    return USER_INFO.sub(r"\1", text)
 
 
 class InputError(ValueError):

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and bytes that carry their own checksum."""
 
+import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,6 +39,23 @@ def write_atomically(path: Path, *parts: bytes) -> None:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def local_path(text: str) -> Path:
+    """A place as a user writes it; ~ and ~name are homes."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{text}: nobody of that name has a home here; write the whole path") from error
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a plain file: a pipe would be waited for, and a device may have no end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:  # noqa: PTH123 - Path.open would wait for a pipe
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        return file.read()
 
 
 def blocks_of(path: Path) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""A password in the address of MLflow reaches whoever signs in with it, and no file and no command line."""
+"""Secrets reach whoever signs in with them, and no file, no command line and nothing that is said."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import call, run_arguments
+from whole_runs import tiny_config
 
+from unio4_lib.artifacts.s3 import S3Settings, StoreUnavailable
+from unio4_lib.artifacts.s3_transfer import Bucket
 from unio4_lib.errors import InputError
 from unio4_lib.runs import local_run, local_sweep, preflight
+from unio4_lib.runs.folder import RunFolder
 from unio4_lib.runs.launch import Launch, ProcessLauncher
 from unio4_lib.tracking import tracker
 from unio4_lib.tracking.address import ADDRESS_VARIABLE, hidden, signed_in, whole
@@ -117,3 +121,111 @@ def test_mlflow_gets_the_password_by_variables_and_its_errors_do_not_show_it(
     assert "***" in (tmp_path / "state.json").read_text()
     assert files_with_the_secret(tmp_path) == []
     assert SECRET not in str(os.environ)
+
+
+PROXY = f"http://somebody:{SECRET}@127.0.0.1:9"
+# Each variable by which a secret may reach a run, and none by which it may leave it.
+SURROUNDINGS = {
+    "AWS_ACCESS_KEY_ID": f"{SECRET}-key",
+    "AWS_SECRET_ACCESS_KEY": f"{SECRET}-secret",
+    "AWS_SESSION_TOKEN": f"{SECRET}-session",
+    "AWS_ENDPOINT_URL": PROXY,
+    "HF_TOKEN": f"hf_{SECRET}",
+    "HTTPS_PROXY": PROXY,
+    "HTTP_PROXY": PROXY,
+    "KF_PIPELINES_TOKEN": SECRET,
+    "MLFLOW_TRACKING_TOKEN": SECRET,
+    "MLFLOW_TRACKING_URI": ADDRESS,
+}
+
+
+@pytest.fixture
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in SURROUNDINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("surroundings")
+def test_a_whole_run_leaves_no_secret_of_its_surroundings(
+    capsys: pytest.CaptureFixture[str], dataset: str, tmp_path: Path
+) -> None:
+    words = run_arguments(dataset, tmp_path / "runs")
+    place = words.index("--tracking")
+    code, out, err = call(capsys, *words[:place], *words[place + 2 :])
+    assert code == 0
+    assert "tracking" in err and "127.0.0.1:9" in err  # it was looked for, with the password
+    assert SECRET not in out + err
+    assert files_with_the_secret(tmp_path) == []
+
+
+WITH_SECRETS = {
+    "root": (["artifacts", "list", "--artifact-root", f"s3://key:{SECRET}@bucket/x"], "they belong in AWS's"),
+    "root of a run": (
+        ["run", "--dataset", "collect:Hopper-v5", "--artifact-root", f"s3://key:{SECRET}@bucket/x"],
+        "they belong in AWS's",
+    ),
+    "dataset": (["run", "--dataset", f"s3://key:{SECRET}@bucket/x"], "they belong in AWS's"),
+    "dataset that is looked at": (
+        ["dataset", "inspect", f"s3://key:{SECRET}@bucket/x"],
+        "they belong in AWS's",
+    ),
+    "root on a cluster": (
+        ["submit", "--dataset", "minari:a/b-v0", "--artifact-root", f"s3://key:{SECRET}@b/p"],
+        "they belong in AWS's",
+    ),
+    "dataset on a cluster": (
+        ["submit", "--dataset", f"s3://key:{SECRET}@b/p", "--artifact-root", "s3://b/p"],
+        "they belong in AWS's",
+    ),
+    "root of a sweep": (
+        [
+            "sweep",
+            "--dataset",
+            "collect:Hopper-v5",
+            "--artifact-root",
+            f"s3://key:{SECRET}@b/p",
+            "--seeds",
+            "1",
+        ],
+        "they belong in AWS's",
+    ),
+    "dataset of a sweep": (
+        ["sweep", "--dataset", f"s3://key:{SECRET}@b/p", "--seeds", "1"],
+        "they belong in AWS's",
+    ),
+    "cluster": (
+        ["submit", "--dataset", "minari:a/b-v0", "--artifact-root", "s3://b/p", "--tracking", "http://m"],
+        "no Kubeflow Pipelines answers",
+    ),
+    "doctor": (["doctor"], "127.0.0.1:9"),
+}
+
+
+@pytest.mark.parametrize("kind", WITH_SECRETS)
+@pytest.mark.usefixtures("surroundings")
+def test_what_is_said_shows_no_secret(
+    kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", PROXY)
+    monkeypatch.chdir(tmp_path)
+    command, words = WITH_SECRETS[kind]
+    code, out, err = call(capsys, *command)
+    assert code != 0 and words in out + err
+    assert SECRET not in out + err
+    assert [path for path in tmp_path.iterdir() if path.name != "home"] == []
+
+
+@pytest.mark.usefixtures("surroundings")
+def test_a_store_that_does_not_answer_is_named_without_its_password() -> None:
+    pytest.importorskip("boto3")
+    with pytest.raises(StoreUnavailable, match=r"http://127\.0\.0\.1:9") as caught:
+        Bucket("bucket", S3Settings(attempts=1, pause=0.0)).read("x")
+    assert SECRET not in str(caught.value)
+
+
+def test_failures_are_written_down_without_passwords(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, tiny_config("transitions:/x"))
+    folder.fail(RuntimeError(f"no way to {ADDRESS}"), [])
+    assert "no way to http://127.0.0.1:9" in (folder.path / "failed.txt").read_text()

@@ -9,9 +9,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from whole_runs import STAGES, find_stage
+from whole_runs import find_stage
 
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.methods.registry import find_method
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.stages.context import NullTracker, StageContext
 from unio4_lib.stages.runner import run_stage
@@ -19,10 +20,14 @@ from unio4_lib.stages.runner import run_stage
 LONGEST_SECONDS = 240.0  # a busy machine is slow, not stuck
 PRELOADED = [
     "torch._dynamo",  # the first optimizer of a process asks for it
+    "unio4_lib.cli.commands",
+    "unio4_lib.cli.stage",
     "unio4_lib.learning.checkpoint",
+    "unio4_lib.methods.configs",
+    "unio4_lib.methods.pages",
     "unio4_lib.sources.grammar",
     "unio4_lib.sources.collect",
-    *(stage.module for stage in STAGES),
+    *(stage.module for name in ("unio4", "iql") for stage in find_method(name).steps),
 ]
 
 

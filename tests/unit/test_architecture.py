@@ -227,3 +227,11 @@ def test_no_exception_is_swallowed() -> None:
 def test_what_swallowing_is(source: str, swallowed: bool) -> None:
     handler = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler))
     assert swallows(handler) is swallowed
+
+
+def test_nothing_is_unpickled(graph: Graph) -> None:
+    """Files may come from anyone, and a pickle is a program."""
+    assert [name for name, imported in graph.items() if {"pickle", "dill", "joblib"} & imported] == []
+    readers = ("torch.load(", "allow_pickle=True", "read_pickle(")
+    texts = {path.name: path.read_text() for path in LIBRARY.rglob("*.py")}
+    assert [name for name, text in texts.items() if any(reader in text for reader in readers)] == []

@@ -283,3 +283,12 @@ def test_closed_pipe_is_no_error() -> None:
         ["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ
     )
     assert (ended.stdout, ended.stderr) == ("{", "")
+
+
+@pytest.mark.parametrize("command", ["run", "report", "config show", "dataset collect", "submit", "sweep"])
+def test_help_names_no_type_where_there_is_nothing_to_give(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, *command.split(), "--help")
+    assert code == 0
+    assert "--help" in out and "<bool>" not in out and "--install-completion" not in out

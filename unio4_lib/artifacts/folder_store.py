@@ -20,7 +20,7 @@ from unio4_lib.artifacts.integrity import (
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, check_relative, list_files
 from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef, StoredBytes
 from unio4_lib.errors import InputError
-from unio4_lib.files import frame_header, unframe, write_atomically
+from unio4_lib.files import frame_header, read_plain, unframe, write_atomically
 
 STAGING = ".staging"  # half-written things; nothing is ever read from here
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
@@ -132,14 +132,12 @@ class FolderStore:
     def get_bytes(self, key: str) -> bytes | None:
         """Read a small thing, checked; None if there is none."""
         path = self.root / check_relative(key)
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise InputError(f"{path}: not a plain file; remove it")
         try:
-            return unframe(path.read_bytes(), str(path))
+            return unframe(read_plain(path), str(path))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+            raise InputError(f"{path}: cannot be read ({error.strerror or error}); remove it") from error
 
     def delete_bytes(self, key: str) -> None:
         """Remove a small thing, if it is there."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, list_files
 from unio4_lib.errors import InputError
-from unio4_lib.files import blocks_of, hash_file, sync_folder, write_atomically
+from unio4_lib.files import blocks_of, hash_file, read_plain, sync_folder, write_atomically
 
 REMEDY = "publish or copy the artifact again"
 
@@ -18,14 +18,12 @@ REMEDY = "publish or copy the artifact again"
 def read_manifest(folder: Path, digest: str | None = None) -> Manifest:
     """The manifest of an artifact's folder; without one nothing was ever published."""
     path = folder / MANIFEST_FILE
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise InputError(f"{path}: not a plain file; {REMEDY}")
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no manifest; this artifact was never published whole") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
     return Manifest.from_bytes(data, str(path), digest)
 
 

@@ -142,10 +142,15 @@ class Manifest(Closed):
         checksum, stated = values.pop(CHECKSUM, None), values.pop(DIGEST, None)
         try:
             manifest = cls.model_validate(values)
+            written = manifest.to_bytes()
         except ValidationError as error:
             raise InputError(f"{place}: {_first(error)}; publish or copy the artifact again") from error
+        except UnicodeEncodeError as error:  # half a character is JSON, but no text
+            raise InputError(
+                f"{place}: not text ({error.reason}); publish or copy the artifact again"
+            ) from error
         # One text for one meaning: whatever differs from what we would write was changed by someone.
-        if manifest.to_bytes() != data or checksum is None or stated is None:
+        if written != data or checksum is None or stated is None:
             raise InputError(f"{place}: does not fit its own checksum; publish or copy the artifact again")
         if digest is not None and manifest.digest != digest:
             raise InputError(

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from unio4_lib.artifacts.manifest import Closed, Manifest, Name, Sha256, canonical_json
 from unio4_lib.errors import InputError
-from unio4_lib.files import write_atomically
+from unio4_lib.files import read_plain, write_atomically
 
 ARTIFACTS = "artifacts"  # folder or key prefix of all artifacts below a root
 
@@ -60,7 +60,7 @@ class ArtifactRef(Closed):
     def load(cls, path: Path) -> Self:
         """Read a reference."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_plain(path))
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be read ({error.strerror}); expected a reference to an artifact"

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from unio4_lib.errors import InputError
+from unio4_lib.errors import InputError, without_user_info
 
 Result = TypeVar("Result")
 
@@ -243,4 +243,4 @@ def _cause(error: Exception) -> Exception:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")
+    return without_user_info(" ".join(str(error).split()))[:200].rstrip(".")

@@ -20,6 +20,7 @@ from unio4_lib.artifacts.s3 import (
     make_client,
     retried,
 )
+from unio4_lib.errors import without_user_info
 from unio4_lib.files import hash_file
 
 MULTIPART_FROM = 4  # chunks; below this one request is as fast
@@ -48,7 +49,8 @@ class Bucket:
         return make_client(self.settings)
 
     def attempts(self, key: str) -> Attempts:
-        return Attempts(self.settings, f"s3://{self.name}/{key}", self.client.meta.endpoint_url)
+        endpoint = without_user_info(self.client.meta.endpoint_url)
+        return Attempts(self.settings, f"s3://{self.name}/{key}", endpoint)
 
     def read(self, key: str) -> bytes | None:
         """The content of a small object; None if there is none."""

@@ -13,7 +13,7 @@ from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest
 from unio4_lib.artifacts.ref import ArtifactRef, StoredBytes
 from unio4_lib.artifacts.s3 import S3Settings
 from unio4_lib.artifacts.s3_store import S3Store
-from unio4_lib.errors import InputError
+from unio4_lib.errors import BELONG_ELSEWHERE, InputError, without_user_info
 
 __all__ = ["FolderStore", "S3Store", "Store", "StoredBytes", "hold", "open_store"]
 
@@ -65,6 +65,8 @@ def open_store(root: str | os.PathLike[str], settings: S3Settings | None = None)
     bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
     if not bucket:
         raise InputError(f"{text}: no bucket; expected s3://bucket/prefix")
+    if "@" in bucket:
+        raise InputError(f"{without_user_info(text)}: {BELONG_ELSEWHERE}")
     return S3Store(bucket, prefix.strip("/"), settings or S3Settings())
 
 

@@ -16,7 +16,12 @@ from unio4_lib.errors import InputError
 from unio4_lib.stages.context import WORK, default_cache
 from unio4_lib.stages.housekeeping import collect, find_artifact
 
-app = typer.Typer(no_args_is_help=True, help="List, show, verify and collect artifacts.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="List, show, verify and collect artifacts.",
+)
 
 DAY = 24 * 3600.0
 SHORT = 16  # digits of a digest that are shown

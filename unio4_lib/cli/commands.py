@@ -29,6 +29,7 @@ from unio4_lib.cli.options import (
     AliasOption,
     CacheOption,
     DatasetOption,
+    DryRunOption,
     ExperimentOption,
     FileOption,
     FinetuneOption,
@@ -61,6 +62,7 @@ ELSEWHERE: dict[str, Any] = {
 app = typer.Typer(
     help="Offline-to-online reinforcement learning, from a dataset to a fine-tuned policy.",
     add_completion=False,
+    rich_markup_mode=None,  # its tables say <bool> where there is nothing to give
     pretty_exceptions_enable=False,
 )
 ANY_DATASET = "minari:DATASET"  # in settings that are shown before there is one
@@ -105,6 +107,7 @@ def run_command(
     alias: AliasOption = None,
     runner: RunnerOption = "process",
     finetune: FinetuneOption = "always",
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -116,6 +119,11 @@ def run_command(
 
     check_runner(runner)
     check_places(resolved.config.dataset, artifact_root, tracking)
+    if dry_run:
+        from unio4_lib.cli.dry_run import show_estimate
+
+        show_estimate(resolved.config, output, artifact_root, as_json=as_json)
+        return
     with on_termination() as preemption, results_only():
         summary = run_method(
             resolved.config,

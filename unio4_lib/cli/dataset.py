@@ -23,7 +23,12 @@ from unio4_lib.sources.collect_spec import ASKED_BY_NAME
 from unio4_lib.sources.grammar import collect_spec, load_transitions, parse_source
 from unio4_lib.sources.minari_source import datasets_root, local_ids, read_metadata, summarize_episodes
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect and collect datasets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="List, inspect and collect datasets.",
+)
 
 BAR_WIDTH = 40
 LINE_SECONDS = 10.0  # between lines of progress when there is no terminal

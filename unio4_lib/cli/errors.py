@@ -1,12 +1,13 @@
 """What the command says of a failure: one line, and an exit code that means something."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from typer.exceptions import TyperException
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
-from unio4_lib.errors import NO_SPACE, InputError, Preempted
+from unio4_lib.errors import NO_SPACE, InputError, Preempted, without_user_info
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -44,14 +45,15 @@ def _other_place(place: Any) -> str:
 def _usage(error: TyperException) -> str:
     context: Any = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "unio4"
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = without_user_info(" ".join(error.format_message().split())).rstrip(".")
     return f"{message}; see {path} --help"
 
 
 def _is_disk_full(error: Exception) -> bool:
     # Writers in native code (HDF5, safetensors) say it in their own classes, without a number.
-    return getattr(error, "errno", None) in NO_SPACE or "no space left on device" in str(error).lower()
+    said = str(error).lower()
+    return getattr(error, "errno", None) in NO_SPACE or any(os.strerror(n).lower() in said for n in NO_SPACE)
 
 
 def _flat(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return without_user_info(" ".join(str(error).split()))

@@ -43,6 +43,9 @@ RegisterOption = Annotated[
 AliasOption = Annotated[
     str | None, typer.Option("--alias", help="Alias of the registered version, such as champion.")
 ]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what memory, disk and time it takes; start nothing.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 RunnerOption = Annotated[
     str, typer.Option("--runner", help="Stages as processes (process), containers (docker) or inline.")

@@ -45,7 +45,7 @@ def _write(target: Path, write: Callable[[], None]) -> None:
         raise InputError(
             f"{target}: cannot be written ({error.strerror}); choose another --output"
         ) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError(
             f"{target}: cannot be drawn, what the run left does not fit ({type(error).__name__}: {error}); "
             "expected files as unio4 wrote them (--debug shows where)"

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
 from unio4_lib.learning.journal import Preemption
@@ -59,5 +60,11 @@ def _read_input(text: str) -> tuple[str, ArtifactRef]:
     if not equals or not kind or not path:
         raise InputError(f"--input {text}: expected KIND=FILE, for example --input dataset=dataset.json")
     ref = ArtifactRef.load(Path(path))
-    open_store(ref.root).manifest(ref)  # a reference that says something else of it is refused
+    try:
+        manifest = open_store(ref.root).manifest(ref.digest)
+    except StoreError:
+        raise
+    except InputError:  # missing or damaged: the stage makes it again where it can
+        return kind, ref
+    ref.check(manifest, path)
     return kind, ref

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.cli.errors import EXIT_FAILED
 from unio4_lib.cli.options import (
     ExperimentOption,
@@ -35,9 +36,10 @@ from unio4_lib.runs.claims import mounted
 from unio4_lib.runs.cluster import Cluster, Patience, TaskState, Version
 from unio4_lib.runs.needs import parameters_of
 from unio4_lib.runs.spec import PipelineSpec, compiled
+from unio4_lib.sources.grammar import parse_source
 from unio4_lib.tracking.address import check_public
 
-submit_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+submit_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")
@@ -94,6 +96,7 @@ def submit(
     """Run the pipeline on a Kubeflow cluster; prints the address of the run."""
     check_shared(artifact_root, registered, tracking)
     settings = load_config(preset, config, overridden or (), dataset, seed, method)
+    parse_source(settings.dataset)
     asked_for = parameters_of(needs or ())
     cluster = Cluster(endpoint, token, namespace, service_account)
     what, spec = chosen(cluster, pipeline, registered, role_of(method_of(settings)))
@@ -138,6 +141,7 @@ def check_shared(artifact_root: str | None, registered: str | None, tracking: st
         raise InputError(
             "--artifact-root: a cluster needs a place that all its nodes see; expected s3://bucket/prefix"
         )
+    open_store(artifact_root)  # contacts nobody; a place that cannot be one is refused
 
 
 def stamped(name: str) -> str:

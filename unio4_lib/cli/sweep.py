@@ -54,6 +54,7 @@ from unio4_lib.runs.local_sweep import LocalSweep, run_sweep
 from unio4_lib.runs.needs import parameters_of
 from unio4_lib.runs.spec import PipelineSpec, Values
 from unio4_lib.settings.model import RunConfig
+from unio4_lib.sources.grammar import parse_source
 from unio4_lib.stages.context import default_cache
 from unio4_lib.stages.sweep import Member
 
@@ -61,7 +62,7 @@ CLUSTER = "kfp"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a folder, and of a run of KFP
 RUNNERS = (*get_args(Runner), CLUSTER)
 
-sweep_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+sweep_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _checked(name: str | None) -> str | None:
@@ -152,6 +153,8 @@ class _Plan:
         options: tuple[Any, ...],
         pick: Callable[[str], tuple[Path | Version, PipelineSpec]],
     ) -> "_Plan":
+        for one in members:
+            parse_source(one.dataset)
         pipelines = {one.method: pick(role_of(find_method(one.method))) for one in settings}
         asked = {one.method: Asked(pipelines[one.method][1], one, preset, *options) for one in settings}
         entries = [{"dataset": one.dataset, "seed": one.seed, "method": one.method} for one in members]

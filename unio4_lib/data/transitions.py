@@ -187,6 +187,15 @@ class Transitions:
         )
 
 
+def describe(folder: Path) -> tuple[int, int, DatasetInfo]:
+    """Rows, width of the observations and the info of a saved folder; no row is looked at."""
+    info = _info_from_json(folder / INFO_FILE, _read_description(folder).get("info"))
+    observations = map_tensors(folder / TENSOR_FILE).get("observations")
+    if observations is None or observations.ndim != 2:
+        raise InputError(f"{folder / TENSOR_FILE}: no observations [rows, dimensions]; save it again")
+    return len(observations), observations.shape[1], info
+
+
 ARRAYS = (*checks.ROW_FIELDS, "episode_offsets")
 
 
@@ -277,7 +286,7 @@ def _read_description(folder: Path) -> Mapping[str, Any]:
         raise InputError(f"{path}: no such file; a dataset folder has {INFO_FILE} and {TENSOR_FILE}")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); save the dataset again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise InputError(f"{path}: not the description of a dataset; 'format' must be {FORMAT!r}")

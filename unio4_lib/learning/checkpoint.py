@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unio4_lib.errors import InputError
-from unio4_lib.files import frame_header, unframe, write_atomically
+from unio4_lib.files import frame_header, read_plain, unframe, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,21 @@ def save_state(path: Path, state: Any) -> None:
     write_atomically(path, frame_header(payload), payload)
 
 
+def _checked(state: Any) -> dict[str, Any] | None:
+    """What a reader of a checkpoint has found: one of ours, or nothing."""
+    if state is None:
+        return None
+    if not isinstance(state, dict) or not isinstance(state.get("sequence"), int) or "state" not in state:
+        raise InputError("the state has no sequence; remove the file to start anew")
+    return state
+
+
 def load_state(path: Path) -> Any:
     """Read what ``save_state`` wrote; any change of any bit is refused."""
     from unio4_lib.learning.state_file import decode_state
 
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as error:
         raise InputError(f"{path}: the state cannot be read ({error.strerror})") from error
     return decode_state(unframe(data, str(path)), str(path))
@@ -116,7 +125,7 @@ class Checkpointer:
         damaged: list[InputError] = []
         for read in self._readers():
             try:
-                state = read()
+                state = _checked(read())
             except InputError as error:
                 damaged.append(error)
                 log.warning("%s", error)

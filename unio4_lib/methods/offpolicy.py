@@ -24,7 +24,8 @@ from unio4_lib.settings.model import RunConfig
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 from unio4_lib.stages.online import finish_online, follow
 from unio4_lib.stages.runner import StageWork
-from unio4_lib.stages.step import DATA_KEYS, PREPARE, Step
+from unio4_lib.stages.sizes import layers_memory
+from unio4_lib.stages.step import DATA_KEYS, PREPARE, Estimates, Layers, Step
 from unio4_lib.stages.stored import data_of, transitions_of, write_policy
 from unio4_lib.stages.task import Task
 from unio4_lib.stages.training import stage_seed, train
@@ -73,6 +74,8 @@ class OffPolicy:
                 "Trains policy and values on the dataset. Values should settle near the returns of the data.",
                 phase="offline",
                 amount=("train.steps", "updates"),
+                memory=self.memory,
+                layers=lambda config: self.layers(config, config.train.steps),
                 function="ROOM.train_offline",
             ),
             Step(
@@ -85,6 +88,8 @@ class OffPolicy:
                 "environment steps.",
                 phase="online",
                 amount=("finetune.env_steps", "env steps"),
+                memory=self.memory,
+                layers=lambda config: self.layers(config, self.online_updates(config)),
                 function="ROOM.finetune_online",
             ),
             Step(
@@ -113,6 +118,23 @@ class OffPolicy:
             panels,
             composite=self.composite,
         )
+
+    def layers(self, config: OffPolicyRun, updates: int) -> list[Layers]:
+        """A policy and its critics; some methods have more than these."""
+        own, rows = getattr(config, self.name), config.train.batch_size
+        critics = getattr(own, "critics", 2)
+        return [
+            Layers(f"{self.name}.hidden, critics", critics, own.hidden, rows, updates),
+            Layers(f"{self.name}.hidden", 1, own.hidden, rows, updates),
+        ]
+
+    def memory(self, config: OffPolicyRun) -> Estimates:
+        """What its networks take at the least."""
+        return [found for layer in self.layers(config, 0) for found in layers_memory(layer)]
+
+    def online_updates(self, config: OffPolicyRun) -> int:
+        said = config.finetune
+        return int((said.env_steps - said.warmup_steps) * said.updates_per_step)
 
     def train_offline(self, work: StageWork[OffPolicyRun]) -> None:
         """Updates on the data alone."""

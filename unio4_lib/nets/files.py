@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from unio4_lib.errors import InputError
+from unio4_lib.files import read_plain
 from unio4_lib.nets.kinds import build_policy
 from unio4_lib.nets.policy import Policy, PolicySpec
 
@@ -34,9 +35,12 @@ def load_policy(folder: Path, wanted: type[P]) -> tuple[P, dict[str, Any]]: ...
 def load_policy(folder: Path, wanted: type[Policy] = Policy) -> tuple[Policy, dict[str, Any]]:
     """The policy of a folder, of any kind or of the one that is wanted, and the facts saved with it."""
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        policy = build_policy(PolicySpec.from_json(description.pop("spec")))
-        policy.load_state_dict(load_file(folder / WEIGHTS))
+        description = json.loads(read_plain(folder / DESCRIPTION))
+        spec, weights = PolicySpec.from_json(description.pop("spec")), read_plain(folder / WEIGHTS)
+        if spec.weights() > len(weights):  # before they are made
+            raise ValueError(f"{spec.weights()} weights in {len(weights)} bytes")
+        policy = build_policy(spec)
+        policy.load_state_dict(load(weights))
     except FileNotFoundError as error:
         raise InputError(
             f"{folder}: no policy here, {Path(str(error.filename)).name} is missing; expected the folder "

@@ -7,6 +7,7 @@ changes the policy; one class for all phases makes that impossible.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -82,7 +83,18 @@ class PolicySpec:
         tuples: dict[str, Any] = {
             name: tuple(values[name]) for name in ("hidden", "coefficients") if name in values
         }
-        return cls(**{**values, **tuples})
+        spec = cls(**{**values, **tuples})
+        sizes = (spec.members, spec.observation_dim, spec.action_dim, *spec.hidden)
+        if not all(type(size) is int and size >= 1 for size in sizes):
+            raise ValueError(f"members and sizes are {sizes}; expected whole numbers of at least 1")
+        if isinstance(spec.std_scale, bool) or not 0 < spec.std_scale < math.inf:
+            raise ValueError(f"std_scale is {spec.std_scale}; expected a number above 0")
+        return spec
+
+    def weights(self) -> int:
+        """Numbers in the layers of its one or its largest network, biases aside."""
+        widths = (self.observation_dim, *self.hidden, self.action_dim)
+        return self.members * sum(a * b for a, b in pairwise(widths))
 
 
 def to_unit(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ def _read_json(path: Path, kind: type) -> Any:
         return kind()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); expected a file written by unio4") from error
     if not isinstance(content, kind):
         expected = "an object" if kind is dict else "a list"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unio4_lib.errors import without_user_info
 from unio4_lib.runs.cluster import too_old
 from unio4_lib.tracking.tracker import without_password
 
@@ -44,7 +45,7 @@ class Finding:
     text: str
 
     def line(self) -> str:
-        return f"{MARKS[self.state]} {self.name}: {self.text}"
+        return f"{MARKS[self.state]} {self.name}: {without_user_info(self.text)}"
 
 
 def examine(output: Path, environ: Mapping[str, str]) -> list[Finding]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unio4_lib.artifacts.ref import ArtifactRef
-from unio4_lib.errors import NO_SPACE, InputError, Preempted
+from unio4_lib.errors import NO_SPACE, InputError, Preempted, without_user_info
 from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.pages import write_page
 from unio4_lib.report.html import REPORT
@@ -139,7 +139,7 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         stopped = isinstance(error, KeyboardInterrupt | Preempted)
-        reason = "interrupted" if stopped else f"{type(error).__name__}: {error}"
+        reason = "interrupted" if stopped else without_user_info(f"{type(error).__name__}: {error}")
         with suppress(OSError):  # the error itself is on its way and says more
             self.write(FAILED, f"{reason}\nfinished stages: {', '.join(finished) or 'none'}\n")
 

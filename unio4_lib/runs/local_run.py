@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError, Preempted
+from unio4_lib.files import local_path
 from unio4_lib.learning.journal import Preemption
 from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.method import Method
@@ -78,6 +80,7 @@ class LocalRun:
 def artifact_place(chosen: str | None, output: Path) -> str:
     """Where the bytes go, beside the runs where nobody says; folders are absolute, as tasks run elsewhere."""
     place = chosen or str(output / ARTIFACT_ROOT)
+    open_store(place)  # contacts nobody; a place that cannot be one is refused
     return place if "://" in place else str(Path(place).absolute())
 
 
@@ -160,7 +163,7 @@ def _sources(dataset: str) -> list[Path]:
 
     source = parse_source(dataset)
     if source.scheme in LOCAL_SOURCES:
-        place = Path(source.place).expanduser().absolute()
+        place = local_path(source.place).absolute()
         return [place.parent if place.is_file() else place]
     if source.scheme == "collect" and "policy" in source.options:
         return [policy_folder(source.options["policy"]).absolute()]

@@ -2,11 +2,12 @@
 
 import os
 import socket
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
+from unio4_lib.files import local_path
 
 SECONDS = 2.0  # that a server has to take a connection
 PORTS = {"http": 80, "https": 443}
@@ -15,6 +16,8 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 def check_places(dataset: str, artifact_root: str | None, tracking: str | None) -> None:
     """The data, its environment and the servers that were named; ``tracking`` only where it was asked for."""
+    if artifact_root is not None:
+        open_store(artifact_root)  # contacts nobody; a place that cannot be one is refused
     if any(place.startswith("s3:") for place in (dataset, artifact_root or "")):
         _check_store()
     if tracking is not None and urlsplit(tracking).scheme in PORTS and not _answers(tracking):
@@ -30,7 +33,7 @@ def check_source(dataset: str) -> None:
     from unio4_lib.sources.grammar import parse_source
 
     source = parse_source(dataset)
-    place, env_id = Path(source.place).expanduser(), source.options.get("env")
+    place, env_id = local_path(source.place), source.options.get("env")
     missing = {
         "d4rl": (not place.is_file(), "no such file"),
         "transitions": (not place.is_dir(), "no such folder; give one written by Transitions.save"),

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks, same_state
-from unio4_lib.data.memory import check_memory
+from unio4_lib.data.memory import check_memory, check_stored
 from unio4_lib.data.numbers import NUMBER_KINDS, marks
 from unio4_lib.data.reference import reference_scores
 from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
 from unio4_lib.errors import InputError
+from unio4_lib.files import local_path
 from unio4_lib.sources.hdf5_file import find, hdf5_file, read_into
 
 Float32 = NDArray[np.float32]
@@ -59,10 +60,10 @@ class _Raw:
 
 def load_d4rl(path: str, options: D4rlOptions, *, clip_actions: bool = False) -> Transitions:
     """The episodes of a file; see docs/datasets.md for what happens at their ends."""
-    file = Path(path).expanduser()
+    file = local_path(path)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    env_id = options.env_id or _env_of_file(file)
+    env_id = options.env_id or env_of_file(file)
     raw = _read_file(file)
     ends, jumps = _episode_ends(raw, options)
     if options.antmaze:
@@ -82,7 +83,8 @@ def load_d4rl(path: str, options: D4rlOptions, *, clip_actions: bool = False) ->
     return _build(raw, ends, info, clip_actions)
 
 
-def _env_of_file(file: Path) -> str:
+def env_of_file(file: Path) -> str:
+    """The environment that the name of a file stands for."""
     family = re.split(r"[-_]", file.stem, maxsplit=1)[0].lower()
     if family not in ENVIRONMENTS:
         raise InputError(
@@ -124,6 +126,7 @@ def _read_array(file: h5py.File, name: str, rank: int) -> Float32:
         wanted = "[rows]" if rank == 1 else "[rows, dimensions]"
         raise InputError(f"{name}: {dataset.dtype} of shape {list(shape)}, must be numbers of shape {wanted}")
     check_memory(name, dataset.size, np.dtype(np.float32).itemsize)
+    check_stored(name, dataset.size, dataset.dtype.itemsize, Path(file.filename))
     array = np.empty(shape, np.float32)
     read_into(array, dataset)
     return array

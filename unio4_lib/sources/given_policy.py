@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unio4_lib.errors import InputError
-from unio4_lib.files import digest_of_files
+from unio4_lib.files import digest_of_files, local_path
 
 DESCRIPTION = "policy.json"
 OF_A_RUN = ("policies/online", "policies/offline")  # the last that it made comes first
@@ -11,7 +11,7 @@ OF_A_RUN = ("policies/online", "policies/offline")  # the last that it made come
 
 def policy_folder(place: str) -> Path:
     """The folder of a policy, or of the last policy of a run."""
-    folder = Path(place).expanduser()
+    folder = local_path(place)
     for candidate in (folder, *(folder / name for name in OF_A_RUN)):
         if (candidate / DESCRIPTION).is_file():
             return candidate

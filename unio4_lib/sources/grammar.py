@@ -5,12 +5,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 from unio4_lib.data.transitions import Transitions
-from unio4_lib.errors import InputError
+from unio4_lib.errors import BELONG_ELSEWHERE, InputError, without_user_info
+from unio4_lib.files import local_path
 from unio4_lib.learning.journal import Journal
 from unio4_lib.sources.collect_spec import LEVELS, CollectSpec, Level
 from unio4_lib.sources.d4rl_source import D4rlOptions, load_d4rl
@@ -99,7 +99,7 @@ def load_transitions(
         if source.scheme == "d4rl":
             return load_d4rl(source.place, _d4rl_options(source), clip_actions=clip)
         if source.scheme == "transitions":
-            return Transitions.load(Path(source.place).expanduser(), clip_actions=clip)
+            return Transitions.load(local_path(source.place), clip_actions=clip)
         if source.scheme == "collect":
             return _collect(source, clip, progress, journal)
         raise InputError(
@@ -159,7 +159,9 @@ def _d4rl_options(source: Source) -> D4rlOptions:
 
 
 def _check_place(scheme: str, place: str) -> None:
-    """No name is longer than file systems allow."""
+    """No name is longer than file systems allow, and no place has credentials in it."""
+    if scheme == "s3" and "@" in place.removeprefix("//").partition("/")[0]:
+        raise InputError(f"dataset s3:{without_user_info('s:' + place)[2:]}: {BELONG_ELSEWHERE}")
     longest = max(len(part.encode()) for part in place.split("/"))
     if longest > LONGEST_NAME or len(place) > LONGEST_PLACE:
         raise InputError(

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from unio4_lib.data.numbers import NUMBER_KINDS
 from unio4_lib.errors import InputError
 
+# What h5py makes of a file whose insides do not fit together, depending on where it is noticed.
+UNREADABLE = (OSError, KeyError, RuntimeError, TypeError, ValueError, OverflowError)
 COPY = "copy the data itself into the file"
 
 
@@ -28,7 +30,9 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
+    except InputError:
+        raise
+    except UNREADABLE as error:
         raise InputError(f"{path}: not a readable HDF5 file ({' '.join(str(error).split())})") from error
 
 

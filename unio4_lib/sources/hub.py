@@ -7,6 +7,8 @@ import threading
 import urllib.error
 import urllib.request
 
+from unio4_lib.errors import without_user_info
+
 DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_SECONDS = 8.0
 
@@ -27,7 +29,7 @@ def unreachable_hub(seconds: float | None = None) -> str | None:
     attempt.start()
     attempt.join(seconds)
     reason = reasons[-1]
-    return None if reason is None else f"{endpoint} cannot be reached ({reason})"
+    return None if reason is None else f"{without_user_info(endpoint)} cannot be reached ({reason})"
 
 
 def _attempt(endpoint: str) -> str | None:

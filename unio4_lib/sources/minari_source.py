@@ -15,10 +15,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch
-from unio4_lib.data.memory import check_memory
+from unio4_lib.data.memory import check_memory, check_stored
 from unio4_lib.data.numbers import as_numbers, marks
 from unio4_lib.data.transitions import DatasetInfo, Transitions
 from unio4_lib.errors import InputError
+from unio4_lib.files import read_plain
 from unio4_lib.sources.hdf5_file import check_numbers, find, hdf5_file, read_into
 from unio4_lib.sources.hub import unreachable_hub
 from unio4_lib.sources.minari_metadata import METADATA_FILE, dataset_info, dataset_spaces, megabytes, sizes
@@ -51,9 +52,7 @@ def read_metadata(dataset_id: str) -> dict[str, Any]:
     """The metadata of a local dataset."""
     path = datasets_root() / dataset_id / "data" / METADATA_FILE
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise InputError("no file")
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); download or create the dataset again") from error
     if not isinstance(metadata, dict):
@@ -73,7 +72,8 @@ def load_minari(
         raise InputError(f"data_format of {dataset_id} is {data_format!r:.60}; hdf5 and arrow can be read")
     observation_space, action_space = dataset_spaces(dataset_id, metadata)
     info = dataset_info(dataset_id, metadata, action_space, env_id)
-    buffer = _Buffer(*sizes(metadata), observation_space, action_space)
+    stored = datasets_root() / dataset_id / "data" / DATA_FILE
+    buffer = _Buffer(*sizes(metadata), observation_space, action_space, stored)
     read = _read_hdf5 if data_format == "hdf5" else _read_arrow
     with np.errstate(over="ignore"):  # a number beyond float32 becomes inf, which the checks name
         read(dataset_id, buffer)
@@ -120,13 +120,20 @@ class _Buffer:
     """Flat arrays of the final size, filled episode by episode."""
 
     def __init__(
-        self, steps: int, episodes: int, observation_space: spaces.Space[Any], action_space: spaces.Box
+        self,
+        steps: int,
+        episodes: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        stored: Path,
     ) -> None:
         self.observation_space = observation_space
         self.episodes = episodes
         self.action_shape = action_space.shape
         dim, width = flat_dim("observation_space", observation_space), int(np.prod(action_space.shape))
         check_memory("total_steps", steps, 4 * (2 * dim + width + 1))
+        if stored.is_file():  # of the many small files of arrow nothing is said
+            check_stored("total_steps", steps, dim, stored)
         self.observations = np.empty((steps, dim), np.float32)
         self.next_observations = np.empty((steps, dim), np.float32)
         self.actions = np.empty((steps, width), np.float32)

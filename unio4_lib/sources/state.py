@@ -1,8 +1,6 @@
 """What a dataset's source held: files of this machine can change while their names stay."""
 
-from pathlib import Path
-
-from unio4_lib.files import digest_of_files
+from unio4_lib.files import digest_of_files, local_path
 from unio4_lib.sources.given_policy import policy_folder
 from unio4_lib.sources.remote import remote, remote_digest
 
@@ -15,7 +13,7 @@ def source_digest(dataset: str) -> str | None:
         return remote_digest(elsewhere)
     source = parse_source(dataset)
     if source.scheme in ("d4rl", "transitions"):
-        place = Path(source.place).expanduser()
+        place = local_path(source.place)
     elif source.scheme == "minari":
         from unio4_lib.sources.minari_source import datasets_root
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from unio4_lib.data.memory import machine_memory
 from unio4_lib.errors import InputError
 from unio4_lib.settings.model import RunConfig
-from unio4_lib.stages.step import Step
+from unio4_lib.stages.step import Estimates, Layers, Step
 
 FLOAT = 4  # bytes
 TRAINED = 4 * FLOAT  # of a weight: itself, its gradient and two moments of Adam
@@ -21,9 +21,17 @@ def check_sizes(config: RunConfig, steps: Iterable[Step], available: int | None 
         for settings, size in step.memory(config):
             if size > available:
                 raise InputError(
-                    f"{step.name}: {settings} ask for at least {_shown(size)} of memory, there are "
-                    f"{_shown(available)} here; expected smaller values"
+                    f"{step.name}: {settings} ask for at least {shown(size)} of memory, there are "
+                    f"{shown(available)} here; expected smaller values"
                 )
+
+
+def layers_memory(layers: Layers) -> Estimates:
+    """What networks and one minibatch take."""
+    return [
+        (layers.settings, networks(layers.members, layers.hidden)),
+        (f"{layers.settings} and batch_size", activations(layers.members, layers.rows, layers.hidden)),
+    ]
 
 
 def networks(count: int, *hidden: tuple[int, ...]) -> int:
@@ -36,7 +44,8 @@ def activations(count: int, rows: int, *hidden: tuple[int, ...]) -> int:
     return count * rows * FLOAT * sum(sum(widths) for widths in hidden)
 
 
-def _shown(size: float) -> str:
+def shown(size: float) -> str:
+    """Bytes in words."""
     for unit in UNITS:
         if size < 1000 or unit == UNITS[-1]:
             return f"{size:,.3g} {unit}"

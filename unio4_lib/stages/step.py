@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 # Files and folders of artifacts that more than one place knows.
 LOG_FILE, FACTS_FILE = "log.json", "facts.json"
@@ -23,7 +23,21 @@ def _nothing(_config: Any) -> tuple[str, ...]:
     return ()
 
 
+class Layers(NamedTuple):
+    """Networks of one shape that a stage trains, and how often: what can be said of its work beforehand."""
+
+    settings: str  # that say so
+    members: int
+    hidden: tuple[int, ...]
+    rows: int  # of a minibatch
+    updates: int
+
+
 def _little(_config: Any) -> Estimates:
+    return []
+
+
+def _none(_config: Any) -> list[Layers]:
     return []
 
 
@@ -43,6 +57,7 @@ class Step:
     function: str = "compute"
     memory: Callable[[Any], Estimates] = _little
     uses: Callable[[Any], tuple[str, ...]] = _nothing  # modules that its settings name: their code counts
+    layers: Callable[[Any], list[Layers]] = _none
 
 
 PREPARE = Step(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unio4_lib.errors import InputError
-from unio4_lib.files import write_atomically
+from unio4_lib.files import read_plain, write_atomically
 
 Event = dict[str, Any]
 
@@ -46,8 +46,11 @@ class Target:
     @classmethod
     def load(cls, folder: Path) -> "Target":
         try:
-            return cls(**json.loads((folder / TARGET).read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+            found = json.loads(read_plain(folder / TARGET))
+            if not all(value is None or isinstance(value, str) for value in found.values()):
+                raise ValueError("its values are texts")
+            return cls(**found)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{folder / TARGET}: cannot be read ({error}); expected the spool of a run"
             ) from error
@@ -104,7 +107,8 @@ def outboxes(folder: Path) -> list[Path]:
         event = first_event(path)
         return path.stem != RUN_OUTBOX, event["time"] if event is not None else 0, path.name
 
-    return sorted(folder.glob(f"*{OUTBOX}"), key=begun)
+    files = [path for path in folder.glob(f"*{OUTBOX}") if path.is_file() and not path.is_symlink()]
+    return sorted(files, key=begun)
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
@@ -123,9 +127,10 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
 def _parse(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "kind" in event else None
+    known = isinstance(event, dict) and isinstance(event.get("kind"), str)
+    return event if known and isinstance(event.get("time"), int) else None
 
 
 def first_event(path: Path) -> Event | None:
@@ -136,7 +141,7 @@ def first_event(path: Path) -> Event | None:
 def sent_offset(path: Path) -> int:
     """How far an outbox was delivered; a number that cannot be read means from the start."""
     try:
-        offset = int(path.with_suffix(SENT).read_text())
+        offset = int(read_plain(path.with_suffix(SENT)))
     except (OSError, ValueError):
         return 0
     return offset if 0 <= offset <= path.stat().st_size else 0

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from unio4_lib.errors import InputError, Preempted
+from unio4_lib.files import read_plain
 from unio4_lib.progress import Stopped
 from unio4_lib.tracking import spool
 from unio4_lib.tracking.spool import Outbox, Target
@@ -280,11 +281,10 @@ def step_back(pid: int) -> None:
 def read_state(folder: Path) -> dict[str, Any]:
     """What the sender last said of itself."""
     try:
-        state = json.loads((folder / spool.STATE).read_bytes())
-    except FileNotFoundError:
+        state = json.loads(read_plain(folder / spool.STATE))
+    except (OSError, ValueError, RecursionError):  # none yet, or none that it wrote
         return {}
-    assert isinstance(state, dict)
-    return state
+    return state if isinstance(state, dict) else {}
 
 
 def make_tracker(

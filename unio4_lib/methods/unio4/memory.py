@@ -1,8 +1,8 @@
-"""What the stages of Uni-O4 hold in memory at the least, with the settings that decide it."""
+"""What the stages of Uni-O4 hold in memory and train at the least, with the settings that decide it."""
 
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.stages.sizes import ENVIRONMENT, FLOAT, activations, networks
-from unio4_lib.stages.step import Estimates
+from unio4_lib.stages.step import Estimates, Layers
 
 
 def cloning(config: UniO4Config) -> Estimates:
@@ -49,3 +49,33 @@ def online(config: UniO4Config) -> Estimates:
         ("finetune.num_envs and rollout_steps", 3 * FLOAT * said.num_envs * said.rollout_steps),
         ("finetune.value_hidden", networks(1, said.value_hidden)),
     ]
+
+
+def clone_layers(config: UniO4Config) -> list[Layers]:
+    said = config.behavior
+    return [Layers("behavior.members and hidden", said.members, said.hidden, said.batch_size, said.steps)]
+
+
+def critic_layers(config: UniO4Config) -> list[Layers]:
+    said = config.critics
+    return [
+        Layers("critics.q_hidden", 2, said.q_hidden, said.batch_size, said.steps),
+        Layers("critics.v_hidden", 1, said.v_hidden, said.batch_size, said.steps),
+    ]
+
+
+def model_layers(config: UniO4Config) -> list[Layers]:
+    said = config.dynamics
+    return [Layers("dynamics.members and hidden", said.members, said.hidden, said.batch_size, said.steps)]
+
+
+def improved_layers(config: UniO4Config) -> list[Layers]:
+    said, hidden = config.improve, config.behavior.hidden
+    tracks = min(said.members, config.behavior.members + config.extract.members)
+    return [Layers("improve.members and behavior.hidden", tracks, hidden, said.batch_size, said.steps)]
+
+
+def online_layers(config: UniO4Config) -> list[Layers]:
+    said = config.finetune
+    updates = said.env_steps // said.minibatch_size
+    return [Layers("behavior.hidden", 1, config.behavior.hidden, said.minibatch_size, updates)]

@@ -32,6 +32,7 @@ UNIO4 = Method(
             phase="clones",
             amount=("behavior.steps", "updates"),
             memory=memory.cloning,
+            layers=memory.clone_layers,
         ),
         Step(
             "fit-critics",
@@ -43,6 +44,7 @@ UNIO4 = Method(
             phase="offline",
             amount=("critics.steps", "updates"),
             memory=memory.critics,
+            layers=memory.critic_layers,
         ),
         Step(
             "fit-dynamics",
@@ -54,6 +56,7 @@ UNIO4 = Method(
             phase="offline",
             amount=("dynamics.steps", "updates"),
             memory=memory.dynamics,
+            layers=memory.model_layers,
         ),
         Step(
             "improve-policy",
@@ -66,6 +69,7 @@ UNIO4 = Method(
             phase="offline",
             amount=("improve.steps", "updates"),
             memory=memory.improvement,
+            layers=memory.improved_layers,
         ),
         Step(
             "finetune-online",
@@ -78,6 +82,7 @@ UNIO4 = Method(
             phase="online",
             amount=("finetune.env_steps", "env steps"),
             memory=memory.online,
+            layers=memory.online_layers,
         ),
         Step(
             "report",

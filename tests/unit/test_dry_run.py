@@ -1,0 +1,106 @@
+"""``unio4 run --dry-run``: what a run would ask for, and nothing is started or written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from broken_inputs import ENVIRONMENT, ROWS, WIDTH, Capture, refused, saved
+from made_minari import EPISODES, SOURCE, STEPS, made_minari
+from tiny_runs import call, set_arguments
+from whole_runs import all_artifacts, tiny_config
+
+from unio4_lib.methods.registry import METHODS
+from unio4_lib.runs import dry_run
+from unio4_lib.sources.preview import Preview, preview
+
+RECORDING = f"collect:{ENVIRONMENT}?level=random&steps=600"
+
+
+@pytest.fixture(autouse=True)
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "PROBE_SECONDS", 0.0)
+
+
+def estimated(capsys: Capture, dataset: str, output: Path, *more: str) -> dict[str, Any]:
+    command = ["run", "--dry-run", "--json", "--dataset", dataset, "--output", str(output), *more]
+    code, out, err = call(capsys, *command)
+    assert (code, err) == (0, "")
+    found: dict[str, Any] = json.loads(out)
+    return found | {"stages": {stage["stage"]: stage for stage in found["stages"]}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_written(method: str, tmp_path: Path, capsys: Capture) -> None:
+    found = estimated(capsys, RECORDING, tmp_path / "runs", "--method", method)
+    assert list(tmp_path.iterdir()) == []
+    stages = found["stages"]
+    assert found["machine_memory_bytes"] > 0 and found["free_disk_bytes"] > 0
+    assert all(not stage["reused"] for stage in stages.values())
+    assert stages["finetune-online"]["seconds"] > 0 and stages["report"]["seconds"] is None
+
+
+def test_more_work_takes_more(tmp_path: Path, capsys: Capture) -> None:
+    little = estimated(capsys, RECORDING, tmp_path, *set_arguments())["stages"]["clone-behavior"]
+    wide = set_arguments(behavior__hidden=[1024, 1024])
+    much = estimated(capsys, RECORDING, tmp_path, *wide)["stages"]["clone-behavior"]
+    for name in ("memory_bytes", "disk_bytes", "seconds"):
+        assert much[name] > little[name], name
+    long = estimated(capsys, RECORDING, tmp_path, *set_arguments(behavior__steps=10**9))["stages"]
+    assert long["clone-behavior"]["seconds"] > 1000 * little["seconds"]
+
+
+def test_what_is_there_is_reused(tmp_path: Path, capsys: Capture) -> None:
+    dataset = saved(tmp_path)
+    all_artifacts(tiny_config(dataset), tmp_path / "runs/artifacts")
+    stages = estimated(capsys, dataset, tmp_path / "runs", *set_arguments())["stages"]
+    assert all(stage["reused"] and stage["seconds"] == 0 for stage in stages.values())
+    other = estimated(capsys, dataset, tmp_path / "runs", *set_arguments(finetune__clip=0.1))["stages"]
+    computed = [name for name, stage in other.items() if not stage["reused"]]
+    assert computed == ["finetune-online", "report"]
+
+
+def test_the_table_says_what_it_means(tmp_path: Path, capsys: Capture) -> None:
+    code, out, _ = call(capsys, "run", "--dry-run", "--dataset", RECORDING, "--output", str(tmp_path))
+    assert code == 0
+    assert "at least so much" in out and "Evaluations, reading and writing come on top" in out
+    assert "clone-behavior" in out and "unknown" in out
+
+
+def test_what_cannot_be_is_refused_as_in_a_run(tmp_path: Path, capsys: Capture) -> None:
+    command = ["run", "--dry-run", "--output", str(tmp_path / "runs"), "--dataset"]
+    refused(capsys, [*command, "transitions:/nope"], "no such folder")
+    refused(capsys, [*command, RECORDING, "--set", "dynamics.members=1000000000000"], "of memory")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "unio4"])
+def test_networks_of_every_method_are_looked_at_first(method: str, tmp_path: Path, capsys: Capture) -> None:
+    wide = ["--method", method, "--set", f"{method}.hidden=[1000000, 1000000]"]
+    command = ["run", "--dataset", RECORDING, "--output", str(tmp_path / "runs"), *wide]
+    refused(capsys, command, f"train-offline: {method}.hidden", "TB", "expected smaller values")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_is_looked_at_without_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    made_minari(tmp_path)
+    with h5py.File(tmp_path / "hopper.hdf5", "w") as file:
+        file["observations"], file["actions"] = np.zeros((7, 11)), np.zeros((7, 3))
+    known = {
+        saved(tmp_path): (ENVIRONMENT, ROWS, WIDTH, 1),
+        SOURCE: (ENVIRONMENT, EPISODES * STEPS, 4, 1),
+        f"d4rl:{tmp_path}/hopper.hdf5": ("Hopper-v5", 7, 11, 3),
+    }
+    for source, (env_id, rows, width, actions) in known.items():
+        found = preview(source)
+        assert (found.env_id, found.rows, found.observation_dim, found.action_dim) == (
+            env_id,
+            rows,
+            width,
+            actions,
+        )
+        assert found.bytes == rows * (4 * (2 * width + actions + 1) + 2)
+    assert preview(RECORDING).env_steps == 600
+    assert preview("minari:not/here-v0") == preview("s3://bucket/x") == Preview()
