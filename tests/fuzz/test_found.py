@@ -24,6 +24,7 @@ from unio4_lib.runs.preflight import check_source
 from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.tracking import spool
 from unio4_lib.tracking.tracker import read_state
+from unio4_lib.words import interval_factor
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -145,6 +146,10 @@ def test_odd_lines_and_files_of_a_spool(tmp_path: Path) -> None:
     assert spool.count_waiting(tmp_path) == 1
     assert [path.name for path in spool.outboxes(tmp_path)] == ["run.jsonl"]
     assert read_state(tmp_path) == {}
+
+
+def test_an_interval_of_absurdly_many_is_soon_there() -> None:
+    assert interval_factor(2**63) == pytest.approx(1.96, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["summary.json", "decisions.json"])
