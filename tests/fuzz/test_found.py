@@ -100,6 +100,22 @@ def test_json_that_is_too_deep(tmp_path: Path) -> None:
     assert "info.json: not JSON" in refused(lambda: load_transitions(source))
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ref_min_score": "x", "ref_max_score": 1}, "reference score 'x'"),
+        ({"action_low": [10**400]}, "'info'"),
+    ],
+)
+def test_odd_numbers_in_the_info_of_a_dataset(changed: dict[str, object], words: str, tmp_path: Path) -> None:
+    source = saved(tmp_path)
+    path = tmp_path / "data/info.json"
+    facts = json.loads(path.read_text())
+    facts["info"].update(changed)
+    path.write_text(json.dumps(facts))
+    assert words in refused(lambda: load_transitions(source))
+
+
 def test_half_a_character_in_a_manifest(tmp_path: Path) -> None:
     values = json.loads(describe(make_folder(tmp_path / "made")).to_bytes())
     values["files"]["\ud800"] = values["files"].pop("empty.txt")
