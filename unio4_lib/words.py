@@ -10,13 +10,14 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 UNKNOWN = "\N{EN DASH}"
 KILO, MEGA, GIGA = 1e3, 1e6, 1e9
+MANY = 10_000  # numbers: more change the quantile by less than a thousandth, and its sum has as many terms
 MINUTE, HOUR = 60, 3600
 
 
 @cache
 def interval_factor(count: int) -> float:
     """Standard errors on each side of a 95% interval of the mean of so many numbers."""
-    return student_quantile(0.975, max(1, count - 1))
+    return student_quantile(0.975, min(max(1, count - 1), MANY))
 
 
 def number(value: float | None) -> str:

@@ -24,6 +24,7 @@ from unio4_lib.runs.preflight import check_source
 from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.tracking import spool
 from unio4_lib.tracking.tracker import read_state
+from unio4_lib.words import interval_factor
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -99,6 +100,22 @@ def test_json_that_is_too_deep(tmp_path: Path) -> None:
     assert "info.json: not JSON" in refused(lambda: load_transitions(source))
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"ref_min_score": "x", "ref_max_score": 1}, "reference score 'x'"),
+        ({"action_low": [10**400]}, "'info'"),
+    ],
+)
+def test_odd_numbers_in_the_info_of_a_dataset(changed: dict[str, object], words: str, tmp_path: Path) -> None:
+    source = saved(tmp_path)
+    path = tmp_path / "data/info.json"
+    facts = json.loads(path.read_text())
+    facts["info"].update(changed)
+    path.write_text(json.dumps(facts))
+    assert words in refused(lambda: load_transitions(source))
+
+
 def test_half_a_character_in_a_manifest(tmp_path: Path) -> None:
     values = json.loads(describe(make_folder(tmp_path / "made")).to_bytes())
     values["files"]["\ud800"] = values["files"].pop("empty.txt")
@@ -145,6 +162,10 @@ def test_odd_lines_and_files_of_a_spool(tmp_path: Path) -> None:
     assert spool.count_waiting(tmp_path) == 1
     assert [path.name for path in spool.outboxes(tmp_path)] == ["run.jsonl"]
     assert read_state(tmp_path) == {}
+
+
+def test_an_interval_of_absurdly_many_is_soon_there() -> None:
+    assert interval_factor(2**63) == pytest.approx(1.96, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["summary.json", "decisions.json"])

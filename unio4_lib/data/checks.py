@@ -101,6 +101,9 @@ def check_info(info: DatasetInfo) -> None:
     except (TypeError, ValueError) as error:
         raise InputError(f"info: scores, env_kwargs and extra must be plain JSON values ({error})") from error
     low_score, high_score = info.ref_min_score, info.ref_max_score
+    for score in (low_score, high_score):
+        if score is not None and not isinstance(score, int | float):
+            raise InputError(f"info: reference score {score!r:.60}; expected a number")
     if low_score is not None and high_score is not None and low_score >= high_score:
         raise InputError(
             f"info: ref_min_score {low_score:g} must be smaller than ref_max_score {high_score:g}"

@@ -301,5 +301,5 @@ def _info_from_json(path: Path, entry: Any) -> DatasetInfo:
         for name in ("action_low", "action_high"):
             values[name] = tuple(float(value) for value in values[name])
         return DatasetInfo(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: 'info' cannot be read ({error}); save the dataset again") from error
