@@ -185,7 +185,7 @@ def reports(folder: Path) -> Target:
 
     record = make_run()
     parts: dict[str, Any] = {
-        "summary.json": {**record.summary, "seconds": 60.0},
+        "summary.json": {**record.summary.to_json(), "seconds": 60.0},
         "metrics.json": {name: stage.log for name, stage in record.stages.items()},
         "facts.json": {name: stage.facts for name, stage in record.stages.items()},
         "decisions.json": record.decisions,

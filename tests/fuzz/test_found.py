@@ -173,10 +173,11 @@ def test_a_report_of_numbers_that_are_none(name: str, tmp_path: Path) -> None:
     record = make_run()
     run = tmp_path / "run"
     run.mkdir()
-    summary = {**record.summary, "dataset": {**record.summary["dataset"], "mean_return": 10**400}}
+    whole = record.summary.to_json()
+    summary = {**whole, "dataset": {**whole["dataset"], "mean_return": 10**400}}
     (run / "summary.json").write_text(json.dumps(summary))
     if name == "decisions.json":
-        (run / "summary.json").write_text(json.dumps(record.summary))
+        (run / "summary.json").write_text(json.dumps(whole))
         (run / "decisions.json").write_text(DEEP)
     assert str(tmp_path) in refused(
         lambda: make_report([run], None, show=False, video=False, frames=2, size=64)

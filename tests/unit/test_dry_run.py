@@ -12,7 +12,7 @@ from made_minari import EPISODES, SOURCE, STEPS, made_minari
 from tiny_runs import call, set_arguments
 from whole_runs import all_artifacts, tiny_config
 
-from unio4_lib.methods.registry import METHODS
+from unio4_lib.methods.registry import METHODS, find_method
 from unio4_lib.runs import dry_run
 from unio4_lib.sources.preview import Preview, preview
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_is_refused_as_in_a_run(tmp_path: Path, capsys: Capture) 
     refused(capsys, [*command, RECORDING, "--set", "dynamics.members=1000000000000"], "of memory")
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "unio4"])
+@pytest.mark.parametrize("method", [name for name in METHODS if find_method(name).pipeline == "offpolicy"])
 def test_networks_of_every_method_are_looked_at_first(method: str, tmp_path: Path, capsys: Capture) -> None:
     wide = ["--method", method, "--set", f"{method}.hidden=[1000000, 1000000]"]
     command = ["run", "--dataset", RECORDING, "--output", str(tmp_path / "runs"), *wide]

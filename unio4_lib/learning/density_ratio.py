@@ -42,5 +42,5 @@ class DensityRatio(nn.Module):
 
 def weights_of_rows(old: Tensor, new: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """Of old and new rows from their log ratios: the ratios, 1 on average over old rows, to a power."""
-    mean = old.logsumexp(dim=0) - torch.tensor(float(len(old))).log()
+    mean = old.logsumexp(dim=0) - torch.tensor(float(len(old)), device=old.device).log()
     return ((old - mean) * power).exp(), ((new - mean) * power).exp()

@@ -52,7 +52,7 @@ class Pex(ImplicitQ):
     def __init__(self, data: OfflineData, config: PexRun, generator: torch.Generator) -> None:
         super().__init__(data, config.pex, config.train, generator)
         self.policy.values = self.critics.q  # the policy chooses by what is learned
-        self.new_share = torch.zeros(())  # of the newest actions, by chance
+        self.new_share = torch.zeros((), device=self.draws.device)  # of the newest actions, by chance
 
     def shape(self, spec: PolicySpec) -> PolicySpec:
         return replace(spec, kind="expanded", layer_norm=self.settings.layer_norm)

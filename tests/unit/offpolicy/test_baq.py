@@ -141,8 +141,8 @@ def test_wrong_rewards_far_from_the_behavior_hurt_less() -> None:
     near, ends = np.clip(g.normal(0.0, 0.1, (count, 1)), -1.0, 1.0), np.ones(count, np.bool_)
     rewards, nothing = near[:, 0], np.zeros((count, 1))
     rows = make_data(make_transitions(nothing, near, rewards, nothing, ends, np.zeros_like(ends)))
-    truth = rows.rows(torch.arange(count))
-    lies = truth._replace(actions=truth.actions + 0.5, rewards=10.0 * torch.randn(count))
+    truth, draws = rows.rows(torch.arange(count)), torch.Generator().manual_seed(0)
+    lies = truth._replace(actions=truth.actions + 1.0, rewards=10.0 * torch.randn(count, generator=draws))
     mixed = Batch(*(torch.cat([a[:64], b[:64]]) for a, b in zip(truth, lies, strict=True)))
 
     def error(sensitivity: float) -> float:

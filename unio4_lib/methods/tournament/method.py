@@ -8,10 +8,16 @@ from unio4_lib.methods.tournament.entrants import entrants_of
 from unio4_lib.methods.tournament.section import entrants_section
 from unio4_lib.methods.tournament.settings import TournamentConfig
 from unio4_lib.methods.unio4.method import LEARNED, UNIO4
-from unio4_lib.stages.step import DATASET, PREPARE, Step
+from unio4_lib.stages.step import DATASET, PREPARE, Layers, Step
 
 ROOM = "unio4_lib.methods.tournament"
 IMPROVE, REPORT = UNIO4.step("improve-policy"), UNIO4.step("report")
+
+
+def _layers(config: TournamentConfig) -> list[Layers]:
+    """The networks of all entrants."""
+    found = entrants_of(config.entrants, config)
+    return [layers for entrant in found for layers in entrant.step.layers(entrant.config)]
 
 
 def _modules(config: TournamentConfig) -> tuple[str, ...]:
@@ -43,6 +49,7 @@ TOURNAMENT = Method(
             phase="offline",
             function="train_entrants",
             uses=_modules,
+            layers=_layers,
         ),
         replace(
             IMPROVE,
