@@ -1,6 +1,7 @@
 """Secrets reach whoever signs in with them, and no file, no command line and nothing that is said."""
 
 import os
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -144,6 +145,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in SURROUNDINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the first use of urlopen keeps the proxies of then
 
 
 @pytest.mark.slow
