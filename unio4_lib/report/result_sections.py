@@ -21,13 +21,19 @@ from unio4_lib.report.record import RunRecord
 from unio4_lib.report.verdicts import CheckOf, checks, headline
 
 MARKS = {"good": "✓", "watch": "!", "bad": "✗"}
+SINGLE_CLONES = "Small dots: single clones, whose spread the bar of the clones leaves out. "
 SPOKEN = {"good": "good", "watch": "to watch", "bad": "bad"}
-BEFORE = {"clones": "data", "offline": "clones", "online": "offline"}
+BEFORE = {  # the first that is there
+    "clones": ("data",),
+    "offline": ("clones", "data"),
+    "online": ("offline",),
+}
 
 
 def header(record: RunRecord) -> Markup:
     summary = record.summary
     parts = [
+        f"method {summary.method}" if summary.method is not None else None,
         f"run {record.name}",
         f"seed {summary.seed}" if summary.seed is not None else None,
         _date(record.name),
@@ -62,8 +68,9 @@ def _score(key: str, found: dict[str, Phase]) -> Markup:
     lines = []
     if phase.normalized is not None:
         lines.append(f"normalized {words.number(phase.normalized)}")
-    if BEFORE.get(key) in found and (ratio := change(found[BEFORE[key]], phase).ratio) is not None:
-        lines.append(f"{words.ratio(ratio)} × {PHASES[BEFORE[key]].lower()}")
+    before = next((name for name in BEFORE.get(key, ()) if name in found), None)
+    if before is not None and (ratio := change(found[before], phase).ratio) is not None:
+        lines.append(f"{words.ratio(ratio)} × {PHASES[before].lower()}")
     if phase.sampled is not None:
         mean, stderr = phase.sampled
         lines.append(f"sampled actions {words.number(mean)} ± {words.error(stderr, mean)}")
@@ -90,8 +97,8 @@ def result_section(record: RunRecord, own: Sequence[CheckOf]) -> Markup:
         "mean actions, of the offline policy of sampled ones, as delivered" if sampled else "mean actions"
     )
     note = (
-        f"Returns of {acting}. Bars and band: 95% intervals over episodes, by Student's t; small dots: "
-        "single clones, whose spread the bar of the clones leaves out. "
+        f"Returns of {acting}. Bars and band: 95% intervals over episodes, by Student's t. "
+        f"{SINGLE_CLONES if 'clones' in phases(record) else ''}"
         "Right of the switch every point is an evaluation during fine-tuning; "
         "the large dot is the delivered policy."
     )

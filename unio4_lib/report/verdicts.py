@@ -47,8 +47,10 @@ def headline(record: RunRecord) -> str:
 def offline_sentence(record: RunRecord) -> str:
     """Whether the offline phase helped: against the plain clones, the data and the policy's own start."""
     found = phases(record)
-    if "clones" not in found or "offline" not in found:
+    if "offline" not in found:
         return ""
+    if "clones" not in found:
+        return _beside_data(found)
     clones, offline, data = found["clones"], found["offline"], found["data"]
     moved = change(clones, offline)
     if moved.direction == 0:
@@ -66,6 +68,19 @@ def offline_sentence(record: RunRecord) -> str:
     if data.mean > 0:
         text += f", {words.ratio(offline.mean / data.mean)} times the data's mean"
     return f"{text}. {_own_start_sentence(record, offline, raised=moved.direction > 0)}".rstrip()
+
+
+def _beside_data(found: dict[str, Phase]) -> str:
+    """Of a method that makes no clones to be compared with."""
+    text = f"Offline learning came to {_score(found['offline'])}"
+    if "data" not in found:
+        return f"{text}."
+    share = change(found["data"], found["offline"]).ratio
+    beside = f", beside {words.number(found['data'].mean)} of the data on average"
+    if share is not None:
+        beside = f", {words.ratio(share)} times the data's mean of {words.number(found['data'].mean)}"
+    worse = found["offline"].mean < found["data"].mean
+    return f"{text}{beside}{': less than was there already' if worse else ''}."
 
 
 def _own_start_sentence(record: RunRecord, offline: Phase, *, raised: bool) -> str:

@@ -256,3 +256,14 @@ def test_the_middle_curve_ends_where_the_first_run_ends() -> None:
     assert found[-1][0] == 10.0
     assert found[-1][1] == pytest.approx((2.0 + 4.0) / 2)
     assert middle_curve([[]]) == []
+
+
+def test_a_page_names_its_method_and_speaks_of_clones_where_there_are_some() -> None:
+    record = make_run()
+    record.summary.method = "iql"
+    with_clones = render_report(record)
+    assert "method iql · run" in with_clones and "small dots: single clones" in with_clones.lower()
+    for name in ("behavior", "start"):
+        del record.summary.scores[name]
+    without = render_report(record)
+    assert "small dots: single clones" not in without.lower() and "2.22 × data" in without

@@ -308,3 +308,24 @@ def test_the_table_of_cases_knows_every_check() -> None:
     for cases in CASES.values():
         cases["good"](record)
     assert [check.what for check in checks(record)] == list(CASES)
+
+
+@pytest.mark.parametrize(
+    ("offline", "says"),
+    [
+        (180.0, "Offline learning came to 180 ± 5, 2.00 times the data's mean of 90."),
+        (
+            45.0,
+            "Offline learning came to 45 ± 5.0, 0.50 times the data's mean of 90: less than was there "
+            "already.",
+        ),
+    ],
+)
+def test_a_method_without_clones_is_held_against_the_data(offline: float, says: str) -> None:
+    record = make_run(offline=offline)
+    for name in ("behavior", "start"):
+        del record.summary.scores[name]
+    record.summary.gate = None
+    assert headline(record).replace("\N{NO-BREAK SPACE}", " ").startswith(says)
+    record.summary.dataset.mean_return = None
+    assert headline(record).startswith("Offline learning came to ") and "data" not in headline(record)
