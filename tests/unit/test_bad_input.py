@@ -305,7 +305,10 @@ HUGE = 10**12
     ("changed", "words"),
     [
         ({"behavior.hidden": [10**6, 10**6]}, ["clone-behavior: behavior.members and hidden", "TB"]),
-        ({"behavior.batch_size": HUGE}, ["clone-behavior: behavior.members, batch_size", "PB"]),
+        (
+            {"behavior.batch_size": HUGE},
+            ["clone-behavior: behavior.members and hidden, with batch_size", "PB"],
+        ),
         ({"critics.q_hidden": [10**6, 10**6]}, ["fit-critics: critics.q_hidden"]),
         ({"dynamics.members": HUGE}, ["fit-dynamics: dynamics.members and hidden"]),
         ({"improve.starts": HUGE}, ["improve-policy: improve.starts"]),

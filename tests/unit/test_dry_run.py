@@ -12,6 +12,7 @@ from made_minari import EPISODES, SOURCE, STEPS, made_minari
 from tiny_runs import call, set_arguments
 from whole_runs import all_artifacts, tiny_config
 
+from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.registry import METHODS, find_method
 from unio4_lib.runs import dry_run
 from unio4_lib.sources.preview import Preview, preview
@@ -104,3 +105,18 @@ def test_data_is_looked_at_without_its_rows(tmp_path: Path, monkeypatch: pytest.
         assert found.bytes == rows * (4 * (2 * width + actions + 1) + 2)
     assert preview(RECORDING).env_steps == 600
     assert preview("minari:not/here-v0") == preview("s3://bucket/x") == Preview()
+
+
+def test_walks_in_the_models_take_time_too() -> None:
+    """4 looks at both policies of 2 tracks, acting in 2 ways, 10 steps from 8 starts; then 20 rounds."""
+    sets = ["steps=20", "evaluate_every=5", "horizon=10", "starts=8", "rollouts=4", "rollout_steps=7"]
+    config = load_config(dataset="minari:a/b-v0", overrides=[f"improve.{text}" for text in sets])
+    looks, _, walks = find_method("unio4").step("improve-policy").timed(config)
+    assert (looks.rows, looks.updates, looks.learns) == (2 * 2 * 2 * 8, 4 * 10, False)
+    assert (walks.rows, walks.updates, walks.learns) == (4 * 2, 20 * 7, False)
+    assert {looks.hidden, walks.hidden} == {config.dynamics.hidden}
+
+
+def test_a_recording_that_trains_first_takes_nobody_knows_how_long() -> None:
+    for level, steps in (("random", 50), ("medium", None)):
+        assert preview(f"collect:Hopper-v5?level={level}&steps=50").env_steps == steps

@@ -17,8 +17,9 @@ PLAIN_WIDTH = 100  # of tables when the output is no terminal
 MINUTE = 60.0
 MEANING = """\
 Memory and disk: at least so much, for the networks and rows that the settings name.
-Time: what products of the networks and single steps of the environment took here just now, as often as the
-settings ask for them. Evaluations, reading and writing come on top; a stage with patience may end sooner."""
+Time: what products of the networks and single steps of the environment took here just now, as often as
+the settings ask for them; what is unknown is not in the sum. Evaluations, reading and writing come on top;
+a stage with patience, and episodes, may end sooner."""
 
 
 def show_estimate(config: RunConfig, output: Path, artifact_root: str | None, *, as_json: bool) -> None:

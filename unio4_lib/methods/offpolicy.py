@@ -24,8 +24,7 @@ from unio4_lib.settings.model import RunConfig
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 from unio4_lib.stages.online import finish_online, follow
 from unio4_lib.stages.runner import StageWork
-from unio4_lib.stages.sizes import layers_memory
-from unio4_lib.stages.step import DATA_KEYS, PREPARE, Estimates, Layers, Step
+from unio4_lib.stages.step import DATA_KEYS, PREPARE, Layers, Step
 from unio4_lib.stages.stored import data_of, transitions_of, write_policy
 from unio4_lib.stages.task import Task
 from unio4_lib.stages.training import stage_seed, train
@@ -74,7 +73,6 @@ class OffPolicy:
                 "Trains policy and values on the dataset. Values should settle near the returns of the data.",
                 phase="offline",
                 amount=("train.steps", "updates"),
-                memory=self.memory,
                 layers=lambda config: self.layers(config, config.train.steps),
                 function="ROOM.train_offline",
             ),
@@ -88,7 +86,6 @@ class OffPolicy:
                 "environment steps.",
                 phase="online",
                 amount=("finetune.env_steps", "env steps"),
-                memory=self.memory,
                 layers=lambda config: self.layers(config, self.online_updates(config)),
                 function="ROOM.finetune_online",
             ),
@@ -127,10 +124,6 @@ class OffPolicy:
             Layers(f"{self.name}.hidden, critics", critics, own.hidden, rows, updates),
             Layers(f"{self.name}.hidden", 1, own.hidden, rows, updates),
         ]
-
-    def memory(self, config: OffPolicyRun) -> Estimates:
-        """What its networks take at the least."""
-        return [found for layer in self.layers(config, 0) for found in layers_memory(layer)]
 
     def online_updates(self, config: OffPolicyRun) -> int:
         said = config.finetune

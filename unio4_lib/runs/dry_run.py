@@ -26,7 +26,7 @@ from unio4_lib.sources.preview import Preview, preview
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.fingerprint import fingerprint, read_entry
-from unio4_lib.stages.sizes import FLOAT, TRAINED, networks
+from unio4_lib.stages.sizes import FLOAT, TRAINED, needs, trained
 from unio4_lib.stages.step import DATASET, Layers, Step
 
 PROBE_SECONDS = 0.1  # for each shape of networks, and for the simulator
@@ -74,21 +74,21 @@ def _stage(
     if reused:
         return StageEstimate(step.name, True, 0, 0, 0.0)
     layers = step.layers(config)
-    trained = sum(networks(layer.members, layer.hidden) for layer in layers)
-    held = max([trained, *(size for _, size in step.memory(config))])
-    disk = data.bytes if step.kind == DATASET else trained * FLOAT // TRAINED + GENERATIONS * trained
+    learned = sum(map(trained, layers))
+    held = max([learned, *(size for _, size in needs(step, config))])
+    disk = data.bytes if step.kind == DATASET else learned * FLOAT // TRAINED + GENERATIONS * learned
     env_steps = _env_steps(step, config, data)
     device = choose_device(config)
-    known = [layer.updates * _seconds_of_an_update(layer, device) for layer in layers]
+    timed = [*layers, *step.timed(config)]
+    known = [layer.updates * _seconds_of_an_update(layer, device) for layer in timed]
     if env_steps and step_seconds is not None:
         known.append(env_steps * step_seconds)
-    return StageEstimate(
-        step.name, False, PYTORCH_BYTES + data.bytes + held, disk, sum(known) if known else None
-    )
+    seconds = sum(known) if known and env_steps is not None else None
+    return StageEstimate(step.name, False, PYTORCH_BYTES + data.bytes + held, disk, seconds)
 
 
-def _env_steps(step: Step, config: RunConfig, data: Preview) -> int:
-    """Steps of the environment that are set, not those of evaluations."""
+def _env_steps(step: Step, config: RunConfig, data: Preview) -> int | None:
+    """Steps of the environment that are set, not those of evaluations; None where they are not known."""
     if step.kind == DATASET:
         return data.env_steps
     name, word = step.amount
@@ -101,14 +101,15 @@ def _env_steps(step: Step, config: RunConfig, data: Preview) -> int:
 
 
 def _seconds_of_an_update(layers: Layers, device: torch.device) -> float:
-    """Forward and backward through networks of this shape, timed here."""
+    """Through networks of this shape, and back where they learn from it, timed here."""
     width = layers.hidden[0]
-    net = EnsembleMLP(layers.members, width, 1, layers.hidden).to(device)
+    net = EnsembleMLP(layers.members, width, 1, layers.hidden).to(device).requires_grad_(layers.learns)
     rows = torch.zeros(layers.rows, width, device=device)
 
     def update() -> None:
         total = net(rows).sum()
-        total.backward()
+        if layers.learns:
+            total.backward()
         total.item()  # waits for an accelerator
 
     return _timed(update)

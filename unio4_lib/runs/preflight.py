@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.artifacts.store import open_store
-from unio4_lib.errors import InputError
+from unio4_lib.errors import InputError, without_user_info
 from unio4_lib.files import local_path
 
 SECONDS = 2.0  # that a server has to take a connection
@@ -22,7 +22,8 @@ def check_places(dataset: str, artifact_root: str | None, tracking: str | None) 
         _check_store()
     if tracking is not None and urlsplit(tracking).scheme in PORTS and not _answers(tracking):
         raise InputError(
-            f"--tracking {_shown(tracking)}: nobody answers there; start the server, or leave --tracking out"
+            f"--tracking {without_user_info(tracking)}: nobody answers there; start the server, or leave "
+            "--tracking out"
         )
     check_source(dataset)
 
@@ -61,7 +62,7 @@ def _check_store() -> None:
     endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
     if endpoint is not None and urlsplit(endpoint).scheme in PORTS and not _answers(endpoint):
         raise StoreUnavailable(
-            f"object storage at {_shown(endpoint)} cannot be reached: nobody answers there; "
+            f"object storage at {without_user_info(endpoint)} cannot be reached: nobody answers there; "
             "check AWS_ENDPOINT_URL, or start it"
         )
 
@@ -79,8 +80,3 @@ def _answers(url: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _shown(url: str) -> str:
-    """Without a password."""
-    return url.rpartition("@")[2] if "@" in url else url

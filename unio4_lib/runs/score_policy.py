@@ -17,7 +17,7 @@ from unio4_lib.learning.evaluation import normalized_score, reference_scores
 from unio4_lib.learning.threads import torch_threads
 from unio4_lib.nets.files import load_policy
 from unio4_lib.progress import Reporter
-from unio4_lib.runs.folder import POLICIES
+from unio4_lib.sources.given_policy import of_run
 from unio4_lib.stages.context import default_cache
 from unio4_lib.stages.stored import POLICY
 from unio4_lib.stages.task import Task, check_sizes
@@ -104,10 +104,7 @@ def _inside(folder: Path) -> Path:
     if (folder / MANIFEST_FILE).exists():
         check_folder(folder, read_manifest(folder))
         return folder / POLICY
-    for name in ("online", "offline"):
-        if (folder / POLICIES / name).is_dir():
-            return folder / POLICIES / name
-    return folder
+    return of_run(folder)
 
 
 @contextmanager

@@ -94,4 +94,5 @@ def nearest_key(wrong: str, model: type[RunConfig]) -> str:
         last = SequenceMatcher(None, wrong.rpartition(".")[2], name.rpartition(".")[2]).ratio()
         return max(whole, 0.9 * last + 0.1 * whole)
 
-    return max([*known_keys(model), *known_sections(model)], key=likeness)
+    sections = () if "." in wrong else known_sections(model)  # a key was meant
+    return max([*known_keys(model), *sections], key=likeness)

@@ -12,12 +12,17 @@ OF_A_RUN = ("policies/online", "policies/offline")  # the last that it made come
 def policy_folder(place: str) -> Path:
     """The folder of a policy, or of the last policy of a run."""
     folder = local_path(place)
-    for candidate in (folder, *(folder / name for name in OF_A_RUN)):
-        if (candidate / DESCRIPTION).is_file():
-            return candidate
+    found = next((one for one in (folder, of_run(folder)) if (one / DESCRIPTION).is_file()), None)
+    if found is not None:
+        return found
     raise InputError(
         f"policy={place}: no policy there; expected the folder of a finished run, or one with {DESCRIPTION}"
     )
+
+
+def of_run(folder: Path) -> Path:
+    """Where a run keeps the last policy that it made; the folder itself where it is none of a run."""
+    return next((folder / name for name in OF_A_RUN if (folder / name).is_dir()), folder)
 
 
 def policy_digest(place: str) -> str:

@@ -28,7 +28,7 @@ class Preview:
     rows: int = 0
     observation_dim: int = 0
     action_dim: int = 0
-    env_steps: int = 0  # that recording it takes at the least
+    env_steps: int | None = 0  # that recording it takes; None where it trains first, until it is good enough
 
     @property
     def bytes(self) -> int:
@@ -81,5 +81,5 @@ def _transitions(source: Source) -> Preview:
 
 def _collect(source: Source) -> Preview:
     spec = collect_spec(source)
-    # Its training ends where its goal is reached: nobody knows when.
-    return Preview(spec.env_id, spec.env_kwargs, rows=spec.steps, env_steps=spec.steps)
+    steps = spec.steps if spec.level in ("random", "policy") else None
+    return Preview(spec.env_id, spec.env_kwargs, rows=spec.steps, env_steps=steps)

@@ -18,7 +18,7 @@ def check_sizes(config: RunConfig, steps: Iterable[Step], available: int | None 
     """Refuse what cannot fit into the memory of this machine."""
     available = machine_memory() if available is None else available
     for step in steps:
-        for settings, size in step.memory(config):
+        for settings, size in needs(step, config):
             if size > available:
                 raise InputError(
                     f"{step.name}: {settings} ask for at least {shown(size)} of memory, there are "
@@ -26,22 +26,23 @@ def check_sizes(config: RunConfig, steps: Iterable[Step], available: int | None 
                 )
 
 
-def layers_memory(layers: Layers) -> Estimates:
-    """What networks and one minibatch take."""
-    return [
-        (layers.settings, networks(layers.members, layers.hidden)),
-        (f"{layers.settings} and batch_size", activations(layers.members, layers.rows, layers.hidden)),
-    ]
+def needs(step: Step, config: RunConfig) -> Estimates:
+    """What the networks that it trains take, with a minibatch each, and all else that it names."""
+    found: Estimates = []
+    for layers in step.layers(config):
+        said = activations(layers.members * layers.rows, layers.hidden)
+        found += [(layers.settings, trained(layers)), (f"{layers.settings}, with batch_size,", said)]
+    return found + step.memory(config)
 
 
-def networks(count: int, *hidden: tuple[int, ...]) -> int:
-    """Bytes of so many networks of each of these shapes, trained."""
-    return count * TRAINED * sum(a * b for widths in hidden for a, b in pairwise((1, *widths, 1)))
+def trained(layers: Layers) -> int:
+    """Bytes of networks, with what their training keeps of them."""
+    return layers.members * TRAINED * sum(a * b for a, b in pairwise((1, *layers.hidden, 1)))
 
 
-def activations(count: int, rows: int, *hidden: tuple[int, ...]) -> int:
-    """Bytes of what their hidden layers say of so many rows."""
-    return count * rows * FLOAT * sum(sum(widths) for widths in hidden)
+def activations(rows: int, hidden: tuple[int, ...]) -> int:
+    """Bytes of what hidden layers say of so many rows."""
+    return FLOAT * rows * sum(hidden)
 
 
 def shown(size: float) -> str:

@@ -19,25 +19,18 @@ DATA_KEYS = tuple(
 Estimates = list[tuple[str, int]]  # settings in words, and the bytes that they ask for at the least
 
 
-def _nothing(_config: Any) -> tuple[str, ...]:
-    return ()
-
-
 class Layers(NamedTuple):
-    """Networks of one shape that a stage trains, and how often: what can be said of its work beforehand."""
+    """Networks of one shape in a stage, and how often they work: what can be said of it beforehand."""
 
     settings: str  # that say so
     members: int
     hidden: tuple[int, ...]
     rows: int  # of a minibatch
     updates: int
+    learns: bool = True  # else it is only asked
 
 
-def _little(_config: Any) -> Estimates:
-    return []
-
-
-def _none(_config: Any) -> list[Layers]:
+def _none(_config: Any) -> list[Any]:
     return []
 
 
@@ -55,9 +48,10 @@ class Step:
     amount: tuple[str, str] = ("", "")  # the setting with the amount of its work, and the word for one of it
     optional: tuple[str, ...] = ()  # of the inputs: what is not there is left out
     function: str = "compute"
-    memory: Callable[[Any], Estimates] = _little
-    uses: Callable[[Any], tuple[str, ...]] = _nothing  # modules that its settings name: their code counts
-    layers: Callable[[Any], list[Layers]] = _none
+    layers: Callable[[Any], list[Layers]] = _none  # that it trains
+    timed: Callable[[Any], list[Layers]] = _none  # that come from other stages, but take time in this one
+    memory: Callable[[Any], Estimates] = _none  # beside its layers
+    uses: Callable[[Any], list[str]] = _none  # modules that its settings name: their code counts
 
 
 PREPARE = Step(

@@ -160,7 +160,7 @@ def test_entrants_are_as_wide_as_the_clones(dataset: str) -> None:
         (["pex"], "entrants has pex; expected names of iql"),
         (["tournament"], "entrants has tournament; expected names of"),
         (["iql", "iql"], "entrants has iql twice"),
-        (["iql:foo=1"], "entrants has iql:foo=1: --set iql.foo=1: unknown key iql.foo"),
+        (["iql:foo=1"], "entrants has iql:foo=1: --set iql.foo=1: unknown key iql.foo; did you mean iql."),
         (["iql:expectile=2"], "iql.expectile is 2; expected a number"),
         (["iql:hidden=[8,8]"], "widths [8, 8] with relu; expected those of the clones, [16, 16] with relu"),
         ([], "entrants is []"),

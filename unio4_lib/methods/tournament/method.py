@@ -20,9 +20,9 @@ def _layers(config: TournamentConfig) -> list[Layers]:
     return [layers for entrant in found for layers in entrant.step.layers(entrant.config)]
 
 
-def _modules(config: TournamentConfig) -> tuple[str, ...]:
+def _modules(config: TournamentConfig) -> list[str]:
     """Where the code of the entrants lies."""
-    return tuple(dict.fromkeys(entrant.step.module for entrant in entrants_of(config.entrants, config)))
+    return list(dict.fromkeys(entrant.step.module for entrant in entrants_of(config.entrants, config)))
 
 
 TOURNAMENT = Method(

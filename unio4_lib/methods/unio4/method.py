@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unio4_lib.methods.method import Method
-from unio4_lib.methods.unio4 import memory
+from unio4_lib.methods.unio4 import sizes
 from unio4_lib.methods.unio4.panels import CHECKS, PANELS
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.stages.step import DATA_KEYS, PREPARE, Step
@@ -31,8 +31,7 @@ UNIO4 = Method(
             "Several policies imitate the data. `holdout_log_likelihood` should rise, then settle.",
             phase="clones",
             amount=("behavior.steps", "updates"),
-            memory=memory.cloning,
-            layers=memory.clone_layers,
+            layers=sizes.cloning,
         ),
         Step(
             "fit-critics",
@@ -43,8 +42,7 @@ UNIO4 = Method(
             "Learns values from the data. `value_mean` should come close to `return_mean`.",
             phase="offline",
             amount=("critics.steps", "updates"),
-            memory=memory.critics,
-            layers=memory.critic_layers,
+            layers=sizes.critics,
         ),
         Step(
             "fit-dynamics",
@@ -55,8 +53,7 @@ UNIO4 = Method(
             "Learns models of the environment. `holdout_squared_error` should fall far below 1.",
             phase="offline",
             amount=("dynamics.steps", "updates"),
-            memory=memory.dynamics,
-            layers=memory.model_layers,
+            layers=sizes.models,
         ),
         Step(
             "improve-policy",
@@ -68,8 +65,9 @@ UNIO4 = Method(
             "current policy only where `accepted` is 1.",
             phase="offline",
             amount=("improve.steps", "updates"),
-            memory=memory.improvement,
-            layers=memory.improved_layers,
+            layers=sizes.improvement,
+            timed=sizes.judgement,
+            memory=sizes.walks,
         ),
         Step(
             "finetune-online",
@@ -81,8 +79,9 @@ UNIO4 = Method(
             "environment steps.",
             phase="online",
             amount=("finetune.env_steps", "env steps"),
-            memory=memory.online,
-            layers=memory.online_layers,
+            layers=sizes.online,
+            timed=sizes.tuned,
+            memory=sizes.environments,
         ),
         Step(
             "report",

@@ -22,13 +22,12 @@ from unio4_lib.learning.row_weights import data_advantages
 from unio4_lib.methods.unio4.advantages import CriticAdvantages
 from unio4_lib.methods.unio4.improve import GateEntry, ImproveTrainer, rank
 from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
-from unio4_lib.methods.unio4.settings import UniO4Config
+from unio4_lib.methods.unio4.settings import SELECTION_FACTOR, UniO4Config
 from unio4_lib.methods.unio4.trainings import SHOWN, stream_seed
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec, stack_policies
 from unio4_lib.progress import Reporter
 from unio4_lib.stages.training import train
 
-SELECTION_FACTOR = 4  # times as many starts behind a choice among policies as behind a gate check
 SAMPLED_GAIN = 0.15  # of the mean action's estimate, from which sampled actions are delivered
 EXTRACTION_STREAM = 7_001  # of the stage's seed
 

@@ -15,6 +15,8 @@ from unio4_lib.settings.model import (
     RunConfig,
 )
 
+SELECTION_FACTOR = 4  # times as many starts behind a choice among policies as behind a gate check
+
 
 class UniO4Config(RunConfig):
     """Clones, critics and models of the data, improvement behind the gate, and PPO online."""
