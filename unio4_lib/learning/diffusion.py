@@ -135,4 +135,5 @@ class RowVectors:
             torch.full_like(none, UNKNOWN_RETURN),
             torch.zeros_like(actions),
             none,
+            none,
         )

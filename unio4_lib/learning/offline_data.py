@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     returns: Tensor  # [...] discounted return of the scaled rewards from here on
     next_actions: Tensor  # [..., A] what was done next
     followed: Tensor  # [...] float: 1 where something was, 0 where the episode ended or nothing is known
+    recent: Tensor  # [...] float: 1 where drawn as what is done now, from the newest rows alone
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class OfflineData:
             self.returns[index],
             self.actions[(index + 1).clamp(max=len(self) - 1)],
             1.0 - self.episode_ends[index].float(),
+            torch.zeros_like(self.rewards[index]),
         )
 
     def split_episodes(self, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

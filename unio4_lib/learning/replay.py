@@ -9,7 +9,7 @@ from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.settings.offpolicy import Mixing
 
 SHARES = {"balanced": 0.5, "online": 1.0}
-NUMBERS = ("added", "together", "owed", "made_share", "made_owed")  # that are kept
+NUMBERS = ("added", "together", "owed", "made_share", "made_owed", "recent_chance", "recent_rows")  # kept
 UNKNOWN_RETURN = -torch.inf  # of a new row: its episode may not be over
 
 
@@ -31,6 +31,7 @@ class Replay:
     (balanced), all (online), or a share. Parts of a row are saved up for the next batch. Rows are drawn at
     random, alike or by ``weigh``. Until there are new rows, all are old ones. A share of each batch may be
     rows that nobody has seen but a model has made (``put_made``); the others are mixed as without them.
+    Some minibatches may be of the newest rows alone (``prefer_recent``).
     """
 
     def __init__(self, data: OfflineData, capacity: int, mixing: Mixing | float) -> None:
@@ -46,6 +47,7 @@ class Replay:
         self._cumulated: tuple[Tensor, Tensor] | None = None
         self.made: Batch | None = None
         self.made_share, self.made_owed = 0.0, 0.0
+        self.recent_chance, self.recent_rows = 0.0, 0
 
     @property
     def fresh(self) -> int:
@@ -73,16 +75,48 @@ class Replay:
         """From now on these rows [n] of a model, and no earlier ones, are a share of minibatches."""
         self.made, self.made_share = rows, share
 
+    def prefer_recent(self, chance: float, rows: int) -> None:
+        """From now on a minibatch is, by this chance, of the newest so many rows alone.
+
+        That begins when half of them are there. Rows that a model has made go with their like: as recent
+        ones with the newest, as others with all that was seen.
+        """
+        self.recent_chance, self.recent_rows = chance, rows
+
     def sample(self, size: int, generator: torch.Generator) -> Batch:
         """A minibatch; the old rows come first, those that are made last."""
+        recent = self._is_recent(generator)
+        seen = self._recent if recent else self._seen
         if self.made is None:
-            return self._seen(size, generator)
+            return seen(size, generator)
         self.made_owed += size * self.made_share
         count = min(size, int(self.made_owed))
         self.made_owed -= count
-        seen = self._seen(size - count, generator)
-        place = torch.randint(len(self.made.rewards), (count,), generator=generator, device=generator.device)
-        return Batch(*(torch.cat([part, made[place]]) for part, made in zip(seen, self.made, strict=True)))
+        known, place = seen(size - count, generator), self._made_places(count, recent, generator)
+        return Batch(*(torch.cat([part, made[place]]) for part, made in zip(known, self.made, strict=True)))
+
+    def _is_recent(self, generator: torch.Generator) -> bool:
+        """Whether the next minibatch is of the newest rows alone."""
+        if self.recent_chance == 0 or 2 * self.fresh < self.recent_rows:
+            return False
+        return bool(torch.rand((), generator=generator, device=generator.device) < self.recent_chance)
+
+    def _recent(self, size: int, generator: torch.Generator) -> Batch:
+        """The newest rows, alike."""
+        newest = min(self.fresh, self.recent_rows)
+        age = torch.randint(newest, (size,), generator=generator, device=generator.device)
+        rows = self.fresh_rows((self.added - 1 - age) % self.capacity)
+        return rows._replace(recent=torch.ones_like(rows.rewards))
+
+    def _made_places(self, count: int, recent: bool, generator: torch.Generator) -> Tensor:
+        """Made rows; where minibatches are of two kinds, those of the same kind, if there are any."""
+        assert self.made is not None
+        pool = None
+        if self.recent_chance > 0:
+            pool = (self.made.recent == float(recent)).nonzero()[:, 0]
+        size = len(self.made.rewards) if pool is None or len(pool) == 0 else len(pool)
+        place = torch.randint(size, (count,), generator=generator, device=generator.device)
+        return place if pool is None or len(pool) == 0 else pool[place]
 
     def _seen(self, size: int, generator: torch.Generator) -> Batch:
         """Old and new rows."""
@@ -102,7 +136,8 @@ class Replay:
         followed = (1.0 - ring.ended[place]) * (age >= self.together)
         unknown = torch.full_like(followed, UNKNOWN_RETURN)
         columns = [part[place] for part in ring[:-1]]
-        return Batch._make([*columns, unknown, ring.actions[following], followed])
+        none = torch.zeros_like(followed)
+        return Batch._make([*columns, unknown, ring.actions[following], followed, none])
 
     def new_share(self) -> float:
         """Share of new rows in minibatches, among those that somebody has seen."""

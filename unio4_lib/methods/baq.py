@@ -69,7 +69,7 @@ class Baq(Td3):
     settings: BaqConfig
 
     def __init__(self, data: OfflineData, config: BaqRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.baq, config.train.discount, generator)
+        super().__init__(data, config, generator)
         self.data, own = data, config.baq
         spec = PolicySpec(1, data.observation_dim, data.action_dim, own.hidden)
         self.behavior = make_policy(data, spec, generator)

@@ -53,16 +53,14 @@ class CqlRun(OffPolicyRun):
     cql: CqlConfig = CqlConfig()
 
 
-class ConservativeQ(Sac):
+class Cql(Sac):
     """SAC whose values are pushed down for actions that the data does not have, and up for those it has."""
 
     settings: CqlConfig
 
-    def __init__(
-        self, data: OfflineData, own: CqlConfig, discount: float, generator: torch.Generator
-    ) -> None:
-        super().__init__(data, own, discount, generator)
-        self.weight, self.calibrated = own.weight, own.calibrated
+    def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
+        super().__init__(data, config, generator)
+        self.weight, self.calibrated = self.settings.weight, self.settings.calibrated
 
     def q_loss(self, batch: Batch) -> Tensor:
         losses = super().q_loss(batch)
@@ -105,8 +103,8 @@ class ConservativeQ(Sac):
             return super().following(batch)
         states = repeated(batch.next_observations, count)
         actions, log_probs = self.samples(batch.next_observations, count)
-        values = self.q.slow_values(states.flatten(0, 1), actions.flatten(0, 1)).min(dim=0).values
-        best, place = values.view(-1, count).max(dim=1)
+        found = self.target_value(self.q.slow_values(states.flatten(0, 1), actions.flatten(0, 1)))
+        best, place = found.view(-1, count).max(dim=1)
         if not self.settings.entropy_backup:
             return best
         return best - self.temperature.value() * log_probs.gather(1, place[:, None])[:, 0]
@@ -119,13 +117,6 @@ class ConservativeQ(Sac):
 def repeated(rows: Tensor, count: int) -> Tensor:
     """Each row [B, D] so many times [B, count, D]."""
     return rows[:, None].expand(-1, count, -1)
-
-
-class Cql(ConservativeQ):
-    """With one policy."""
-
-    def __init__(self, data: OfflineData, config: CqlRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.cql, config.train.discount, generator)
 
 
 ROOM = OffPolicy(

@@ -129,8 +129,7 @@ class E2o(Cql, SacN, PairedSac):
         by_gap = config.e2o.offline == "cql"
         unused = {"diversity": 0.0} if by_gap else {"weight": 0.0}
         own = config.e2o.model_copy(update=unused)
-        Sac.__init__(self, data, own, config.train.discount, generator)
-        self.weight, self.calibrated = own.weight, own.calibrated
+        super().__init__(data, config.model_copy(update={"e2o": own}), generator)
 
     def go_online(self) -> None:
         """Nothing holds values down any more but their own smallest pairs."""

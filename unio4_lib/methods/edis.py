@@ -1,5 +1,6 @@
-"""EDIS (Liu et al., ICML 2024) on IQL: rows of a diffusion model, led to what the policy would see now."""
+"""EDIS (Liu et al., ICML 2024), here on IQL: diffusion rows, led to what the policy would see now."""
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -13,13 +14,14 @@ from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.replay import Replay
 from unio4_lib.learning.updates import Group, Updates
 from unio4_lib.methods.generating import Generating, GeneratorConfig
-from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
+from unio4_lib.methods.iql import Iql, IqlConfig
+from unio4_lib.methods.offpolicy import MakeLearner, OffPolicy, OffPolicyRun
 from unio4_lib.settings.model import Hidden
 from unio4_lib.settings.offpolicy import MIXING, Mixing, OffPolicyTuneConfig
 
 
-class EdisConfig(GeneratorConfig):
-    """The learner."""
+class PushedConfig(GeneratorConfig):
+    """Rows that are pushed to what the policy would see."""
 
     made_share: float = Field(
         0.5, ge=0, lt=1, description="Share of made rows in minibatches (paper: 0.1-0.9 by task); 0: none."
@@ -47,6 +49,10 @@ class EdisTuneConfig(OffPolicyTuneConfig):
     mixing: Mixing = Field("online", description=MIXING)
 
 
+class EdisConfig(PushedConfig, IqlConfig):
+    """The learner."""
+
+
 class EdisRun(OffPolicyRun):
     """IQL offline, then online on new and made rows."""
 
@@ -61,11 +67,13 @@ class Edis(Generating):
     """Rows are made as all that was seen, and pushed to states, actions and successors of now."""
 
     parts: ClassVar[tuple[str, ...]] = (*Generating.parts, "energies", "energy_updates")
-    settings: EdisConfig
+    settings: PushedConfig
 
-    def __init__(self, data: OfflineData, config: EdisRun, generator: torch.Generator) -> None:
-        own, device = config.edis, data.observations.device
-        super().__init__(data, own, config, generator)
+    def __init__(
+        self, make_base: MakeLearner, data: OfflineData, config: OffPolicyRun, generator: torch.Generator
+    ) -> None:
+        super().__init__(make_base, data, config, generator)
+        own, device = self.settings, data.observations.device
         columns = sum(self.vectors.sizes)
         self.energies = Energies(3, columns, own.energy_hidden, generator=generator).to(device)
         self.energy_updates = Updates({"energies": Group([self.energies], own.energy_rate)})
@@ -83,7 +91,7 @@ class Edis(Generating):
         return torch.cat([self.vectors.pack(rows) for rows in seen]), torch.zeros_like(place)
 
     def places(self, total: int, count: int) -> Tensor:
-        return torch.randint(total, (count,), generator=self.model_draws, device=self.model_draws.device)
+        return torch.randint(total, (count,), generator=self.draws, device=self.draws.device)
 
     def train_denoiser(self, replay: Replay) -> Metrics:
         """When it is trained, the energies are."""
@@ -94,7 +102,7 @@ class Edis(Generating):
         """Teach the energies what tells new rows, with the policy's actions, from made ones."""
         wanted, others = self.wanted_and_others(replay)
         for _ in range(self.settings.energy_updates):
-            losses = self.energies.losses(wanted, others, self.model_draws)
+            losses = self.energies.losses(wanted, others, self.draws)
             metrics = self.energy_updates.step({"energies": losses})
         return metrics
 
@@ -107,7 +115,7 @@ class Edis(Generating):
         """
         rows = replay.fresh_rows(self.places(replay.fresh, self.settings.energy_rows))
         shape = (len(rows.rewards), self.policy.spec.action_dim)
-        noise = torch.randn(shape, generator=self.model_draws, device=self.model_draws.device)
+        noise = torch.randn(shape, generator=self.draws, device=self.draws.device)
         now = self.policy.distribution(rows.observations).sample(noise)[0].clamp(-1.0, 1.0)
         seen, acted = self.vectors.pack(rows), self.vectors.pack(rows._replace(actions=now))
         known = torch.zeros_like(self.state), self.state, self.state | self.action
@@ -126,7 +134,7 @@ class Edis(Generating):
 
     def made(self, clean: Tensor, known: Tensor | None = None) -> Tensor:
         """Vectors as many as these [B, D]; pushed, or with known columns."""
-        own, draws = self.settings, self.model_draws
+        own, draws = self.settings, self.draws
         noise = torch.randn(clean.shape, generator=draws, device=clean.device)
         plain = self.slow_denoiser.towards(torch.zeros(len(clean), dtype=torch.int64, device=clean.device))
         if known is None:
@@ -145,7 +153,7 @@ ROOM = OffPolicy(
     "edis",
     "EDIS on IQL: online rows and rows of a diffusion model that is led to what the policy would see now",
     EdisRun,
-    Edis,
+    partial(Edis, Iql),
     __name__,
     shown={"critics/value_mean": "value", "critics/return_mean": "return"},
 )

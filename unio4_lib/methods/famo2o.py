@@ -86,7 +86,7 @@ class FamO2O(ImplicitQ):
 
     def __init__(self, data: OfflineData, config: FamO2ORun, generator: torch.Generator) -> None:
         self.temperature = Temperature(config.famo2o.temperature).to(data.observations.device)
-        super().__init__(data, config.famo2o, config.train, generator)
+        super().__init__(data, config, generator)
         self.online = False
 
     def shape(self, spec: PolicySpec) -> PolicySpec:

@@ -11,7 +11,7 @@ from unio4_lib.learning.learner import OTHER_STREAM
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.updates import Group
-from unio4_lib.methods.cql import ConservativeQ, CqlConfig
+from unio4_lib.methods.cql import Cql, CqlConfig
 from unio4_lib.methods.famo2o import balanced, check_range, family_parts, uniform
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.nets.kinds import Squashed, SquashedFamilyPolicy
@@ -51,14 +51,14 @@ class FamO2OCqlRun(OffPolicyRun):
     famo2o_cql: FamO2OCqlConfig = FamO2OCqlConfig()
 
 
-class FamO2OCql(ConservativeQ):
+class FamO2OCql(Cql):
     """CQL with a policy for each factor of values in a range, and a balance that chooses one by state."""
 
     settings: FamO2OCqlConfig
     policy: SquashedFamilyPolicy
 
     def __init__(self, data: OfflineData, config: FamO2OCqlRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.famo2o_cql, config.train.discount, generator)
+        super().__init__(data, config, generator)
         rate = self.settings.policy_learning_rate
         self.updates.groups["policy"] = Group(family_parts(self.policy), rate)
         self.updates.groups["balance"] = Group([self.policy.balance], rate)

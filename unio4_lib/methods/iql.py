@@ -14,7 +14,6 @@ from unio4_lib.learning.updates import Group, Updates, half_cosine
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun, look_at_values
 from unio4_lib.nets.policy import Distribution, PolicySpec
 from unio4_lib.settings.model import CriticsConfig, Hidden, StageConfig
-from unio4_lib.settings.offpolicy import OffPolicyTrainConfig
 
 
 class ImplicitConfig(StageConfig):
@@ -54,11 +53,10 @@ class ImplicitQ(BaseLearner):
     parts: ClassVar[tuple[str, ...]] = ("policy", "critics")
     settings: ImplicitConfig
 
-    def __init__(
-        self, data: OfflineData, own: ImplicitConfig, train: OffPolicyTrainConfig, generator: torch.Generator
-    ) -> None:
+    def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
         super().__init__(data, generator)
-        self.settings, self.discount = own, train.discount
+        own = config.own
+        self.settings, self.discount = own, config.train.discount
         sizes = data.observation_dim, data.action_dim
         shape = CriticsConfig(q_hidden=own.hidden, v_hidden=own.hidden, layer_norm=own.layer_norm)
         self.critics = Critics(*sizes, shape, generator=generator).to(data.observations.device)
@@ -66,7 +64,7 @@ class ImplicitQ(BaseLearner):
         self.critics.shift.copy_(data.returns.mean())
         self.policy = make_policy(data, self.shape(PolicySpec(1, *sizes, own.hidden, std=own.std)), generator)
         slow = [(self.critics.q_target, self.critics.q)]
-        self.updates = Updates(self.groups(train.steps), slow, own.polyak)
+        self.updates = Updates(self.groups(config.train.steps), slow, own.polyak)
 
     def shape(self, spec: PolicySpec) -> PolicySpec:
         """Of the policy, from that of a plain one."""
@@ -126,9 +124,6 @@ class Iql(ImplicitQ):
     """Nothing ever asks Q for an action that no row has."""
 
     settings: IqlConfig
-
-    def __init__(self, data: OfflineData, config: IqlRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.iql, config.train, generator)
 
     def policy_loss(self, batch: Batch, advantages: Tensor) -> Tensor:
         """Cloning [B]: a row weighs by how much better it was than expected."""

@@ -43,6 +43,11 @@ class OffPolicyRun(RunConfig):
     def discount(self) -> float:
         return self.train.discount
 
+    @property
+    def own(self) -> Any:
+        """The section of the method's own name: the settings of its learner."""
+        return getattr(self, self.method)
+
 
 MakeLearner = Callable[[OfflineData, Any, torch.Generator], Learner]
 
@@ -118,7 +123,7 @@ class OffPolicy:
 
     def layers(self, config: OffPolicyRun, updates: int) -> list[Layers]:
         """A policy and its critics; some methods have more than these."""
-        own, rows = getattr(config, self.name), config.train.batch_size
+        own, rows = config.own, config.train.batch_size
         critics = getattr(own, "critics", 2)
         return [
             Layers(f"{self.name}.hidden, critics", critics, own.hidden, rows, updates),

@@ -1,4 +1,4 @@
-"""OPT (Shin et al., ICML 2025) on TD3+BC: a second critic, prepared for what is new before it counts."""
+"""OPT (Shin et al., ICML 2025), here on TD3+BC: a second critic, prepared for new rows before it counts."""
 
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ from unio4_lib.learning.q_ensemble import QEnsemble
 from unio4_lib.learning.replay import Replay
 from unio4_lib.learning.updates import Group, Updates
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
-from unio4_lib.methods.td3 import Td3
+from unio4_lib.methods.td3 import Td3, Td3Config
 from unio4_lib.methods.td3_bc import Td3Bc, Td3BcConfig
 from unio4_lib.settings.offpolicy import OffPolicyTuneConfig
 
@@ -22,12 +22,9 @@ PIECES = 50  # of the preparation: between them training can be stopped
 SECOND_STREAM = 1 << 33  # of random numbers: those of the first critic are the base's
 
 
-class OptConfig(Td3BcConfig):
-    """The learner."""
+class SecondCriticConfig(Td3Config):
+    """A second critic beside that of a learner."""
 
-    imitation_online: float = Field(
-        0.0, ge=0, le=1, description="Share of the weight of imitation that is left online (paper: 0)."
-    )
     preparation: float = Field(
         2.0,
         ge=0,
@@ -57,6 +54,14 @@ class OptConfig(Td3BcConfig):
     ratio_updates: int = Field(500, ge=1, description="Updates of the density ratio before each of them.")
 
 
+class OptConfig(SecondCriticConfig, Td3BcConfig):
+    """The learner."""
+
+    imitation_online: float = Field(
+        0.0, ge=0, le=1, description="Share of the weight of imitation that is left online (paper: 0)."
+    )
+
+
 class OptTuneConfig(OffPolicyTuneConfig):
     """Fine-tuning of an off-policy learner in its environment; its warm-up is what it prepares for."""
 
@@ -78,18 +83,17 @@ class OptRun(OffPolicyRun):
     opt: OptConfig = OptConfig()
 
 
-class Opt(Td3Bc):
-    """TD3+BC with a second twin critic, of which the policy hears more and more."""
+class SecondCritic(Td3):
+    """A second twin critic, of which the policy of any kind of TD3 hears more and more."""
 
-    parts: ClassVar[tuple[str, ...]] = (*Td3Bc.parts, "second", "ratio", "own_updates")
+    parts: ClassVar[tuple[str, ...]] = (*Td3.parts, "second", "ratio", "own_updates")
     numbers: ClassVar[tuple[str, ...]] = ("prepared", "kappa", "next_weighing")
     streams: ClassVar[tuple[str, ...]] = ("draws", "own_draws")
-    settings: OptConfig
+    settings: SecondCriticConfig
 
-    def __init__(self, data: OfflineData, config: OptRun, generator: torch.Generator) -> None:
-        own, tune, device = config.opt, config.finetune, data.observations.device
-        Td3.__init__(self, data, own, config.train.discount, generator)
-        self.imitation = 1.0
+    def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
+        super().__init__(data, config, generator)
+        own, tune, device = self.settings, config.finetune, data.observations.device
         self.second = QEnsemble(data, 2, own.hidden, layer_norm=own.layer_norm, generator=generator)
         sizes = data.observation_dim, data.action_dim
         self.ratio = DensityRatio(*sizes, own.hidden, generator=generator)
@@ -108,7 +112,7 @@ class Opt(Td3Bc):
         self.online, self.prepared, self.kappa, self.next_weighing = False, 0, own.kappa_start, 0
 
     def go_online(self) -> None:
-        """No imitation, and steps as of a new training."""
+        """What the learner loosens, and steps as of a new training."""
         super().go_online()
         self.online = True
         if self.settings.fresh_adam:
@@ -117,13 +121,13 @@ class Opt(Td3Bc):
     def prepare(self, replay: Replay, env_steps: int) -> Metrics:
         """The second critic before the first update; later, from time to time, weights of rows."""
         if replay.fresh == 0:
-            return {}
+            return super().prepare(replay, env_steps)
         if self.prepared < self.preparation:
             return self.prepare_second(replay)
         own, share = self.settings, min(1.0, max(0, env_steps - self.warmup) / self.rise)
         self.kappa = own.kappa_start + (own.kappa_end - own.kappa_start) * share
         if own.ratio_power == 0 or env_steps < self.next_weighing:
-            return {}
+            return super().prepare(replay, env_steps)
         self.next_weighing = env_steps + own.ratio_every
         return self.weigh(replay)
 
@@ -183,7 +187,7 @@ class Opt(Td3Bc):
         return replay.data.rows(places[0]), replay.fresh_rows(places[1])
 
     def update(self, batch: Batch) -> Metrics:
-        """TD3's; online the second critic learns from the same rows."""
+        """The learner's; online the second critic learns from the same rows."""
         if not self.online:
             return super().update(batch)
         errors = self.second.errors(batch, self.second_targets(batch)).sum(dim=0)
@@ -201,6 +205,12 @@ class Opt(Td3Bc):
 
     def policy_value(self, values: Tensor) -> Tensor:
         return values.min(dim=0).values if self.settings.careful_policy else super().policy_value(values)
+
+
+class Opt(SecondCritic, Td3Bc):
+    """On TD3+BC."""
+
+    settings: OptConfig
 
 
 ROOM = OffPolicy(

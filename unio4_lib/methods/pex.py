@@ -49,8 +49,8 @@ class Pex(ImplicitQ):
     settings: PexConfig
     policy: ExpandedPolicy
 
-    def __init__(self, data: OfflineData, config: PexRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.pex, config.train, generator)
+    def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
+        super().__init__(data, config, generator)
         self.policy.values = self.critics.q  # the policy chooses by what is learned
         self.new_share = torch.zeros((), device=self.draws.device)  # of the newest actions, by chance
 

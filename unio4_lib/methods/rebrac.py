@@ -54,7 +54,7 @@ class Rebrac(Td3):
     settings: RebracConfig
 
     def __init__(self, data: OfflineData, config: RebracRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.rebrac, config.train.discount, generator)
+        super().__init__(data, config, generator)
         self.fall = config.finetune.env_steps * config.finetune.updates_per_step
         self.switched_at: int | None = None  # updates of Q behind it when it went online
 

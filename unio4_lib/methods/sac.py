@@ -11,7 +11,7 @@ from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.q_ensemble import QEnsemble
 from unio4_lib.learning.updates import Group, Updates
-from unio4_lib.methods.offpolicy import look_at_values
+from unio4_lib.methods.offpolicy import OffPolicyRun, look_at_values
 from unio4_lib.nets.kinds import Squashed, SquashedPolicy
 from unio4_lib.nets.policy import PolicySpec
 from unio4_lib.settings.model import Hidden, StageConfig
@@ -53,11 +53,10 @@ class Sac(BaseLearner):
     settings: SacConfig
     policy: SquashedPolicy
 
-    def __init__(
-        self, data: OfflineData, own: SacConfig, discount: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
         super().__init__(data, generator)
-        self.settings, self.discount, device = own, discount, data.observations.device
+        own, device = config.own, data.observations.device
+        self.settings, self.discount = own, config.train.discount
         self.q = QEnsemble(data, own.critics, own.hidden, layer_norm=own.layer_norm, generator=generator)
         self.q.to(device)
         spec = PolicySpec(1, data.observation_dim, data.action_dim, own.hidden, kind="squashed")
@@ -130,13 +129,21 @@ class Sac(BaseLearner):
     def following(self, batch: Batch) -> Tensor:
         """Value [B] of what follows: the smallest slow one, with a bonus for entropy."""
         actions, log_probs = self.sample(batch.next_observations)
-        values = self.q.slow_values(batch.next_observations, actions).min(dim=0).values
+        values = self.target_value(self.q.slow_values(batch.next_observations, actions))
         return values - self.temperature.value() * log_probs if self.settings.entropy_backup else values
 
     def policy_loss(self, batch: Batch, actions: Tensor, log_probs: Tensor) -> Tensor:
-        """Minus the smallest Q and the entropy [B]."""
-        values = self.q.values(batch.observations, actions).min(dim=0).values
+        """Minus what Q promises, and the entropy [B]."""
+        values = self.policy_value(self.q.values(batch.observations, actions))
         return self.temperature.value() * log_probs - values
+
+    def target_value(self, values: Tensor) -> Tensor:
+        """Of all slow Q [N, B] what targets hope for [B]."""
+        return values.min(dim=0).values
+
+    def policy_value(self, values: Tensor) -> Tensor:
+        """Of all Q [N, B] what the policy follows [B]."""
+        return values.min(dim=0).values
 
     @torch.no_grad()
     def look(self, batch: Batch, returns: Tensor) -> Metrics:

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.learning.offline_data import Batch
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.sac import Sac, SacConfig
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig
@@ -47,9 +47,6 @@ class SacN(Sac):
     """SAC whose critics, where they agree by habit, are driven apart."""
 
     settings: SacNConfig
-
-    def __init__(self, data: OfflineData, config: SacNRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.sac_n, config.train.discount, generator)
 
     def q_loss(self, batch: Batch) -> Tensor:
         losses = super().q_loss(batch)

@@ -1,9 +1,9 @@
 """SPOT (Wu et al., NeurIPS 2022): TD3 held where the data's own actions are likely."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from unio4_lib.learning.loop import Metrics
@@ -35,7 +35,25 @@ class SpotConfig(Td3Config):
     divergence: float = Field(
         0.5, ge=0, description="Weight of the codes' divergence in the density (paper: 0.5)."
     )
+    codes: int = Field(
+        1,
+        ge=1,
+        description="Codes behind the unlikeliness of the policy's actions: one, or several weighed by "
+        "importance, which is nearer to the density (port: 1).",
+    )
+    discount_online: float | None = Field(
+        None, ge=0, lt=1, description="Discount online (port: 0.995 in AntMaze); null: as offline."
+    )
     policy_learning_rate: float = Field(1e-4, gt=0, description="Adam step size of the policy (paper: 1e-4).")
+
+    @model_validator(mode="after")
+    def _codes_have_a_noise(self) -> Self:
+        if self.codes > 1 and self.divergence == 0:
+            raise ValueError(
+                f"codes is {self.codes} and divergence 0; expected a divergence above 0, which says how far "
+                "actions may lie from what their code says"
+            )
+        return self
 
 
 class SpotRun(OffPolicyRun):
@@ -53,9 +71,9 @@ class Spot(Td3):
     parts: ClassVar[tuple[str, ...]] = (*Td3.parts, "density")
     settings: SpotConfig
 
-    def __init__(self, data: OfflineData, config: SpotRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.spot, config.train.discount, generator)
-        own, sizes = config.spot, (data.observation_dim, data.action_dim)
+    def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
+        super().__init__(data, config, generator)
+        own, sizes = self.settings, (data.observation_dim, data.action_dim)
         self.density = ActionDensity(*sizes, own.density_hidden, generator).to(data.observations.device)
         self.updates.groups["policy"] = Group([self.policy], own.policy_learning_rate)
         self.updates.groups["density"] = Group([self.density], own.density_learning_rate)
@@ -65,7 +83,7 @@ class Spot(Td3):
         self.online = False
 
     def update(self, batch: Batch) -> Metrics:
-        if self.updates.groups["density"].taken < self.density_updates:
+        if not self.online and self.updates.groups["density"].taken < self.density_updates:
             return self.learn_density(batch)
         return super().update(batch)
 
@@ -88,7 +106,11 @@ class Spot(Td3):
         weight = self.weight()
         if weight == 0:
             return super().policy_penalty(batch, actions)
-        return weight * self.unlikeliness(batch.observations, actions)
+        if self.settings.codes == 1:
+            return weight * self.unlikeliness(batch.observations, actions)
+        noise = self.normal(self.settings.codes, len(actions), self.density.codes)
+        bound = self.density.bound(batch.observations, actions, noise, self.settings.divergence)
+        return weight * bound
 
     def weight(self) -> float:
         """What the penalty weighs now: online less, along a line as far as is asked for."""
@@ -96,8 +118,10 @@ class Spot(Td3):
         return self.settings.weight * max(self.settings.weight_online, 1.0 - gone)
 
     def go_online(self) -> None:
-        """From now on the penalty falls; Adam begins anew."""
+        """From now on the penalty falls, and what is far off may count for more; Adam begins anew."""
         self.online = True
+        if self.settings.discount_online is not None:
+            self.discount = self.settings.discount_online
         self.updates.groups["q"] = Group([self.q.q], self.settings.learning_rate)
         self.updates.groups["policy"] = Group([self.policy], self.settings.policy_learning_rate)
 

@@ -1,7 +1,7 @@
-"""TD3 (Fujimoto et al., ICML 2018): what methods with a deterministic policy share."""
+"""TD3 (Fujimoto et al., ICML 2018): what methods with a deterministic policy share, and by itself."""
 
 import copy
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.q_ensemble import QEnsemble
 from unio4_lib.learning.updates import Group, Updates
-from unio4_lib.methods.offpolicy import look_at_values
+from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun, look_at_values
 from unio4_lib.nets.policy import PolicySpec
 from unio4_lib.settings.model import Hidden, StageConfig
 
@@ -30,17 +30,25 @@ class Td3Config(StageConfig):
     learning_rate: float = Field(3e-4, gt=0, description="Adam step size of all networks (paper: 3e-4).")
 
 
+class Td3Run(OffPolicyRun):
+    """TD3 by itself: what fine-tuning comes to where nothing of the data holds the policy."""
+
+    title: ClassVar[str] = "TD3"
+
+    method: Literal["td3"] = Field("td3", description="The offline-to-online method.")
+    td3: Td3Config = Td3Config()
+
+
 class Td3(BaseLearner):
     """Twin Q and a policy that is only a mean, each with a slow copy; a subclass says what holds it back."""
 
     parts: ClassVar[tuple[str, ...]] = ("policy", "slow_policy", "q")
     settings: Td3Config
 
-    def __init__(
-        self, data: OfflineData, own: Td3Config, discount: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
         super().__init__(data, generator)
-        self.settings, self.discount = own, discount
+        own = config.own
+        self.settings, self.discount = own, config.train.discount
         self.q = QEnsemble(data, 2, own.hidden, layer_norm=own.layer_norm, generator=generator)
         self.q.to(data.observations.device)
         sizes = data.observation_dim, data.action_dim
@@ -113,3 +121,14 @@ class Td3(BaseLearner):
         own = self.q.values(batch.observations, batch.actions).min(dim=0).values
         distance = (actions - batch.actions).square().mean()
         return {**look_at_values(values, returns, own - values), "learner/distance": distance}
+
+
+ROOM = OffPolicy(
+    "td3",
+    "TD3: the best action by Q, with nothing that holds it near the data; a learner for online alone",
+    Td3Run,
+    Td3,
+    __name__,
+    shown={"critics/value_mean": "value", "learner/distance": "distance from the data"},
+)
+METHOD = ROOM.method()

@@ -2,11 +2,10 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.learning.offline_data import Batch
 from unio4_lib.methods.offpolicy import OffPolicy, OffPolicyRun
 from unio4_lib.methods.td3 import Td3, Td3Config
 
@@ -36,9 +35,7 @@ class Td3Bc(Td3):
 
     settings: Td3BcConfig
 
-    def __init__(self, data: OfflineData, config: Td3BcRun, generator: torch.Generator) -> None:
-        super().__init__(data, config.td3_bc, config.train.discount, generator)
-        self.imitation = 1.0
+    imitation = 1.0  # what it counts
 
     def value_weight(self) -> float:
         return self.settings.alpha

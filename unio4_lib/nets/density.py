@@ -1,5 +1,7 @@
 """How likely actions are in a state, by a variational autoencoder that has seen those of the data."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -40,3 +42,20 @@ class ActionDensity(nn.Module):
         found = self.decode(observations, mean + log_std.exp() * noise)
         apart = 0.5 * (mean.square() + (2.0 * log_std).exp() - 1.0) - log_std
         return (found - actions).square().mean(dim=-1) + divergence * apart.mean(dim=-1)
+
+    def bound(self, observations: Tensor, actions: Tensor, noise: Tensor, divergence: float) -> Tensor:
+        """As ``losses`` by several codes [L, B, codes], the nearer to minus the log density the more.
+
+        ``losses`` are those of actions around what their code says, with a variance of a quarter of
+        ``divergence``: each code weighs by how likely it is, over how likely it was to be drawn (Burda et
+        al., ICLR 2016).
+        """
+        mean, log_std = self.encode(observations, actions)
+        codes, variance = mean + log_std.exp() * noise, divergence / 4.0
+        states = observations.expand(len(noise), *observations.shape)
+        found = self.decode(states.flatten(0, 1), codes.flatten(0, 1)).view(len(noise), *actions.shape)
+        likely = -(found - actions).square().sum(dim=-1) / (2.0 * variance)
+        drawn = -0.5 * noise.square().sum(dim=-1) - log_std.sum(dim=-1)
+        logs = likely - 0.5 * codes.square().sum(dim=-1) - drawn
+        unit = 2.0 * variance / actions.shape[-1]
+        return -unit * (logs.logsumexp(dim=0) - math.log(len(noise)))

@@ -49,7 +49,7 @@ def make_batch(rows: int = 6) -> Batch:
     states, successors = torch.randn(2, rows, 2, generator=g)
     actions = torch.rand(rows, 1, generator=g) * 2 - 1
     rewards, zeros = torch.randn(rows, generator=g), torch.zeros(rows)
-    return Batch(states, actions, rewards, successors, zeros, zeros, actions, zeros)
+    return Batch(states, actions, rewards, successors, zeros, zeros, actions, zeros, zeros)
 
 
 def fit(data: OfflineData, config: CriticsConfig, seed: int = 0) -> Critics:

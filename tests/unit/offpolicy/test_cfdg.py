@@ -47,7 +47,7 @@ def test_without_made_rows_it_is_iql_bit_for_bit(data: OfflineData) -> None:
         for step in range(4):
             learner.update(data.rows(torch.arange(16) * (step + 3)))
         list(online(data, learner).run(measure))
-    one, two = (states(learner.critics, learner.policy) for learner in learners)
+    one, two = (states(learner.critics, learner.policy) for learner in (learners[0].base, learners[1]))
     assert same(one, two)
 
 
@@ -126,7 +126,7 @@ def test_it_goes_on_within_a_refresh(data: OfflineData, entry: int) -> None:
     rest = online(data, cfdg_of(data, **own), seed=77)
     rest.load_state_dict(state)
     list(rest.run(measure))
-    nets = [(one.learner.critics, one.learner.policy, one.learner.denoiser) for one in (whole, rest)]
+    nets = [(one.learner.base.critics, one.learner.policy, one.learner.denoiser) for one in (whole, rest)]
     assert same(states(*nets[0]), states(*nets[1]))
     assert whole.replay.made is not None and rest.replay.made is not None
     assert torch.equal(whole.replay.made.rewards, rest.replay.made.rewards)

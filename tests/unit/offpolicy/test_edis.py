@@ -127,7 +127,7 @@ def test_without_made_rows_it_is_iql_bit_for_bit(data: OfflineData) -> None:
     for learner in learners:
         learner.update(data.rows(torch.arange(16)))
         list(online(data, learner).run(measure))
-    one, two = (states(learner.critics, learner.policy) for learner in learners)
+    one, two = (states(learner.critics, learner.policy) for learner in (learners[0].base, learners[1]))
     assert same(one, two)
 
 
@@ -184,5 +184,5 @@ def test_it_goes_on_within_a_refresh(data: OfflineData) -> None:
     rest = online(data, edis_of(data), seed=77)
     rest.load_state_dict(state)
     list(rest.run(measure))
-    nets = [(one.learner.critics, one.learner.policy, one.learner.energies) for one in (whole, rest)]
+    nets = [(one.learner.base.critics, one.learner.policy, one.learner.energies) for one in (whole, rest)]
     assert same(states(*nets[0]), states(*nets[1]))

@@ -30,9 +30,13 @@ SETTINGS: dict[str, Any] = {
     "evaluate.episodes": 4,
 }
 MODEL = {"denoiser_width": 16, "denoiser_depth": 1, "denoiser_updates": 20, "made_rows": 60}
+ENERGIES = {"energy_updates": 5, "energy_rows": 8, "sampling_steps": 4}
 OWN: dict[str, dict[str, Any]] = {  # of methods whose defaults take minutes
     "cfdg": MODEL,
-    "edis": MODEL | {"energy_updates": 5, "energy_rows": 8, "sampling_steps": 4},
+    "cfdg_pex": MODEL,
+    "cfdg_apl": MODEL | {"recent_rows": 80},
+    "edis": MODEL | ENERGIES,
+    "edis_cql": MODEL | ENERGIES,
 }
 Capture = pytest.CaptureFixture[str]
 

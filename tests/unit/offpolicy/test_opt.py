@@ -222,7 +222,7 @@ def test_the_log_ratio_of_two_gaussians_is_known() -> None:
 
     def rows(mean: float) -> Batch:
         drawn = torch.randn(512, 2, generator=g) + mean
-        return Batch(drawn[:, :1], drawn[:, 1:], *(torch.zeros(0),) * 6)
+        return Batch(drawn[:, :1], drawn[:, 1:], *(torch.zeros(0),) * 7)
 
     for _ in range(300):
         adam.zero_grad()

@@ -128,9 +128,8 @@ def test_it_goes_on_with_the_same_bits(data: OfflineData, weighted: bool) -> Non
 def made(count: int) -> Batch:
     """Rows of a model, whose reward is minus their number."""
     numbers = -torch.arange(1.0, count + 1)
-    return Batch(
-        *(numbers[:, None],) * 2, numbers, numbers[:, None], *(numbers,) * 2, numbers[:, None], numbers
-    )
+    columns = numbers[:, None]
+    return Batch(columns, columns, numbers, columns, numbers, numbers, columns, numbers, numbers)
 
 
 def test_made_rows_are_a_share_and_leave_the_others_as_they_are(data: OfflineData) -> None:
@@ -170,3 +169,61 @@ def test_made_rows_are_kept(data: OfflineData) -> None:
     assert one.made_owed == other.made_owed > 0
     batches = [replay.sample(32, torch.Generator().manual_seed(4)) for replay in (one, other)]
     assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_whole_minibatches_are_of_the_newest_rows_once_half_of_them_are_there(data: OfflineData) -> None:
+    replay, generator = Replay(data, 30, "union"), torch.Generator().manual_seed(0)
+    replay.prefer_recent(0.25, 12)
+    replay.add(fresh(5))
+    assert not any(replay.sample(8, generator).recent.any() for _ in range(100))
+    for first in range(5, 40, 5):
+        replay.add(fresh(5, first))
+    drawn, whole, kinds = Counter[float](), 0, set()
+    for _ in range(800):
+        batch = replay.sample(20, generator)
+        if bool(batch.recent.any()):
+            assert bool(batch.recent.all() and batch.terminals.all())
+            drawn.update(batch.rewards.tolist())
+            whole += 1
+        else:
+            kinds.update(batch.terminals.tolist())
+    assert 150 < whole < 250
+    assert set(drawn) == set(range(28, 40))
+    assert max(drawn.values()) < 1.5 * min(drawn.values())
+    assert kinds == {OLD, NEW}
+
+
+def test_no_chance_of_newest_rows_is_no_difference(data: OfflineData) -> None:
+    one, other = (Replay(data, 100, "union") for _ in range(2))
+    other.prefer_recent(0.0, 4)
+    for replay in (one, other):
+        replay.add(fresh(20))
+    batches = [replay.sample(32, torch.Generator().manual_seed(0)) for replay in (one, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_made_rows_go_with_their_like(data: OfflineData) -> None:
+    """Where there are none of a kind, any will do."""
+    generator, rows = torch.Generator().manual_seed(0), made(6)
+    for flags in ([0.0] * 2 + [1.0] * 4, [1.0] * 6):
+        replay = Replay(data, 100, "union")
+        replay.add(fresh(20))
+        replay.prefer_recent(0.5, 20)
+        replay.put_made(rows._replace(recent=torch.tensor(flags)), 0.25)
+        seen: dict[bool, set[float]] = {True: set(), False: set()}
+        for _ in range(60):
+            batch = replay.sample(16, generator)
+            seen[bool(batch.recent[0])].update(batch.rewards[12:].tolist())
+        alike, others = {-1.0, -2.0}, {-3.0, -4.0, -5.0, -6.0}
+        assert seen == ({True: others, False: alike} if 0.0 in flags else dict.fromkeys(seen, alike | others))
+
+
+def test_the_newest_rows_are_remembered(data: OfflineData) -> None:
+    one, other = (Replay(data, 8, "union") for _ in range(2))
+    one.prefer_recent(0.5, 4)
+    one.add(fresh(5))
+    other.load_state_dict(one.state_dict())
+    generators = [torch.Generator().manual_seed(4) for _ in range(2)]
+    for _ in range(6):
+        batches = [replay.sample(8, draws) for replay, draws in zip((one, other), generators, strict=True)]
+        assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))

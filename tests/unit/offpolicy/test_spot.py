@@ -13,6 +13,7 @@ from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining
 from unio4_lib.methods import spot, td3_bc
 from unio4_lib.methods.td3 import Td3
+from unio4_lib.nets.density import ActionDensity
 
 SMALL: dict[str, Any] = {"density_hidden": (8,), "density_share": 0.0}
 
@@ -31,7 +32,7 @@ def test_without_weight_it_is_td3_to_the_bit_offline_and_online(data: OfflineDat
     own = SMALL | {"policy_learning_rate": 3e-4}
     free, held = made(spot.ROOM, data, **own, weight=0.0), made(spot.ROOM, data, **own)
     config: Any = run_of(spot.ROOM)
-    plain = Td3(data, config.spot, 0.9, torch.Generator().manual_seed(0))
+    plain = Td3(data, config, torch.Generator().manual_seed(0))
     for learner in (free, plain, held):
         updated(learner, data, range(6))
     nets = ("q", "policy", "slow_policy")
@@ -40,7 +41,7 @@ def test_without_weight_it_is_td3_to_the_bit_offline_and_online(data: OfflineDat
     assert not same(states(free.policy), states(held.policy))
     free.go_online()
     config = run_of(spot.ROOM)
-    fresh = Td3(data, config.spot, 0.9, torch.Generator().manual_seed(0))  # its Adam knows nothing either
+    fresh = Td3(data, config, torch.Generator().manual_seed(0))  # its Adam knows nothing either
     for name in nets:
         getattr(fresh, name).load_state_dict(getattr(plain, name).state_dict())
     fresh.draws.set_state(plain.draws.get_state())
@@ -143,3 +144,58 @@ def test_of_two_things_that_were_done_it_does_the_better_one() -> None:
     tried = torch.tensor([[-1.0], [-0.5], [0.0], [0.5], [1.0]])
     low, left, middle, right, high = learner.density.losses(here.expand(5, 1), tried, codes, 0.05).tolist()
     assert max(left, right) < 0.5 * min(low, middle, high)
+
+
+def test_many_codes_come_near_to_the_density_and_one_code_stays_above() -> None:
+    """Of one action by one code, whose density is a sum over a fine grid of codes."""
+    density, divergence = ActionDensity(1, 1, (8,), torch.Generator().manual_seed(3)).double(), 0.4
+    state, action = torch.tensor([[0.3]]).double(), torch.tensor([[0.6]]).double()
+    grid = torch.linspace(-6.0, 6.0, 241, dtype=torch.float64)
+    codes = torch.cartesian_prod(grid, grid)
+    found = density.decode(state.expand(len(codes), 1), codes).detach()
+    prior = Normal(0.0, 1.0).log_prob(codes).sum(dim=1)
+    near = Normal(found[:, 0], (divergence / 4) ** 0.5).log_prob(action[0])
+    exact = (prior + near).logsumexp(dim=0) + 2 * torch.log(grid[1] - grid[0])
+    constant = Normal(0.0, (divergence / 4) ** 0.5).log_prob(torch.zeros(1)).double()
+    wanted = -(divergence / 2) * (exact - constant)
+    draws = torch.Generator().manual_seed(0)
+    means = {}
+    for count, repeats in ((1, 20_000), (5, 4_000), (20_000, 1)):
+        noise = torch.randn(count, repeats, 2, generator=draws, dtype=torch.float64)
+        means[count] = float(
+            density.bound(state.expand(repeats, 1), action.expand(repeats, 1), noise, divergence)
+            .mean()
+            .detach()
+        )
+    assert means[20_000] == pytest.approx(float(wanted), rel=0.01)
+    assert means[1] > means[5] > means[20_000]
+    noise = torch.randn(20_000, 2, generator=draws, dtype=torch.float64)
+    rows = state.expand(20_000, 1), action.expand(20_000, 1)
+    alone = density.losses(*rows, noise, divergence).mean()
+    assert means[1] == pytest.approx(float(alone.detach()), rel=0.02)
+
+
+def test_the_policy_pays_by_several_codes_where_they_are_asked_for(data: OfflineData) -> None:
+    learner, batch = made(spot.ROOM, data, **SMALL, weight=0.4, codes=3), some_rows(data)
+    actions = learner.policy.distribution(batch.observations).mean[0]
+    noise = learner.draws.get_state()
+    penalty = learner.policy_penalty(batch, actions)
+    learner.draws.set_state(noise)
+    bound = learner.density.bound(batch.observations, actions, learner.normal(3, 6, 2), 0.5)
+    torch.testing.assert_close(penalty, 0.4 * bound)
+    (slope,) = torch.autograd.grad(penalty.sum(), actions)
+    assert (slope != 0).all()
+    with pytest.raises(ValueError, match="expected a divergence above 0"):
+        made(spot.ROOM, data, **SMALL, divergence=0.0, codes=2)
+
+
+def test_the_discount_changes_at_the_switch_where_that_is_asked_for(data: OfflineData) -> None:
+    for wanted in (None, 0.5):
+        learner, batch = (
+            made(spot.ROOM, data, **SMALL, discount_online=wanted, target_noise=0.0),
+            some_rows(data),
+        )
+        before = learner.targets(batch) - batch.rewards
+        learner.go_online()
+        after = learner.targets(batch) - batch.rewards
+        torch.testing.assert_close(after, before * (1.0 if wanted is None else 0.5 / 0.9))

@@ -42,7 +42,7 @@ def test_rebrac_without_weights_is_td3_with_the_smaller_q(data: OfflineData) -> 
 
     free = made(rebrac.ROOM, data, **FREE["rebrac"])
     config: Any = run_of(rebrac.ROOM)
-    plain = Careful(data, config.rebrac, 0.9, torch.Generator().manual_seed(0))
+    plain = Careful(data, config, torch.Generator().manual_seed(0))
     held = made(rebrac.ROOM, data, policy_imitation=0.1, value_imitation=0.1)
     for step in range(6):
         batch = data.rows(torch.arange(32) * (step + 3))
