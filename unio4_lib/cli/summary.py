@@ -66,6 +66,11 @@ def _gate_lines(gate: Gate) -> list[str]:
             f"      the models may not judge: in them clones ({gate.trust.weighting}) return "
             f"{gate.trust.modeled:.5g}, the data recorded {gate.trust.recorded:.5g}"
         )
+    if gate.fqe is not None:
+        found = gate.fqe.rank_correlation
+        ranks = "" if found is None else f", rank correlation {found:.2f}"
+        word = "agrees with" if gate.fqe.agrees else "puts a plain clone above"
+        lines.append(f"      fitted Q evaluation {word} the models' choice{ranks}; it decides nothing")
     return lines
 
 

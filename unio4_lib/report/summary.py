@@ -69,6 +69,16 @@ class TrustSummary(Part):
     trusted: bool
 
 
+class Fitted(Part):
+    """What fitted Q evaluation says of the policies that the models judged; it decided nothing."""
+
+    values: list[float]  # of each policy in the portfolio
+    spreads: list[float] = []
+    rank_correlation: float | None = None  # with the models' estimates
+    first: int = 0  # of the portfolio, by these values
+    agrees: bool = True  # that the models' choice is no worse than a plain clone
+
+
 class Gate(Part):
     """What stood before improvement and before every replacement in it."""
 
@@ -83,6 +93,7 @@ class Gate(Part):
     portfolio: list[Judged] = []
     estimates: list[dict[str, float]] = []  # of the tracks, at the final choice
     trust: TrustSummary | None = None
+    fqe: Fitted | None = None
 
     @property
     def trusted(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from offline_worlds import PointMassModel, linear_policies, make_data, point_mass_transitions, same_bits
 
 from unio4_lib.judging.dynamics import DynamicsTrainer
+from unio4_lib.judging.fqe import FittedEvaluation
 from unio4_lib.judging.ope import PolicyEvaluator
 from unio4_lib.learning.checkpoint import load_state, save_state
 from unio4_lib.learning.cloning import CloningTrainer
@@ -17,6 +18,7 @@ from unio4_lib.learning.loop import Trainer, run_loop
 from unio4_lib.methods.unio4.advantages import CriticAdvantages
 from unio4_lib.methods.unio4.improve import ImproveTrainer
 from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
+from unio4_lib.settings.fqe import FqeConfig
 from unio4_lib.settings.model import (
     BehaviorConfig,
     CloningConfig,
@@ -86,6 +88,11 @@ def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int],
     return make
 
 
+def fitted(seed: int) -> FittedEvaluation:
+    config = FqeConfig(steps=STEPS, hidden=(8,), batch_size=16, monte_carlo_share=0.3)
+    return FittedEvaluation([linear_policies([0.3, 0.5])], DATA, config, discount=0.9, seed=seed)
+
+
 TRAINERS: dict[str, Callable[[int], Any]] = {
     "behavior": behavior,
     "extraction": extraction,
@@ -95,6 +102,7 @@ TRAINERS: dict[str, Callable[[int], Any]] = {
     "improve-critic": improve("critic"),
     "improve-critic-anchored": improve("critic", anchor_every=5),
     "improve-model": improve("model"),
+    "fitted-q": fitted,
 }
 ALL_TRAINERS = pytest.mark.parametrize("name", TRAINERS)
 

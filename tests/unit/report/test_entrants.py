@@ -6,7 +6,7 @@ from made_records import make_run
 
 from unio4_lib.methods.tournament.section import entrants_section
 from unio4_lib.report.record import StageRecord
-from unio4_lib.report.summary import Judged
+from unio4_lib.report.summary import Fitted, Judged
 
 
 def test_the_report_places_entrants_among_all_policies() -> None:
@@ -24,4 +24,18 @@ def test_the_report_places_entrants_among_all_policies() -> None:
     log = StageRecord([], {"entrants": told}, 1.0, False, False, 0, "")
     text = str(entrants_section(replace(record, stages={"train-entrants": log})))
     for cell in ("a policy of kind iql first", "3.5", "1 of 5", "track 0", "5 of 5"):
+        assert cell in text
+    assert "Fitted Q" not in text
+    record.summary.gate.fqe = Fitted(
+        values=[7.5, 1.5, 2.5, 6.25, 3.5], spreads=[0.5] * 5, rank_correlation=0.625, first=0, agrees=False
+    )
+    text = str(entrants_section(replace(record, stages={"train-entrants": log})))
+    for cell in (
+        "Fitted Q, discounted",
+        "6.2",
+        "3.5",
+        "one of kind uniform first",
+        "0.62",
+        "is worse than a plain",
+    ):
         assert cell in text

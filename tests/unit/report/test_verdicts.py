@@ -7,7 +7,7 @@ from made_records import checks, make_run
 
 from unio4_lib.report.phases import change, dip, find_dip, lowest, normalization, phases
 from unio4_lib.report.record import RunRecord
-from unio4_lib.report.summary import Gate, TrustSummary
+from unio4_lib.report.summary import Fitted, Gate, TrustSummary
 from unio4_lib.report.verdicts import Check, headline
 
 
@@ -31,6 +31,11 @@ def trust_of(record: RunRecord) -> TrustSummary:
 
 def trusted(record: RunRecord, modeled: float, *, word: bool = True) -> None:
     trust_of(record).modeled, trust_of(record).trusted = modeled, word
+
+
+def fitted(record: RunRecord, correlation: float, *, agrees: bool = True, policies: int = 8) -> None:
+    values = [float(number) for number in range(policies)]
+    gate_of(record).fqe = Fitted(values=values, rank_correlation=correlation, agrees=agrees)
 
 
 def scored(record: RunRecord, name: str, mean: float) -> None:
@@ -176,6 +181,8 @@ def test_every_check_has_a_number_and_missing_ones_are_left_out() -> None:
 
 def test_few_policies_cannot_condemn_a_ranking() -> None:
     record = make_run()
+    fitted(record, -0.5, policies=4)
+    assert [c.level for c in checks(record) if c.what == "Estimates agree"] == ["watch"]
     ranking = record.stages["report"].facts["ope"]
     ranking["rank_correlation"] = -0.5
     assert [c.level for c in checks(record) if c.what == "Estimates rank policies"] == ["bad"]
@@ -265,6 +272,12 @@ CASES: dict[str, dict[str | None, Change]] = {
         "watch": lambda r: trusted(r, 60.0),
         "bad": lambda r: trusted(r, 9.0, word=False),
         None: lambda r: setattr(gate_of(r), "trust", None),
+    },
+    "Estimates agree": {
+        "good": lambda r: fitted(r, 0.9),
+        "watch": lambda r: fitted(r, 0.9, agrees=False),
+        "bad": lambda r: fitted(r, 0.1),
+        None: lambda r: None,
     },
     "Gate kept its word": {
         "good": lambda r: None,

@@ -27,9 +27,12 @@ from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.methods.unio4 import offline_policy
 from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
+from unio4_lib.methods.unio4.second_opinion import compare
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.progress import Reporter
+from unio4_lib.report.aggregate import rank_correlation
+from unio4_lib.settings.fqe import FqeConfig
 from unio4_lib.settings.model import BehaviorConfig, ExtractConfig, ImproveConfig
 
 LENGTH = 20
@@ -64,7 +67,7 @@ def world(judging: Any = None, training: Any = None) -> World:
     return World(critics, training or PointMassModel(2), judging or PointMassModel(2))
 
 
-def config(extracted: int = 2, members: int = 3, **values: Any) -> UniO4Config:
+def config(extracted: int = 2, members: int = 3, fitted: int = 0, **values: Any) -> UniO4Config:
     improve: dict[str, Any] = {
         "members": 2, "steps": 8, "evaluate_every": 2, "horizon": LENGTH, "starts": 32, "batch_size": 64,
         "rollouts": 8, "rollout_steps": LENGTH, "episode_steps": LENGTH, "rollout_discount": 0.9,
@@ -79,6 +82,7 @@ def config(extracted: int = 2, members: int = 3, **values: Any) -> UniO4Config:
         ),
         extract=ExtractConfig(members=extracted, weightings=("advantage:1", "advantage:3"), steps=20),
         improve=ImproveConfig(**{**improve, **values}),
+        fqe=FqeConfig(steps=fitted, hidden=(16,), batch_size=64, learning_rate=5e-3, polyak=0.05),
     )  # fmt: skip
 
 
@@ -118,6 +122,32 @@ def test_an_open_gate_raises_the_true_return() -> None:
     before, after = true_returns(start, steps=LENGTH)[0], true_returns(found.policies, steps=LENGTH)
     assert after[found.chosen] > before + 1.0
     assert found.chosen == max(range(2), key=lambda track: sum(found.estimates[track].values()))
+
+
+def test_a_second_estimate_decides_nothing_and_says_how_far_it_agrees() -> None:
+    """Fitted long enough it ranks policies as the true models do."""
+    alone, both = (improved(config(fitted=steps), world()) for steps in (0, 1000))
+    assert alone.opinion is None and both.opinion is not None
+    assert equal(alone.policies, both.policies) and alone.decisions == both.decisions
+    assert (alone.start, alone.chosen, alone.members) == (both.start, both.chosen, both.members)
+    assert {"learner/fqe_loss", "fqe/value/4"} <= {name for entry in both.log for name in entry.values}
+    opinion = both.opinion
+    assert len(opinion.values) == len(opinion.spreads) == 5 and min(opinion.spreads) >= 0
+    assert opinion.first == max(range(5), key=opinion.values.__getitem__)
+    judged = [member.estimates["mean"] for member in both.members]
+    assert opinion.rank_correlation == rank_correlation(opinion.values, judged)
+    assert opinion.rank_correlation is not None and opinion.rank_correlation > 0.6
+    assert opinion.agrees is (opinion.values[both.start[0]] >= opinion.values[0])
+
+
+def test_who_puts_the_choice_below_the_plain_clone_does_not_agree() -> None:
+    fitted, judged = torch.tensor([[3.0, 5.0], [2.0, 2.0], [9.0, 7.0]]), torch.tensor([1.0, 2.0, 3.0])
+    found = [compare(fitted, judged, chosen, 0) for chosen in range(3)]
+    assert [one.agrees for one in found if one is not None] == [True, False, True]
+    assert compare(None, judged, 0, 0) is None
+    assert found[0] is not None
+    assert (found[0].values, found[0].spreads, found[0].first) == ([4.0, 2.0, 8.0], [1.0, 0.0, 1.0], 2)
+    assert found[0].rank_correlation == pytest.approx(0.5)
 
 
 def test_models_that_invent_falls_decide_nothing() -> None:
@@ -187,18 +217,24 @@ class EveryState:
         self.found[state["training"], state["step"]] = path
 
 
-@pytest.mark.parametrize("advantages", ["model", "critic"])
-def test_a_phase_taken_up_again_anywhere_ends_the_same(advantages: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("advantages", "extracted"), [("model", 2), ("critic", 2), ("model", 0)])
+def test_a_phase_taken_up_again_anywhere_ends_the_same(
+    advantages: Any, extracted: int, tmp_path: Path
+) -> None:
     states = EveryState(tmp_path)
-    settings = config(advantages=advantages)
+    settings = config(extracted, advantages=advantages, fitted=20)
     whole = improved(settings, world(), Journal(states))
     for where in (
         ("extract-policies", 5),
         ("extract-policies", 13),
+        ("fitted-q", 7),
         ("improve-policy", 1),
         ("improve-policy", 4),
     ):
+        if extracted == 0 and where[0] == "extract-policies":
+            continue
         again = improved(settings, world(), Journal(resumed=load_state(states.found[where])))
+        assert again.opinion == whole.opinion is not None, where
         assert equal(again.policies, whole.policies), where
         assert equal(again.portfolio, whole.portfolio), where
         assert again.decisions == whole.decisions, where

@@ -3,6 +3,7 @@
 from statistics import fmean
 
 from unio4_lib import words
+from unio4_lib.methods.unio4.improvement_section import FITTED, fitted_value, opinion_sentence
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import quiet, section, table
 from unio4_lib.report.record import RunRecord
@@ -21,8 +22,11 @@ def entrants_section(record: RunRecord) -> Markup:
         track = f"track {gate.started_from.index(number)}" if number in gate.started_from else ""
         place = f"{1 + order.index(number)} of {len(order)}"
         digest = el("code", entrant["artifact_digest"][:16])
-        rows.append([entrant["label"], words.number(estimates[number]), place, track, digest])
-    heads = ["Entrant", "Estimate, over ways of acting", "Place among all policies", "Start of", "Artifact"]
+        again = [] if gate.fqe is None else [fitted_value(gate, number)]
+        rows.append([entrant["label"], words.number(estimates[number]), place, *again, track, digest])
+    heads = ["Entrant", "Estimate, over ways of acting", "Place among all policies"]
+    heads += [*([] if gate.fqe is None else [FITTED]), "Start of", "Artifact"]
     first = gate.portfolio[order[0]].name
     text = f"Before improvement the judge put a policy of kind {first} first."
+    text = " ".join(part for part in (text, opinion_sentence(gate)) if part)
     return section("entrants", "Entrants", el("p", text), table(heads, rows))

@@ -71,6 +71,21 @@ def trust_check(record: RunRecord) -> Check | None:
     return Check("good" if share <= MISSED else "watch", "Models may judge", text)
 
 
+def opinion_check(record: RunRecord) -> Check | None:
+    """Whether the second estimate orders policies as the models do; where both differ, one is wrong."""
+    gate = record.summary.gate
+    if gate is None or gate.fqe is None or gate.fqe.rank_correlation is None:
+        return None
+    found, policies = gate.fqe.rank_correlation, len(gate.fqe.values)
+    text = f"Over {policies} policies, fitted Q evaluation and the models have a rank correlation of "
+    text += words.ratio(found)
+    level = level_above(found, RANKS)
+    if policies < FEW_POLICIES or (level == "good" and not gate.fqe.agrees):
+        level = "watch"
+    end = "and neither puts the choice" if gate.fqe.agrees else "but the former puts the models' choice"
+    return Check(level, "Estimates agree", f"{text}, {end} below a plain clone.")
+
+
 def gate_check(record: RunRecord) -> Check | None:
     """Whether what the gate let pass was better; where it let nothing pass there is nothing to judge."""
     found, begun, taken = phases(record), start(record), steps_taken(record)

@@ -16,6 +16,7 @@ from unio4_lib.words import interval_factor
 
 PANELS = 4  # members side by side
 RANKING_EPISODES = 20  # behind a true return of the ranking, at most
+FITTED = "Fitted Q, discounted"
 ACTING = {"mean": "mean action", "sampled": "sampled actions"}
 
 
@@ -25,7 +26,8 @@ def improvement_section(record: RunRecord) -> Markup:
     title = "Offline improvement"
     chosen, content = gate.chosen_member, list[Any]()
     if gate.first is not None:
-        content += [el("p", start_sentence(gate)), _portfolio_table(gate)]
+        told = " ".join(part for part in (start_sentence(gate), opinion_sentence(gate)) if part)
+        content += [el("p", told), _portfolio_table(gate)]
     if not decisions:
         content.append(quiet(trust_sentence(gate) or "This run kept no decisions of its gate."))
         return section("improvement", title, *content)
@@ -81,6 +83,25 @@ def trust_sentence(gate: Gate) -> str:
     return f"The models may not judge, so nothing was accepted: {found}."
 
 
+def opinion_sentence(gate: Gate) -> str:
+    """What the second estimate says; empty where nobody asked for it."""
+    if gate.fqe is None:
+        return ""
+    first, found = gate.portfolio[gate.fqe.first].name, gate.fqe.rank_correlation
+    ranks = "" if found is None else f", and its ranks correlate by {words.ratio(found)} with the models'"
+    side = "no worse than" if gate.fqe.agrees else "worse than"
+    return (
+        f"Fitted Q evaluation, which decides nothing, puts one of kind {first} first{ranks}; to it the "
+        f"models' choice is {side} a plain clone."
+    )
+
+
+def fitted_value(gate: Gate, number: int) -> str:
+    """The second estimate of a policy in the portfolio, with its spread."""
+    assert gate.fqe is not None
+    return words.with_error(gate.fqe.values[number], gate.fqe.spreads[number])
+
+
 def _portfolio_table(gate: Gate) -> Markup:
     """What the judge saw of each policy that improvement could begin from."""
     begun, ways = gate.started_from, list(gate.portfolio[0].estimates)
@@ -88,8 +109,10 @@ def _portfolio_table(gate: Gate) -> Markup:
     for number, member in enumerate(gate.portfolio):
         track = f"track {begun.index(number)}" if number in begun else ""
         estimates = [words.number(member.estimates[way]) for way in ways]
+        estimates += [] if gate.fqe is None else [fitted_value(gate, number)]
         rows.append([f"{member.name} ({number})", *estimates, track])
     heads = [f"Estimate, {ACTING[way]}" for way in ways]
+    heads += [] if gate.fqe is None else [FITTED]
     return table(["Policy: how it was cloned, or by whom it was trained", *heads, "Start of"], rows)
 
 

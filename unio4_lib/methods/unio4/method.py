@@ -59,7 +59,7 @@ UNIO4 = Method(
             "improve-policy",
             "offline",
             ("dataset", "behavior", "critics", "dynamics"),
-            (*LEARNED, "critics.discount", "behavior", "extract", "improve"),
+            (*LEARNED, "critics.discount", "behavior", "extract", "improve", "fqe"),
             f"{STEPS}.improve",
             "Improves each clone offline. `gate/` has every check of a candidate: it replaces the "
             "current policy only where `accepted` is 1.",
@@ -89,7 +89,7 @@ UNIO4 = Method(
             ("dataset", "behavior", "critics", "dynamics", "offline", "online"),
             (
                 *("method", "dataset", "seed", "device", "prepare"),
-                *("behavior", "critics", "dynamics", "extract", "improve", "finetune", "evaluate"),
+                *("behavior", "critics", "dynamics", "extract", "improve", "fqe", "finetune", "evaluate"),
             ),
             f"{STEPS}.report",
             "Scores all policies in the environment and writes the report (see Artifacts).",

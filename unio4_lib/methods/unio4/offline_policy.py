@@ -22,10 +22,12 @@ from unio4_lib.learning.row_weights import data_advantages
 from unio4_lib.methods.unio4.advantages import CriticAdvantages
 from unio4_lib.methods.unio4.improve import GateEntry, ImproveTrainer, rank
 from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
+from unio4_lib.methods.unio4.second_opinion import NAME, Opinion, ask, compare
 from unio4_lib.methods.unio4.settings import SELECTION_FACTOR, UniO4Config
 from unio4_lib.methods.unio4.trainings import SHOWN, stream_seed
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec, stack_policies
 from unio4_lib.progress import Reporter
+from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.training import train
 
 SAMPLED_GAIN = 0.15  # of the mean action's estimate, from which sampled actions are delivered
@@ -75,6 +77,7 @@ class Improvement:
     members: list[Member]
     estimates: list[dict[str, float]]  # of the tracks, by the final choice
     trust: Trust | None
+    opinion: Opinion | None  # of the portfolio
     decisions: list[GateEntry]
     log: list[LogEntry]
 
@@ -109,14 +112,17 @@ def improve_policy(
     evaluator = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
     starts = SELECTION_FACTOR * settings.starts
     estimates = evaluator.estimate(portfolio, seed=seed - 2, starts=starts)
+    carried: dict[str, Any] = {"extracted": None if extracted is None else extracted.state_dict()}
+    carried["log"] = [vars(entry) for entry in log]
+    fitted, more = ask(portfolio, data, config, reporter, journal, carried)
     trust = _trust(data, behavior, world, config, time_limit=time_limit, seed=seed - 3)
     trusted = trust is None or trust.trusted
     order = rank(estimates) if trusted else [_safest(names)]
     begin = order[: min(settings.members, len(order))]
     start = portfolio.members(begin)
     trainer = ImproveTrainer(start, make_learner(start, data, world, config), evaluator, settings, seed=seed)
+    log = log + more
     if trusted:
-        carried = None if extracted is None else extracted.state_dict()
         log = log + train(
             trainer,
             settings.steps,
@@ -125,7 +131,7 @@ def improve_policy(
             reporter,
             journal,
             shown=SHOWN["improve-policy"],
-            carried={"extracted": carried, "log": [vars(entry) for entry in log]},
+            carried=carried,
         )
     last = evaluator.estimate(trainer.accepted, seed=seed - 1, starts=starts)
     chosen = rank(last)[0]
@@ -141,6 +147,7 @@ def improve_policy(
         ],
         [dict(zip(evaluator.ways, column.tolist(), strict=True)) for column in last.mean(dim=2).T],
         trust,
+        compare(fitted, estimates[0].mean(dim=1), order[0], names.index(UNIFORM) if UNIFORM in names else 0),
         trainer.log,
         log,
     )
@@ -172,7 +179,7 @@ def _extract(
     settings = config.extraction()
     seed = stream_seed(config, "improve-policy") + EXTRACTION_STREAM
     resumed: Mapping[str, Any] | None = journal.resumed
-    if resumed is not None and resumed["training"] == "improve-policy":
+    if resumed is not None and resumed["training"] in (NAME, "improve-policy"):
         policy = GaussianPolicy(_spec(data, config)).to(data.observations.device)
         policy.load_state_dict(resumed["carried"]["extracted"])
         return policy.requires_grad_(False), [LogEntry(**entry) for entry in resumed["carried"]["log"]]

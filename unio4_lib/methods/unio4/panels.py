@@ -18,6 +18,7 @@ CHECKS = (
     checks.models_check,
     checks.spread_check,
     checks.trust_check,
+    checks.opinion_check,
     checks.gate_check,
     checks.ranking_check,
 )

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from unio4_lib.settings.fqe import FqeConfig
 from unio4_lib.settings.model import (
     BehaviorConfig,
     CloningConfig,
@@ -29,6 +30,7 @@ class UniO4Config(RunConfig):
     dynamics: DynamicsConfig = DynamicsConfig()
     extract: ExtractConfig = ExtractConfig()
     improve: ImproveConfig = ImproveConfig()
+    fqe: FqeConfig = FqeConfig()
     finetune: FinetuneConfig = FinetuneConfig()
 
     @property

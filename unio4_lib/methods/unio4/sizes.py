@@ -26,7 +26,7 @@ def models(config: UniO4Config) -> list[Layers]:
 
 
 def improvement(config: UniO4Config) -> list[Layers]:
-    """Extraction, policies and V."""
+    """Extraction, policies, V, and the second estimate."""
     said, hidden = config.improve, config.behavior.hidden
     updates, found = said.steps, []
     if said.advantages == "model":
@@ -39,6 +39,10 @@ def improvement(config: UniO4Config) -> list[Layers]:
     if config.extract.members > 0:
         own, extracted = config.extraction(), "extract.members and behavior.hidden"
         found.append(Layers(extracted, own.members, hidden, own.batch_size, own.steps))
+    if config.fqe.steps > 0:
+        again, judged = config.fqe, config.behavior.members + config.extract.members
+        values = judged * again.critics
+        found.append(Layers("fqe.critics and hidden", values, again.hidden, again.batch_size, again.steps))
     return found
 
 

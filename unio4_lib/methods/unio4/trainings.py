@@ -34,6 +34,7 @@ SHOWN = {
     "fit-critics": {"critics/value_mean": "value", "critics/return_mean": "return"},
     "fit-dynamics": {"dynamics/holdout_squared_error": "hold-out error"},
     "extract-policies": {"behavior/holdout_log_likelihood": "hold-out likelihood"},
+    "fitted-q": {"fqe/value": "value"},
     "improve-policy": {"improve/estimate": "estimate"},
 }
 

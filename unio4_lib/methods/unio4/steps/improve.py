@@ -47,6 +47,10 @@ def improve(work: StageWork[UniO4Config], find_strangers: FindStrangers) -> None
     work.write(DECISIONS_FILE, [asdict(entry) for entry in found.decisions])
     facts = offline_facts(found, work)
     work.metrics.update({name: float(facts[name]) for name in ("checks", "accepted")})
+    if found.opinion is not None:
+        work.metrics["fqe/agrees"] = float(found.opinion.agrees)
+        if found.opinion.rank_correlation is not None:
+            work.metrics["fqe/rank_correlation"] = found.opinion.rank_correlation
     work.finish([(entry.step, entry.values) for entry in found.log], facts)
 
 
@@ -65,4 +69,5 @@ def offline_facts(found: Improvement, work: StageWork[UniO4Config]) -> dict[str,
         "portfolio": [asdict(member) for member in found.members],
         "estimates": found.estimates,
         "trust": None if found.trust is None else asdict(found.trust),
+        "fqe": None if found.opinion is None else asdict(found.opinion),
     }

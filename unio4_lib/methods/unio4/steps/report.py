@@ -13,6 +13,7 @@ from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_critics, read_dynamics
 from unio4_lib.nets.files import load_policy
 from unio4_lib.nets.policy import GaussianPolicy, stack_policies
+from unio4_lib.report.aggregate import rank_correlation
 from unio4_lib.report.summary import Gate
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.device import choose_device
@@ -37,9 +38,14 @@ def report(work: StageWork[UniO4Config], method: Method) -> None:
     with torch_threads(1):
         scores = score_facts(work, _scored_policies(work), transitions.info, task)
         ranking = _ranking(work, task)
-    if (correlation := ranking["rank_correlation"]) is not None:
-        work.metrics["ope/rank_correlation"] = correlation
     gate = work.read("offline", FACTS_FILE)
+    if gate["fqe"] is not None:  # the portfolio comes first in the ranking
+        fitted = gate["fqe"]["values"]
+        truth = [point["truth"] for point in ranking["points"][: len(fitted)]]
+        ranking["fqe_rank_correlation"] = rank_correlation(fitted, truth)
+    for name in ("rank_correlation", "fqe_rank_correlation"):
+        if (correlation := ranking.get(name)) is not None:
+            work.metrics[f"ope/{name}"] = correlation
     found = Findings(
         Gate.model_validate({key: gate[key] for key in Gate.model_fields}),
         {"ope": ranking},
