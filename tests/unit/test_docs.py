@@ -17,6 +17,7 @@ from typer.main import get_command
 from unio4_lib.cli import artifacts as cli_artifacts
 from unio4_lib.cli import commands as cli
 from unio4_lib.cli import dataset as cli_dataset
+from unio4_lib.cli import recommend as cli_recommend
 from unio4_lib.cli import submit as cli_kfp
 from unio4_lib.cli import sweep as cli_sweep
 from unio4_lib.methods.configs import settings_page
@@ -41,6 +42,7 @@ KEY = re.compile(rf"`((?:{'|'.join(SECTIONS)})\.\w+)[`=]")
 ELSEWHERE = {
     "artifacts": cli_artifacts.app,
     "dataset": cli_dataset.app,
+    "recommend": cli_recommend.recommend_app,
     "submit": cli_kfp.submit_app,
     "sweep": cli_sweep.sweep_app,
 }

@@ -290,6 +290,14 @@ def sweep_command(context: typer.Context) -> None:
     _hand_on(context, sweep_app, "sweep")
 
 
+@app.command("recommend", **ELSEWHERE)
+def recommend_command(context: typer.Context) -> None:
+    """Say which method to take, by a finished sweep."""
+    from unio4_lib.cli.recommend import recommend_app
+
+    _hand_on(context, recommend_app, "recommend")
+
+
 @app.command("methods")
 def methods_command() -> None:
     """List the methods."""

@@ -34,8 +34,6 @@ from unio4_lib.tracking.address import check_public, whole
 from unio4_lib.tracking.tracker import NO_TRACKING, RunFailed, Tracker
 
 if TYPE_CHECKING:
-    from unio4_lib.report.leaderboard import Entry
-    from unio4_lib.stages.context import StageContext
     from unio4_lib.stages.outcome import StageOutcome
 
 GO_ONLINE, STAY_OFFLINE = "finetune", "report"  # what the condition in the pipeline compares with
@@ -210,11 +208,12 @@ def write_leaderboard(
     with _one_line("leaderboard", artifact_root, None):
         from unio4_lib.report import leaderboard
         from unio4_lib.report.comparison import write_comparison
+        from unio4_lib.runs.sweep_results import entry_of
         from unio4_lib.stages.context import StageContext
 
         with StageContext(artifact_root) as context:
             known = [_member(sweep, member) for member in members]
-            entries = [_entry(member, context) for member in known]
+            entries = [entry_of(member, context) for member in known]
         for member, entry in zip(known, entries, strict=True):
             if entry.failure and tracking not in ("", NO_TRACKING):
                 name, key = _identity("", member, _run_key(member.name))
@@ -233,28 +232,6 @@ def write_leaderboard(
 
 def _member(sweep: str, told: Mapping[str, Any]) -> sweeps.Member:
     return sweeps.Member(sweep, told["dataset"], int(told["seed"]), told.get("method", DEFAULT))
-
-
-def _entry(member: sweeps.Member, context: "StageContext") -> "Entry":
-    from unio4_lib.report.leaderboard import Entry
-    from unio4_lib.report.record import make_record
-    from unio4_lib.report.summary import read_summary
-    from unio4_lib.stages.step import STAGE_FACTS_FILE, SUMMARY_FILE
-
-    found = sweeps.result_of(context.store, member)
-    if found.report is None:
-        return Entry(member.dataset, member.seed, member.method, failure=found.failure)
-    folder = context.hold(found.report)
-    summary = read_summary(json.loads((folder / SUMMARY_FILE).read_bytes()), str(folder / SUMMARY_FILE))
-    record = make_record(
-        summary.model_copy(update={"run_id": member.name}),
-        found.config,
-        logs={},
-        facts=json.loads((folder / STAGE_FACTS_FILE).read_bytes()),
-        decisions=[],
-        curve=summary.online_curve or [],
-    )
-    return Entry(member.dataset, member.seed, member.method, record)
 
 
 def close_tracking(

@@ -64,8 +64,16 @@ def record_report(store: Store, member: Member, ref: ArtifactRef, config: dict[s
 def result_of(store: Store, member: Member) -> Result:
     """What is known about a member."""
     data = store.get_bytes(member.key)
-    if data is None:
-        return Result()
+    return Result() if data is None else _read(data)
+
+
+def results_in(store: Store, sweep: str) -> list[Result]:
+    """What is known of all members that left something."""
+    kept = (store.get_bytes(one.key) for one in store.list_bytes(f"{SWEEPS}/{sweep}"))
+    return [_read(data) for data in kept if data is not None]
+
+
+def _read(data: bytes) -> Result:
     found = json.loads(data)
     if "report" in found:
         return Result(ArtifactRef.model_validate(found["report"]), found["config"], "")
