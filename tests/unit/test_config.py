@@ -167,6 +167,19 @@ def test_numbers_are_read_as_people_write_them() -> None:
     assert (config.improve.steps, config.improve.learning_rate, config.critics.steps) == (1000, 1e-4, 2000)
 
 
+def test_every_method_has_every_preset_and_papers_sizes_where_they_are_known() -> None:
+    found = {
+        (name, preset): load_config(preset, dataset=HOPPER, method=name)
+        for name in METHODS
+        for preset in find_method(name).presets_of().names
+    }
+    assert {preset for _, preset in found} == set(PRESETS) and len(found) == len(METHODS) * len(PRESETS)
+    small, full = (found["cfdg", preset] for preset in ("quick", "paper"))
+    assert [one.cfdg.denoiser_width for one in (small, full)] == [256, 1024]  # type: ignore[attr-defined]
+    assert [one.train.steps for one in (small, full)] == [15_000, 1_000_000]  # type: ignore[attr-defined]
+    assert found["apl", "paper"].finetune.updates_per_step == 10  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_valid_and_survive_their_file(preset: str, tmp_path: Path) -> None:
     config = load_config(preset, dataset=HOPPER)

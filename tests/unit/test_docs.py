@@ -53,7 +53,7 @@ CHEAP = (
     ("unio4", "dataset", "list"),
     ("unio4", "--version"),
 )
-PLACEHOLDERS = {"<source>": "minari:mine", "<n>": "1"}
+PLACEHOLDERS = {"<source>": "minari:mine", "<n>": "1", "<sweep>": "mine"}
 OPTIONS_OF_SETTINGS = ("--dataset", "--method", "--preset", "--config", "--set", "--seed")
 
 Capture = pytest.CaptureFixture[str]

@@ -109,12 +109,12 @@ class OffPolicy:
             ("learning", "Learning", learning_section),
             ("online", "Online", online_section),
         )
-        presets = (Path(__file__).parent / "presets",)
+        presets = Path(__file__).parent / "presets"
         return Method(
             self.name,
             self.about,
             self.settings,
-            presets,
+            (presets, presets / self.name),  # what all share, and what only its paper says
             "offpolicy",
             steps,
             panels,

@@ -68,14 +68,14 @@ class Layers:
 
 @dataclass(frozen=True)
 class Presets:
-    """The presets of a method: folders of YAML files, of which later ones add to what earlier ones say."""
+    """The presets of a method: folders of YAML files; the first has all of them, later ones add to some."""
 
     folders: tuple[Path, ...]
 
     @property
     def names(self) -> list[str]:
         """The presets, the quickest first."""
-        return [name for name in PRESETS if all((one / f"{name}.yaml").is_file() for one in self.folders)]
+        return [name for name in PRESETS if (self.folders[0] / f"{name}.yaml").is_file()]
 
     def tasks(self, preset: str, model: type[RunConfig]) -> dict[str, Settings]:
         """The settings of each task that a preset knows; most know none."""
@@ -92,8 +92,9 @@ class Presets:
         if preset not in self.names:
             raise InputError(f"--preset {preset}: no such preset; expected one of {', '.join(self.names)}")
         found: Settings = {}
-        for folder in self.folders:
-            found |= _checked(read_yaml(folder / f"{preset}.yaml"), f"preset {preset}", model)
+        for path in (folder / f"{preset}.yaml" for folder in self.folders):
+            if path.is_file():
+                found |= _checked(read_yaml(path), f"preset {preset}", model)
         return found
 
 

@@ -1,5 +1,6 @@
 """Fitted Q evaluation: values that are known exactly, of policies of several kinds, side by side."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,12 @@ def test_policies_of_several_kinds_are_judged_together(data: OfflineData) -> Non
 
 
 def test_targets_in_plain_numbers_and_without_a_gradient(data: OfflineData) -> None:
-    """Each of a slow copy of its own, behind what its own policy does; nothing behind an end."""
-    trainer = FittedEvaluation([POLICIES], data, CONFIG, discount=DISCOUNT, seed=0)
+    """Each of a slow copy of its own, behind what its own policy does; nothing behind an end.
+
+    Not even into policies that somebody still trains.
+    """
+    learning = copy.deepcopy(POLICIES).requires_grad_(True)
+    trainer = FittedEvaluation([learning], data, CONFIG, discount=DISCOUNT, seed=0)
     with torch.no_grad():
         for part in trainer.q.slow.parameters():
             part.add_(0.1)

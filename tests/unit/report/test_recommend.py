@@ -86,7 +86,7 @@ def test_the_nearer_data_count_more() -> None:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Two datasets, two methods, three seeds; on the small one b is better, on the large one a; one failed."""
+    """Two datasets, two methods, three seeds; iql is better on the small one, unio4 on the large one."""
     store = FolderStore(tmp_path / "artifacts")
     for dataset, size in (("small", 1.0), ("large", 100.0)):
         for method in ("unio4", "iql"):
