@@ -1,5 +1,6 @@
 """SPOT (Wu et al., NeurIPS 2022): TD3 held where the data's own actions are likely."""
 
+from collections.abc import Hashable
 from typing import ClassVar, Literal
 
 import torch
@@ -69,6 +70,12 @@ class Spot(Td3):
             return self.learn_density(batch)
         return super().update(batch)
 
+    def phase(self) -> Hashable:
+        """Whether it learns the density, and else what holds and whether the policy moves."""
+        if self.updates.groups["density"].taken < self.density_updates:
+            return "density"
+        return super().phase(), self.free(self.updates.groups["q"].taken + 1)
+
     def learn_density(self, batch: Batch) -> Metrics:
         """Learn the density; meanwhile the policy waits, and values fit the returns of the data."""
         losses = {"density": self.unlikeliness(batch.observations, batch.actions)}
@@ -85,15 +92,21 @@ class Spot(Td3):
         return self.density.losses(observations, actions, noise, self.settings.divergence)
 
     def policy_penalty(self, batch: Batch, actions: Tensor) -> Tensor:
-        weight = self.weight()
-        if weight == 0:
+        if self.free(self.updates.groups["q"].taken):
             return super().policy_penalty(batch, actions)
-        return weight * self.unlikeliness(batch.observations, actions)
+        return self.weight() * self.unlikeliness(batch.observations, actions)
 
-    def weight(self) -> float:
+    def weight(self) -> float | Tensor:
         """What the penalty weighs now: online less, along a line as far as is asked for."""
-        gone = self.updates.groups["q"].taken / self.fall if self.online else 0.0
-        return self.settings.weight * max(self.settings.weight_online, 1.0 - gone)
+        if not self.online:
+            return self.settings.weight
+        left = 1.0 - self.updates.groups["q"].clock / self.fall
+        return self.settings.weight * left.clamp(min=self.settings.weight_online)
+
+    def free(self, taken: int) -> bool:
+        """Whether nothing is left of the penalty after so many updates of Q."""
+        fallen = self.online and self.settings.weight_online == 0 and taken >= self.fall
+        return fallen or self.settings.weight == 0
 
     def go_online(self) -> None:
         """From now on the penalty falls; Adam begins anew."""

@@ -60,10 +60,10 @@ class EnsembleLinear(nn.Module):
 
 
 class NarrowLinear(EnsembleLinear):
-    """The same with few outputs: all products are laid across, in which libraries are several times faster."""
+    """The same with few outputs: its products are laid across, in which libraries are much faster."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        found: Tensor = _Across.apply(self.bias, self.by_member(inputs), self.weight)  # type: ignore[no-untyped-call]
+        found: Tensor = _Across.apply(self.bias, self.by_member(inputs), self.weight)
         return found
 
 

@@ -29,7 +29,9 @@ def make_ensemble(**options: Any) -> EnsembleMLP:
 
 def loop_of_networks(ensemble: EnsembleMLP) -> list[nn.Sequential]:
     """The same weights in E ordinary torch networks."""
-    activation = {torch.relu_: nn.ReLU, torch.tanh_: nn.Tanh, nn.functional.silu: nn.SiLU}[ensemble.activation]
+    activation = {torch.relu_: nn.ReLU, torch.tanh_: nn.Tanh, nn.functional.silu: nn.SiLU}[
+        ensemble.activation
+    ]
     networks = []
     for member in range(ensemble.members):
         parts: list[nn.Module] = []
