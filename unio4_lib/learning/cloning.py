@@ -27,9 +27,8 @@ def paper_disagreement(log_probs: Tensor) -> Tensor:
     members = log_probs.shape[0]
     if members == 1:
         return torch.zeros_like(log_probs)
-    others = log_probs.detach().expand(members, -1, -1).clone()
-    diagonal = torch.arange(members, device=log_probs.device)
-    others[diagonal, diagonal] = -torch.inf
+    own = torch.eye(members, dtype=torch.bool, device=log_probs.device)[..., None]
+    others = log_probs.detach().expand(members, -1, -1).masked_fill(own, -torch.inf)
     return log_probs - others.max(dim=1).values
 
 

@@ -15,9 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unio4_lib.learning.replays import Step
 
-WAITING = (
-    "_local_scalar_dense nonzero masked_select _unique2 unique_dim equal is_nonzero".split()
-)  # for numbers
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
 FROM_PYTHON = ("lift_fresh",)  # new numbers that go to the device
 
 
@@ -30,7 +28,7 @@ class Tape(TorchDispatchMode):
 
     def __init__(self, draws: Sequence[torch.Generator]) -> None:
         super().__init__()
-        self.draws = list(draws)
+        self.seeds = {part.initial_seed() for part in draws}  # Python sees another object in each call
         self.played: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -52,7 +50,8 @@ class Tape(TorchDispatchMode):
         ):
             raise NotRecordableError(f"{name}: how many rows there are is data")
         draws = torch.Tag.nondeterministic_seeded in func.tags
-        if draws and not any(kwargs.get("generator") is part for part in self.draws):
+        used = kwargs.get("generator")
+        if draws and (used is None or used.initial_seed() not in self.seeds):
             raise NotRecordableError(f"{name}: draws from a generator that nobody named")
 
     @torch.no_grad()

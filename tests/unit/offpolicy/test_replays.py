@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from bandits import made, some_rows
+from bandits import some_rows
 from offline_worlds import make_data, point_mass_transitions
 from tape import NotRecordableError, StandIn
 from torch import Tensor
@@ -41,9 +41,14 @@ def data() -> OfflineData:
     return make_data(point_mass_transitions(episodes=20))
 
 
-def room_of(name: str) -> OffPolicy:
+def made(name: str, data: OfflineData) -> Any:
+    """A new learner of small networks, whose work online is over soon."""
     room: OffPolicy = import_module(METHODS[name].partition(":")[0]).ROOM
-    return room
+    own = {"hidden": (8,)} | OWN.get(name, {})
+    tune = {"env_steps": 100, "warmup_steps": 1}
+    sections = {"train": FITTING.model_dump(), "finetune": tune, name: own}
+    config = room.settings.model_validate({"dataset": "none", **sections})
+    return room.make(data, config, torch.Generator().manual_seed(0))
 
 
 def flat(state: Any) -> list[Any]:
@@ -75,10 +80,7 @@ def follow(plain: Any, taped: Any, replays: Replays, steps: int = STEPS) -> None
 @pytest.mark.parametrize("name", LEARNERS)
 def test_offline_updates_are_replayed_to_the_bit(name: str, data: OfflineData) -> None:
     """On the way it stops fitting returns, and a learner goes through phases of its own."""
-    plain, taped = (
-        OfflineTraining(made(room_of(name), data, **OWN.get(name, {})), data, FITTING, seed=1)
-        for _ in range(2)
-    )
+    plain, taped = (OfflineTraining(made(name, data), data, FITTING, seed=1) for _ in range(2))
     replays = Replays(taped, StandIn())
     follow(plain, taped, replays)
     assert len(replays.recorded) >= 2
@@ -103,7 +105,7 @@ class Online:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_online_updates_are_replayed_to_the_bit(name: str, data: OfflineData) -> None:
     """What fades online fades in replays, too, and the last of it is gone on the way."""
-    plain, taped = (Online(made(room_of(name), data, **OWN.get(name, {})), data) for _ in range(2))
+    plain, taped = (Online(made(name, data), data) for _ in range(2))
     for one in (plain, taped):
         for _ in range(3):
             one.learner.update(some_rows(data))
@@ -160,9 +162,7 @@ def test_trainers_are_replayed_to_the_bit(name: str, data: OfflineData) -> None:
 @pytest.mark.parametrize("name", ["iql", "rebrac"])
 def test_a_replayed_training_goes_on_with_the_same_bits(name: str, data: OfflineData) -> None:
     """From a state that was kept between two replays."""
-    plain, taped, later = (
-        OfflineTraining(made(room_of(name), data), data, FITTING, seed=1) for _ in range(3)
-    )
+    plain, taped, later = (OfflineTraining(made(name, data), data, FITTING, seed=1) for _ in range(3))
     replays = Replays(taped, StandIn())
     for _ in range(16):
         plain.step()
@@ -269,10 +269,7 @@ def test_on_a_cpu_steps_are_plain() -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_gpu_replays_what_it_does_plainly(name: str, data: OfflineData) -> None:
     there = type(data)(**{key: value.cuda() for key, value in vars(data).items()})
-    plain, taped = (
-        OfflineTraining(made(room_of(name), there, **OWN.get(name, {})), there, FITTING, seed=1)
-        for _ in range(2)
-    )
+    plain, taped = (OfflineTraining(made(name, there), there, FITTING, seed=1) for _ in range(2))
     step = fastest(taped, taped.step)
     assert step != taped.step
     for _ in range(STEPS):
