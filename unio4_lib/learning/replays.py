@@ -8,6 +8,8 @@ by their phase, and each phase is recorded for itself.
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextvars import ContextVar
+from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -47,6 +49,9 @@ class Recorder(Protocol):
         ...
 
 
+_recording = Lock()  # stages on threads of one process record one after the other
+
+
 class CudaGraphs:
     """Steps as CUDA graphs."""
 
@@ -63,7 +68,7 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         for stream in draws:
             graph.register_generator_state(stream)
-        with torch.cuda.graph(graph):
+        with _recording, torch.cuda.graph(graph, capture_error_mode="thread_local"):
             said = step()
         graph.replay()  # recording does nothing but that
 
@@ -74,14 +79,15 @@ class CudaGraphs:
         return again
 
 
-_noted: list[Work] | None = None  # Python's part of the step that is being recorded
+# Python's part of the step that this thread records.
+_noted: ContextVar[list[Work] | None] = ContextVar("noted", default=None)
 
 
 def also_when_replayed(work: Work) -> None:
     """Do what Python has to do in a step, such as to count it: now, and whenever the step is replayed."""
     work()
-    if _noted is not None:
-        _noted.append(work)
+    if (noted := _noted.get()) is not None:
+        noted.append(work)
 
 
 class Replays:
@@ -108,7 +114,6 @@ class Replays:
         return self._record(phase)
 
     def _record(self, phase: Hashable) -> dict[str, Tensor]:
-        global _noted
         said: list[dict[str, Tensor]] = []
 
         def watched() -> dict[str, Tensor]:
@@ -116,11 +121,11 @@ class Replays:
             return said[-1]
 
         noted: list[Work] = []
-        _noted = noted
+        token = _noted.set(noted)
         try:
             again = self.recorder.record(watched, self.steady.draws_from())
         finally:
-            _noted = None
+            _noted.reset(token)
         self.recorded[phase] = again, noted
         return said[-1]
 
