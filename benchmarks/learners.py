@@ -1,6 +1,7 @@
-"""Milliseconds of one update of each off-policy learner, and what its products of matrices alone would take.
+"""Milliseconds of one update of each learner, and what its products of matrices alone would take.
 
     python benchmarks/learners.py --methods iql td3_bc --set iql.layer_norm=true
+    python benchmarks/learners.py --methods critics cloning dynamics --set "critics.q_hidden=[256, 256]"
     python benchmarks/learners.py --methods iql --profile
 
 Random rows of Hopper's size, one thread, processor time, the least of several rounds in turn. The floor is
@@ -17,6 +18,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from unio4_lib.judging.dynamics import DynamicsTrainer
+from unio4_lib.learning.cloning import CloningTrainer
+from unio4_lib.learning.critics import CriticTrainer
+from unio4_lib.learning.loop import Trainer
 from unio4_lib.learning.memory import keep_freed_memory
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining
@@ -26,12 +31,13 @@ from unio4_lib.methods.registry import METHODS, find_method
 
 EPISODE = 1000  # rows
 SIDE, PRODUCTS = 256, 200  # of the matrices behind the floor
+OF_UNIO4 = ("critics", "cloning", "dynamics")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     names = [name for name in METHODS if find_method(name).pipeline == "offpolicy"]
-    parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--methods", nargs="+", default=[*names, *OF_UNIO4], choices=[*names, *OF_UNIO4])
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--observations", type=int, default=11, help="numbers in an observation")
     parser.add_argument("--actions", type=int, default=3, help="numbers in an action")
@@ -68,8 +74,23 @@ def random_data(rows: int, observations: int, actions: int) -> OfflineData:
     )
 
 
-def make_training(name: str, data: OfflineData, overrides: list[str]) -> OfflineTraining:
+def make_trainer_of_unio4(name: str, data: OfflineData, overrides: list[str]) -> Trainer:
+    """One of Uni-O4's own; critics bootstrap from the start."""
+    own = [text for text in overrides if text.partition(".")[0] not in METHODS]
+    config: Any = load_config(dataset="none", overrides=own)
+    if name == "critics":
+        return CriticTrainer(data, config.critics.model_copy(update={"monte_carlo_steps": 0}), seed=0)
+    if name == "cloning":
+        return CloningTrainer(data, config.behavior, seed=0)
+    return DynamicsTrainer(data, config.dynamics, seed=0, termination=None)
+
+
+def make_training(name: str, data: OfflineData, overrides: list[str]) -> Trainer:
     """The offline training of a method with its defaults."""
+    if name in OF_UNIO4:
+        return make_trainer_of_unio4(name, data, overrides)
+    of_unio4 = ("critics.", "behavior.", "dynamics.")
+    overrides = [text for text in overrides if not text.startswith(of_unio4)]
     own = [text for text in overrides if text.partition(".")[0] not in set(METHODS) - {name}]
     config: Any = load_config(dataset="none", method=name, overrides=own)
     room = import_module(METHODS[name].partition(":")[0]).ROOM
@@ -77,7 +98,7 @@ def make_training(name: str, data: OfflineData, overrides: list[str]) -> Offline
     return OfflineTraining(learner, data, config.train, seed=0)
 
 
-def timed(training: OfflineTraining, updates: int) -> float:
+def timed(training: Trainer, updates: int) -> float:
     """Milliseconds of processor time for one update."""
     begun = time.process_time()
     for _ in range(updates):
@@ -97,7 +118,7 @@ def product_rate() -> float:
     return 2 * SIDE**3 * PRODUCTS / best / 1e9
 
 
-def operations(training: OfflineTraining, updates: int = 2) -> float:
+def operations(training: Trainer, updates: int = 2) -> float:
     """Billions of operations in the products of one update."""
     with FlopCounterMode(display=False) as counter:
         for _ in range(updates):
@@ -105,7 +126,7 @@ def operations(training: OfflineTraining, updates: int = 2) -> float:
     return counter.get_total_flops() / updates / 1e9
 
 
-def calls(training: OfflineTraining, updates: int, show: bool) -> float:
+def calls(training: Trainer, updates: int, show: bool) -> float:
     """Operators called in one update; ``show`` prints the dearest."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         for _ in range(updates):

@@ -1,6 +1,6 @@
 """A probabilistic ensemble of transition models with learned rewards and, where needed, terminations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn import functional
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.snapshots import BestMembers
+from unio4_lib.learning.updates import Group, Updates, straight
 from unio4_lib.nets.ensemble import EnsembleMLP, select_members
 from unio4_lib.nets.precision import product_precision
 from unio4_lib.settings.model import DynamicsConfig
@@ -172,13 +173,13 @@ class DynamicsTrainer:
         targets = torch.cat([change, data.environment_rewards[:, None]], dim=1)
         self.model.fit_scales(data, targets)
         self.targets = (targets - self.model.target_mean) / self.model.target_std
-        self.optimizer = torch.optim.AdamW(
-            self.model.net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        group = Group(
+            [self.model.net], config.learning_rate, straight(config.steps), decay=config.weight_decay
         )
+        self.updates = Updates({"net": group})
         self.train_rows, holdout = data.split_episodes(config.holdout_fraction, seed)
         self.holdout_rows = holdout[:: max(1, len(holdout) // HOLDOUT_ROWS)]
         self.best = BestMembers(self.model.net, config.patience)
-        self.steps = 0
 
     def step(self) -> Metrics:
         config, data = self.config, self.data
@@ -190,12 +191,15 @@ class DynamicsTrainer:
         with product_precision(config.precision, rows.device):
             heads = self.model.heads(data.observations[rows], data.actions[rows])
         loss, metrics = dynamics_loss(*heads, self.targets[rows], data.terminals[rows])
-        self.optimizer.param_groups[0]["lr"] = config.learning_rate * (1.0 - self.steps / config.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.steps += 1
+        self.updates.step({"net": loss})
         return metrics
+
+    def phase(self) -> Hashable:
+        """All steps are alike."""
+        return "step"
+
+    def draws_from(self) -> list[torch.Generator]:
+        return [self.generator]
 
     @torch.no_grad()
     def evaluate(self) -> Metrics:
@@ -224,15 +228,13 @@ class DynamicsTrainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates.state_dict(),
             "generator": self.generator.get_state(),
             "best": self.best.state_dict(),
-            "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates.load_state_dict(state["updates"])
         self.generator.set_state(state["generator"])
         self.best.load_state_dict(state["best"])
-        self.steps = state["steps"]

@@ -5,6 +5,7 @@ returns) turn them into the unit of the scaled rewards, so one learning rate sui
 """
 
 import copy
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from unio4_lib.data.normalize import discounted_returns
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
+from unio4_lib.learning.updates import Group, Updates, straight
 from unio4_lib.nets.ensemble import EnsembleMLP
 from unio4_lib.settings.model import CriticsConfig
 
@@ -71,28 +73,37 @@ def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
     return weight * difference.square()
 
 
-def value_loss(critics: Critics, batch: Batch, expectile: float) -> Tensor:
-    """V toward the expectile of min target Q at the data's actions; gradient into V only."""
+def value_gaps(critics: Critics, batch: Batch) -> Tensor:
+    """How much more than V the smaller slow Q promises for the data's actions [B]; gradient into V only."""
     with torch.no_grad():
         target = critics.target_min_q(batch.observations, batch.actions)
-    return expectile_loss((target - critics.values(batch.observations)) / critics.scale, expectile).mean()
+    return target - critics.values(batch.observations)
 
 
-def q_loss(critics: Critics, batch: Batch, next_values: Tensor, discount: float) -> Tensor:
-    """Both Q toward r + discount (1 - terminal) next_value; gradient into Q only.
+def value_losses(critics: Critics, gaps: Tensor, expectile: float) -> Tensor:
+    """V toward the expectile of what is that far above it [B]; all losses are of standardized values."""
+    return expectile_loss(gaps / critics.scale, expectile)
+
+
+def q_losses(critics: Critics, batch: Batch, next_values: Tensor, discount: float) -> Tensor:
+    """Both Q toward r + discount (1 - terminal) next_value [B]; gradient into Q only.
 
     A timeout is no terminal: its successor keeps its value (the published code cuts it).
     """
     target = (batch.rewards + discount * (1.0 - batch.terminals) * next_values).detach()
     errors = (critics.q_values(batch.observations, batch.actions) - target) / critics.scale
-    return errors.square().mean(dim=-1).sum()
+    return errors.square().sum(dim=0)
 
 
-def regression_loss(critics: Critics, batch: Batch, returns: Tensor) -> Tensor:
-    """V and both Q toward given returns [B]: how training starts, and V's rule under SARSA."""
-    v_errors = (critics.values(batch.observations) - returns) / critics.scale
+def regression_losses(critics: Critics, batch: Batch, returns: Tensor) -> Tensor:
+    """V and both Q toward given returns [B]: how training starts."""
     q_errors = (critics.q_values(batch.observations, batch.actions) - returns) / critics.scale
-    return v_errors.square().mean() + q_errors.square().mean(dim=-1).sum()
+    return value_regression(critics, batch, returns) + q_errors.square().sum(dim=0)
+
+
+def value_regression(critics: Critics, batch: Batch, returns: Tensor) -> Tensor:
+    """V toward given returns [B]."""
+    return ((critics.values(batch.observations) - returns) / critics.scale).square()
 
 
 class CriticTrainer:
@@ -110,49 +121,61 @@ class CriticTrainer:
         self.critics = Critics(data.observation_dim, data.action_dim, config, generator=init).to(device)
         self.critics.scale.copy_(data.returns.std().clamp(min=MIN_SCALE))
         self.critics.shift.copy_(data.returns.mean())
-        parameters = [*self.critics.q.parameters(), *self.critics.v.parameters()]
-        self.optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
-        self.returns = data.returns  # refreshed under SARSA, where timeouts need a value
-        self.steps = 0
+        falling = straight(config.steps, config.final_learning_rate_share)
+        group = Group([self.critics.q, self.critics.v], config.learning_rate, falling)
+        slow = [(self.critics.q_target, self.critics.q)]
+        self.updates = Updates({"critics": group}, slow, config.polyak)
+        self.returns = data.returns.clone()  # refreshed under SARSA, where timeouts need a value
+
+    @property
+    def steps(self) -> int:
+        """Taken so far."""
+        return self.updates.groups["critics"].taken
+
+    def phase(self) -> Hashable:
+        """By what it learns, and whether the slow copy moves behind it."""
+        if self._refreshes():
+            return None
+        return self.steps < self.config.monte_carlo_steps, self._following(self.steps + 1)
+
+    def draws_from(self) -> list[torch.Generator]:
+        return [self.generator]
 
     def step(self) -> Metrics:
-        config = self.config
+        if self._refreshes():
+            self._refresh_returns()
         index = torch.randint(
-            len(self.data), (config.batch_size,), generator=self.generator, device=self.data.rewards.device
+            len(self.data), (self.config.batch_size,), generator=self.generator, device=self.generator.device
         )
-        batch = self.data.rows(index)
-        warming = self.steps < config.monte_carlo_steps
-        if warming:
-            loss = regression_loss(self.critics, batch, self.returns[index])
-        elif config.kind == "iql":
-            loss = self._iql_loss(batch)
-        else:
-            loss = self._sarsa_loss(batch, index)
-        self._set_learning_rate()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.steps += 1
-        self._update_target(copy_all=self.steps == config.monte_carlo_steps)
-        return {"critics/loss": loss.detach()}
+        metrics = self.updates.step({"critics": self._losses(self.data.rows(index), index)})
+        if (rate := self._following(self.steps)) > 0:
+            self.updates.follow(rate)
+        return {"critics/loss": metrics["learner/critics_loss"]}
 
-    def _iql_loss(self, batch: Batch) -> Tensor:
+    def _losses(self, batch: Batch, index: Tensor) -> Tensor:
+        if self.steps < self.config.monte_carlo_steps:
+            return regression_losses(self.critics, batch, self.returns[index])
+        return self._iql_losses(batch) if self.config.kind == "iql" else self._sarsa_losses(batch, index)
+
+    def _iql_losses(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             next_values = self.critics.values(batch.next_observations)
-        loss = value_loss(self.critics, batch, self.config.expectile)
-        return loss + q_loss(self.critics, batch, next_values, self.config.discount)
+        losses = value_losses(self.critics, value_gaps(self.critics, batch), self.config.expectile)
+        return losses + q_losses(self.critics, batch, next_values, self.config.discount)
 
-    def _sarsa_loss(self, batch: Batch, index: Tensor) -> Tensor:
+    def _sarsa_losses(self, batch: Batch, index: Tensor) -> Tensor:
         """Q by r + discount Q'(s', a'); V by returns. Behind a timeout no action is known: V stands in."""
-        if (self.steps - self.config.monte_carlo_steps) % self.config.refresh_every == 0:
-            self._refresh_returns()
-        following = (index + 1).clamp(max=len(self.data) - 1)
         with torch.no_grad():
-            next_q = self.critics.target_min_q(batch.next_observations, self.data.actions[following])
-            ended = self.data.episode_ends[index]
-            next_values = torch.where(ended, self.critics.values(batch.next_observations), next_q)
-        v_errors = (self.critics.values(batch.observations) - self.returns[index]) / self.critics.scale
-        return v_errors.square().mean() + q_loss(self.critics, batch, next_values, self.config.discount)
+            next_q = self.critics.target_min_q(batch.next_observations, batch.next_actions)
+            next_values = self.critics.values(batch.next_observations)
+            next_values = torch.where(batch.followed > 0, next_q, next_values)
+        losses = value_regression(self.critics, batch, self.returns[index])
+        return losses + q_losses(self.critics, batch, next_values, self.config.discount)
+
+    def _refreshes(self) -> bool:
+        """Whether returns are due before the next step."""
+        since = self.steps - self.config.monte_carlo_steps
+        return self.config.kind == "sarsa" and since >= 0 and since % self.config.refresh_every == 0
 
     @torch.no_grad()
     def _refresh_returns(self) -> None:
@@ -163,20 +186,13 @@ class CriticTrainer:
         offsets = np.append(data.starts.cpu().numpy(), len(data))
         rewards, bootstrap = data.rewards.cpu().numpy(), tails.cpu().numpy()
         returns = discounted_returns(rewards, offsets, self.config.discount, bootstrap)
-        self.returns = torch.as_tensor(returns, dtype=torch.float32, device=data.rewards.device)
+        self.returns.copy_(torch.as_tensor(returns, dtype=torch.float32, device=data.rewards.device))
 
-    def _set_learning_rate(self) -> None:
-        remaining = max(0.0, 1.0 - self.steps / self.config.steps)
-        floor = self.config.final_learning_rate_share
-        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * (floor + (1 - floor) * remaining)
-
-    @torch.no_grad()
-    def _update_target(self, *, copy_all: bool) -> None:
-        if not copy_all and self.steps % self.config.target_every:
-            return
-        target: list[Tensor] = list(self.critics.q_target.parameters())
-        online: list[Tensor] = list(self.critics.q.parameters())
-        torch._foreach_lerp_(target, online, 1.0 if copy_all else self.config.polyak)
+    def _following(self, steps: int) -> float:
+        """How far the slow copy follows behind so many steps: all the way when bootstrapping begins."""
+        if steps == self.config.monte_carlo_steps:
+            return 1.0
+        return 0.0 if steps % self.config.target_every else self.config.polyak
 
     @torch.no_grad()
     def evaluate(self) -> Metrics:
@@ -204,14 +220,13 @@ class CriticTrainer:
     def state_dict(self) -> dict[str, Any]:
         return {
             "critics": self.critics.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates.state_dict(),
             "generator": self.generator.get_state(),
-            "returns": self.returns,
-            "steps": self.steps,
+            "returns": self.returns.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.critics.load_state_dict(state["critics"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates.load_state_dict(state["updates"])
         self.generator.set_state(state["generator"])
-        self.returns, self.steps = state["returns"], state["steps"]
+        self.returns.copy_(state["returns"])

@@ -1,5 +1,6 @@
 """What an off-policy method is to those who train it: something that learns from minibatches."""
 
+from collections.abc import Hashable
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -25,6 +26,14 @@ class Learner(Protocol):
 
     def update(self, batch: Batch) -> Metrics:
         """One gradient step of every network."""
+        ...
+
+    def phase(self) -> Hashable:
+        """What the next update will be like: those of one phase do the same work, whatever the numbers."""
+        ...
+
+    def draws_from(self) -> list[torch.Generator]:
+        """All generators that updates use."""
         ...
 
     def explore(self, observations: Tensor, noise: Tensor) -> Tensor:
@@ -69,6 +78,13 @@ class BaseLearner:
     def __init__(self, data: OfflineData, generator: torch.Generator) -> None:
         device = data.observations.device
         self.draws = torch.Generator(device).manual_seed(generator.initial_seed() + OTHER_STREAM)
+
+    def phase(self) -> Hashable:
+        """All updates are alike."""
+        return "update"
+
+    def draws_from(self) -> list[torch.Generator]:
+        return [getattr(self, name) for name in self.streams]
 
     def explore(self, observations: Tensor, noise: Tensor) -> Tensor:
         return self.policy.distribution(observations).sample(noise)[0]

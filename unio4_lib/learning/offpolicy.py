@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.memory import keep_freed_memory
 from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.replay import Fresh, Replay
+from unio4_lib.learning.replays import also_when_replayed, fastest
 from unio4_lib.learning.rollout import Collector
 from unio4_lib.nets.policy import Policy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
@@ -43,8 +44,18 @@ class OfflineTraining:
 
     def step(self) -> Metrics:
         batch = self.replay.sample(self.config.batch_size, self.generator)
-        self.updates += 1
+        also_when_replayed(self._count)
         return self.learner.update(with_returns(batch) if self.updates <= self.fitting else batch)
+
+    def _count(self) -> None:
+        self.updates += 1
+
+    def phase(self) -> Hashable:
+        """Whether it fits returns, and how the learner moves."""
+        return self.updates < self.fitting, self.learner.phase()
+
+    def draws_from(self) -> list[torch.Generator]:
+        return [self.generator, *self.learner.draws_from()]
 
     def evaluate(self) -> Metrics:
         return self.learner.look(self.data.rows(self._looked_at), self.data.returns[self._looked_at])
@@ -67,6 +78,33 @@ def with_returns(batch: Batch) -> Batch:
     return batch._replace(rewards=batch.returns, terminals=torch.ones_like(batch.terminals))
 
 
+class BatchUpdates:
+    """Updates of a learner on minibatches that all lie in the same memory."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        self.batch: Batch | None = None
+        self._step = fastest(self, self.step)
+
+    def update(self, batch: Batch) -> Metrics:
+        """One update; what it says is overwritten by the next one."""
+        if self.batch is None:
+            self.batch = Batch._make(part.clone() for part in batch)
+        else:
+            torch._foreach_copy_(list(self.batch), list(batch))
+        return self._step()
+
+    def step(self) -> Metrics:
+        assert self.batch is not None
+        return self.learner.update(self.batch)
+
+    def phase(self) -> Hashable:
+        return self.learner.phase()
+
+    def draws_from(self) -> list[torch.Generator]:
+        return self.learner.draws_from()
+
+
 class OnlineTraining:
     """Steps in the environment, and updates on what the replay mixes; ``run`` yields the learning curve.
 
@@ -86,6 +124,7 @@ class OnlineTraining:
         seed: int,
     ) -> None:
         self.learner, self.config, self.batch_size = learner, config, batch_size
+        self.learning = BatchUpdates(learner)
         self.device = data.observations.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.replay = Replay(data, min(config.replay_rows, config.env_steps + config.num_envs), config.mixing)
@@ -135,8 +174,8 @@ class OnlineTraining:
             self._collect()
             for _ in range(self._due()):
                 batch = self.replay.sample(self.batch_size, self.generator)
-                for name, value in self.learner.update(batch).items():
-                    said[name].append(value)
+                for name, value in self.learning.update(batch).items():
+                    said[name].append(value.clone())
         metrics = {name: torch.stack(values).mean() for name, values in said.items()}
         if returns := self.collector.recent_returns:
             metrics["acting/sampled_return"] = torch.tensor(returns, device=self.device).mean()

@@ -1,8 +1,9 @@
-"""How off-policy learners move: they state losses; gradients, Adam, schedules and slow copies are here.
+"""How learners move: they state losses; gradients, Adam, schedules and slow copies are here.
 
 A loss moves the parameters of its group and no others: gradients are asked for there alone, so that a
 policy may be improved along Q without a thought of what that does to Q. They are used as they come, with no
-buffers to clear and one call of Adam for a group.
+buffers to clear and one call of Adam for a group. Schedules count on the device: a step that is captured
+and replayed (``learning/replays.py``) goes on along them.
 """
 
 import math
@@ -13,55 +14,88 @@ import torch
 from torch import Tensor, nn
 
 from unio4_lib.learning.loop import Metrics
+from unio4_lib.learning.replays import also_when_replayed
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
-Schedule = Callable[[int], float]  # share of the step size, by the steps taken so far
+Schedule = Callable[[Tensor], Tensor]  # share of the step size [], by the steps taken so far []
 Slow = tuple[nn.Module, nn.Module]  # a slow copy, and the network that it follows
-
-
-def constant(_: int) -> float:
-    return 1.0
 
 
 def half_cosine(steps: int) -> Schedule:
     """From 1 to 0 over so many steps; beyond them it is 1 again."""
-    return lambda taken: 1.0 if taken >= steps else 0.5 * (1.0 + math.cos(math.pi * taken / steps))
+    return lambda taken: torch.where(taken >= steps, 1.0, 0.5 * (1.0 + (math.pi / steps * taken).cos()))
+
+
+def straight(steps: int, last: float = 0.0) -> Schedule:
+    """From 1 along a line to the last value, which stays."""
+    return lambda taken: last + (1.0 - last) * (1.0 - taken / steps).clamp(min=0.0)
 
 
 class Group:
-    """Parameters that one loss moves, by Adam; ``parts`` are modules or single parameters."""
+    """Parameters that one loss moves, by Adam; ``parts`` are modules or single parameters.
+
+    ``decay`` is that of weights, apart from the gradient (AdamW). How many steps were taken is known twice:
+    to Python as ``taken``, and on the device as ``clock``, which schedules and losses go by.
+    """
 
     def __init__(
-        self, parts: Sequence[nn.Module | nn.Parameter], learning_rate: float, share: Schedule = constant
+        self,
+        parts: Sequence[nn.Module | nn.Parameter],
+        learning_rate: float,
+        share: Schedule | None = None,
+        *,
+        decay: float = 0.0,
     ) -> None:
         self.parameters: list[Tensor] = [
             parameter
             for part in parts
             for parameter in (part.parameters() if isinstance(part, nn.Module) else (part,))
         ]
-        self.learning_rate, self.share, self.taken = learning_rate, share, 0
+        self.learning_rate, self.share, self.decay = learning_rate, share, decay
         self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.counts = [torch.zeros((), device=part.device) for part in self.parameters[:1]]
+        self._taken, self._count = 0, torch.zeros((), device=self.parameters[0].device)
+
+    @property
+    def taken(self) -> int:
+        """Steps so far."""
+        return self._taken
+
+    @taken.setter
+    def taken(self, steps: int) -> None:
+        self._taken = steps
+        self._count.fill_(steps)
+
+    @property
+    def clock(self) -> Tensor:
+        """Steps so far [], on the device, in double precision."""
+        return self._count.double()
+
+    def rate(self) -> float | Tensor:
+        """Size of the next step."""
+        return self.learning_rate if self.share is None else self.learning_rate * self.share(self.clock)
+
+    def _taken_one(self) -> None:
+        self._taken += 1
 
     @torch.no_grad()
     def move(self, gradients: Sequence[Tensor]) -> None:
         """One step of Adam."""
-        rate = self.learning_rate * self.share(self.taken)
-        self.taken += 1
-        self.counts[0] += 1
-        torch._fused_adam_(
+        rate = self.rate()
+        also_when_replayed(self._taken_one)
+        self._count += 1
+        torch._fused_adamw_(
             self.parameters,
             [part.contiguous() for part in gradients],  # it walks through memory, whatever the strides
             self.means,
             self.squares,
             [],
-            self.counts * len(self.parameters),
-            lr=rate,
+            [self._count] * len(self.parameters),
+            lr=rate.float() if isinstance(rate, Tensor) else rate,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            weight_decay=0.0,
+            weight_decay=self.decay,
             eps=EPSILON,
             amsgrad=False,
             maximize=False,
@@ -70,7 +104,7 @@ class Group:
     def forget(self) -> None:
         """Begin as if no step had been taken."""
         self.taken = 0
-        for part in (*self.means, *self.squares, *self.counts):
+        for part in (*self.means, *self.squares):
             part.zero_()
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,7 +116,6 @@ class Group:
             for part, saved in zip(getattr(self, name), state[name], strict=True):
                 part.copy_(saved)
         self.taken = state["taken"]
-        self.counts[0].fill_(self.taken)
 
 
 class Updates:
@@ -94,7 +127,7 @@ class Updates:
         self._leaders: list[Tensor] = [part for _, leader in slow for part in leader.parameters()]
 
     def step(self, losses: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> Metrics:
-        """Move each group by its losses [B], of which the mean counts, weighted where ``weights`` [B] say so.
+        """Move each group by its losses, of which the mean counts, weighted where ``weights`` [B] say so.
 
         All gradients are those of the networks as they were.
         """
@@ -105,9 +138,9 @@ class Updates:
         return {f"learner/{name}_loss": total.detach() for name, total in totals.items()}
 
     @torch.no_grad()
-    def follow(self) -> None:
+    def follow(self, rate: float | None = None) -> None:
         """Let slow copies come nearer to their networks by a share of the distance (Polyak)."""
-        torch._foreach_lerp_(self._copies, self._leaders, self.rate)
+        torch._foreach_lerp_(self._copies, self._leaders, self.rate if rate is None else rate)
 
     def forget(self) -> None:
         """Begin every group as if no step had been taken."""

@@ -79,7 +79,7 @@ class Apl(Recent, Cql):
         count = self.settings.target_critics
         if count >= len(values):
             return super().target_value(values)
-        drawn = torch.randperm(len(values), generator=self.draws, device=self.draws.device)
+        drawn = torch.rand(len(values), generator=self.draws, device=self.draws.device).argsort()
         return super().target_value(values[drawn[:count]])
 
     def policy_value(self, values: Tensor) -> Tensor:

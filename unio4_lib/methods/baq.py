@@ -4,6 +4,7 @@ No code was found, and the full text was not at hand. This fills in what the abs
 """
 
 import math
+from collections.abc import Hashable
 from typing import ClassVar, Literal
 
 import torch
@@ -86,8 +87,14 @@ class Baq(Td3):
             return metrics | self.updates.step({"behavior": -found.log_prob(batch.actions)[0]})
         return metrics | {"learner/row_weight": self.row_weights(batch).mean()}
 
+    def phase(self) -> Hashable:
+        """Whether there is doubt before Q moves and after, and whether the policy moves."""
+        taken = self.updates.groups["q"].taken
+        return super().phase(), self.in_doubt(taken), self.in_doubt(taken + 1)
+
     def loss_weights(self, batch: Batch) -> dict[str, Tensor]:
-        return {} if self.doubt() * self.sharpness == 0 else {"q": self.row_weights(batch)}
+        doubtful = self.in_doubt(self.updates.groups["q"].taken) and self.sharpness > 0
+        return {"q": self.row_weights(batch)} if doubtful else {}
 
     @torch.no_grad()
     def row_weights(self, batch: Batch) -> Tensor:
@@ -98,11 +105,15 @@ class Baq(Td3):
         """Squared distances [B] of actions [B, A] from the behavior's mean, averaged over dimensions."""
         return (self.behavior.distribution(observations).mean[0] - actions).square().mean(dim=-1)
 
-    def doubt(self) -> float:
+    def doubt(self) -> float | Tensor:
         """What is left of weights and consistency: 1 at the switch, then less and less; none offline."""
         if self.switched_at is None:
             return 0.0
-        return max(0.0, 1.0 - (self.updates.groups["q"].taken - self.switched_at) / self.fade)
+        return (1.0 - (self.updates.groups["q"].clock - self.switched_at) / self.fade).clamp(min=0.0)
+
+    def in_doubt(self, taken: int) -> bool:
+        """Whether any is left after so many updates of Q."""
+        return self.switched_at is not None and taken - self.switched_at < self.fade
 
     def value_weight(self) -> float:
         return self.settings.alpha
@@ -110,8 +121,10 @@ class Baq(Td3):
     def policy_penalty(self, batch: Batch, actions: Tensor) -> Tensor:
         share = 1.0 if self.switched_at is None else self.settings.imitation_online
         penalty = share * (actions - batch.actions).square().mean(dim=-1)
+        if self.settings.consistency == 0 or not self.in_doubt(self.updates.groups["q"].taken):
+            return penalty
         kept = self.doubt() * self.settings.consistency
-        return penalty if kept == 0 else penalty + kept * self.distances(batch.observations, actions)
+        return penalty + kept * self.distances(batch.observations, actions)
 
     @torch.no_grad()
     def go_online(self) -> None:

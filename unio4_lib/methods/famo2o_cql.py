@@ -1,7 +1,7 @@
 """FamO2O (Wang et al., NeurIPS 2023) on CQL: how much values count against entropy, chosen for each state."""
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -54,6 +54,7 @@ class FamO2OCqlRun(OffPolicyRun):
 class FamO2OCql(Cql):
     """CQL with a policy for each factor of values in a range, and a balance that chooses one by state."""
 
+    streams: ClassVar[tuple[str, ...]] = ("draws", "choices")
     settings: FamO2OCqlConfig
     policy: SquashedFamilyPolicy
 
@@ -63,9 +64,8 @@ class FamO2OCql(Cql):
         self.updates.groups["policy"] = Group(family_parts(self.policy), rate)
         self.updates.groups["balance"] = Group([self.policy.balance], rate)
         seed = self.draws.initial_seed() + OTHER_STREAM
-        self.choices = torch.Generator(self.draws.device).manual_seed(
-            seed
-        )  # of factors, and what depends on them
+        # Of factors, and what depends on them.
+        self.choices = torch.Generator(self.draws.device).manual_seed(seed)
         self.online = False
 
     def shape(self, spec: PolicySpec) -> PolicySpec:
@@ -120,13 +120,6 @@ class FamO2OCql(Cql):
         chosen = self.policy.best(batch.observations)
         figures = {"learner/coefficient": chosen.mean(), "learner/coefficient_std": chosen.std()}
         return super().look(batch, returns) | figures
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"choices": self.choices.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.choices.set_state(state["choices"])
 
 
 ROOM = OffPolicy(

@@ -1,6 +1,7 @@
 """Any learner with a diffusion model beside it, which makes a part of the rows it learns from."""
 
 import copy
+from collections.abc import Hashable
 from typing import ClassVar
 
 import torch
@@ -81,6 +82,12 @@ class Generating(BaseLearner):
 
     def update(self, batch: Batch) -> Metrics:
         return self.base.update(batch)
+
+    def phase(self) -> Hashable:
+        return self.base.phase()
+
+    def draws_from(self) -> list[torch.Generator]:
+        return self.base.draws_from()
 
     def explore(self, observations: Tensor, noise: Tensor) -> Tensor:
         return self.base.explore(observations, noise)

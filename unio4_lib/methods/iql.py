@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unio4_lib.learning.critics import MIN_SCALE, Critics, expectile_loss
+from unio4_lib.learning.critics import MIN_SCALE, Critics, q_losses, value_gaps, value_losses
 from unio4_lib.learning.learner import BaseLearner, make_policy
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import Batch, OfflineData
@@ -90,17 +90,12 @@ class ImplicitQ(BaseLearner):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of each row [B]: V's and Q's in standard deviations of the returns, and the policy's."""
-        critics, observations, actions = self.critics, batch.observations, batch.actions
         with torch.no_grad():
-            expected = critics.target_min_q(observations, actions)
-            following = critics.values(batch.next_observations)
-            targets = batch.rewards + self.discount * (1.0 - batch.terminals) * following
-        values = critics.values(observations)
-        gaps = expected - values
-        q_errors = (critics.q_values(observations, actions) - targets) / critics.scale
+            following = self.critics.values(batch.next_observations)
+        gaps = value_gaps(self.critics, batch)
         return {
-            "value": expectile_loss(gaps / critics.scale, self.settings.expectile),
-            "q": q_errors.square().sum(dim=0),
+            "value": value_losses(self.critics, gaps, self.settings.expectile),
+            "q": q_losses(self.critics, batch, following, self.discount),
             "policy": self.policy_loss(batch, gaps.detach()),
         }
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from unio4_lib.learning.density_ratio import DensityRatio, weights_of_rows
@@ -83,11 +83,21 @@ class OptRun(OffPolicyRun):
     opt: OptConfig = OptConfig()
 
 
+class Mixture(nn.Module):
+    """Share of the second critic [], on the device."""
+
+    kappa: Tensor
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.register_buffer("kappa", torch.full((), start, dtype=torch.float64))
+
+
 class SecondCritic(Td3):
     """A second twin critic, of which the policy of any kind of TD3 hears more and more."""
 
-    parts: ClassVar[tuple[str, ...]] = (*Td3.parts, "second", "ratio", "own_updates")
-    numbers: ClassVar[tuple[str, ...]] = ("prepared", "kappa", "next_weighing")
+    parts: ClassVar[tuple[str, ...]] = (*Td3.parts, "second", "ratio", "own_updates", "mixture")
+    numbers: ClassVar[tuple[str, ...]] = ("prepared", "next_weighing")
     streams: ClassVar[tuple[str, ...]] = ("draws", "own_draws")
     settings: SecondCriticConfig
 
@@ -109,7 +119,8 @@ class SecondCritic(Td3):
         self.batch_size, self.warmup = config.train.batch_size, tune.warmup_steps
         self.rise = max(1.0, own.kappa_rise * (tune.env_steps - tune.warmup_steps))
         self.preparation = round(own.preparation * tune.warmup_steps)
-        self.online, self.prepared, self.kappa, self.next_weighing = False, 0, own.kappa_start, 0
+        self.online, self.prepared, self.next_weighing = False, 0, 0
+        self.mixture = Mixture(own.kappa_start).to(device)
 
     def go_online(self) -> None:
         """What the learner loosens, and steps as of a new training."""
@@ -125,7 +136,7 @@ class SecondCritic(Td3):
         if self.prepared < self.preparation:
             return self.prepare_second(replay)
         own, share = self.settings, min(1.0, max(0, env_steps - self.warmup) / self.rise)
-        self.kappa = own.kappa_start + (own.kappa_end - own.kappa_start) * share
+        self.mixture.kappa.fill_(own.kappa_start + (own.kappa_end - own.kappa_start) * share)
         if own.ratio_power == 0 or env_steps < self.next_weighing:
             return super().prepare(replay, env_steps)
         self.next_weighing = env_steps + own.ratio_every
@@ -193,7 +204,7 @@ class SecondCritic(Td3):
         errors = self.second.errors(batch, self.second_targets(batch)).sum(dim=0)
         metrics = self.own_updates.step({"second": errors})
         self.own_updates.follow()
-        return super().update(batch) | metrics | {"learner/kappa": errors.new_tensor(self.kappa)}
+        return super().update(batch) | metrics | {"learner/kappa": self.mixture.kappa}
 
     def followed_values(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Both critics' [B], mixed."""
@@ -201,7 +212,8 @@ class SecondCritic(Td3):
         if not self.online:
             return first
         second = self.policy_value(self.second.values(observations, actions))
-        return (1.0 - self.kappa) * first + self.kappa * second
+        kappa = self.mixture.kappa
+        return (1.0 - kappa) * first + kappa * second
 
     def policy_value(self, values: Tensor) -> Tensor:
         return values.min(dim=0).values if self.settings.careful_policy else super().policy_value(values)

@@ -52,6 +52,7 @@ class Pex(ImplicitQ):
     def __init__(self, data: OfflineData, config: OffPolicyRun, generator: torch.Generator) -> None:
         super().__init__(data, config, generator)
         self.policy.values = self.critics.q  # the policy chooses by what is learned
+        self.online = False
         self.new_share = torch.zeros((), device=self.draws.device)  # of the newest actions, by chance
 
     def shape(self, spec: PolicySpec) -> PolicySpec:
@@ -70,12 +71,12 @@ class Pex(ImplicitQ):
 
     def update(self, batch: Batch) -> Metrics:
         metrics = super().update(batch)
-        return metrics | {"learner/new_share": self.new_share} if self.policy.expanded else metrics
+        return metrics | {"learner/new_share": self.new_share} if self.online else metrics
 
     def policy_loss(self, batch: Batch, advantages: Tensor) -> Tensor:
         """Cloning [B] of the rows; online of what would be chosen there, by how much better that is."""
         observations, actions = batch.observations, batch.actions
-        if self.policy.expanded and self.settings.cloned == "chosen":
+        if self.online and self.settings.cloned == "chosen":
             actions = self.choose(observations, self.normal(*actions.shape))
             with torch.no_grad():
                 values = self.critics.values(observations)
@@ -83,9 +84,7 @@ class Pex(ImplicitQ):
         return self.cloning(self.policy.new(observations), actions, self.settings.temperature * advantages)
 
     def explore(self, observations: Tensor, noise: Tensor) -> Tensor:
-        return (
-            self.choose(observations, noise) if self.policy.expanded else super().explore(observations, noise)
-        )
+        return self.choose(observations, noise) if self.online else super().explore(observations, noise)
 
     @torch.no_grad()
     def choose(self, observations: Tensor, noise: Tensor) -> Tensor:
@@ -100,6 +99,7 @@ class Pex(ImplicitQ):
 
     def go_online(self) -> None:
         """The policy stays as it is, and another one begins to learn."""
+        self.online = True
         if self.settings.start == "offline":
             self.policy.expand(self.policy)  # it goes on from there, with Adam's averages
         else:

@@ -70,11 +70,11 @@ class Rebrac(Td3):
         distance = (actions - batch.next_actions).square().sum(dim=-1)
         return self.imitation() * self.settings.value_imitation * batch.followed * distance
 
-    def imitation(self) -> float:
+    def imitation(self) -> float | Tensor:
         """Share of both weights that counts now."""
         if self.switched_at is None:
             return 1.0
-        gone = min(1.0, (self.updates.groups["q"].taken - self.switched_at) / self.fall)
+        gone = ((self.updates.groups["q"].clock - self.switched_at) / self.fall).clamp(max=1.0)
         return 1.0 - gone * (1.0 - self.settings.imitation_online)
 
     def go_online(self) -> None:

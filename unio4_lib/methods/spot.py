@@ -1,5 +1,6 @@
 """SPOT (Wu et al., NeurIPS 2022): TD3 held where the data's own actions are likely."""
 
+from collections.abc import Hashable
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -83,9 +84,17 @@ class Spot(Td3):
         self.online = False
 
     def update(self, batch: Batch) -> Metrics:
-        if not self.online and self.updates.groups["density"].taken < self.density_updates:
-            return self.learn_density(batch)
-        return super().update(batch)
+        return self.learn_density(batch) if self.learns_density() else super().update(batch)
+
+    def learns_density(self) -> bool:
+        """At first, and never again."""
+        return not self.online and self.updates.groups["density"].taken < self.density_updates
+
+    def phase(self) -> Hashable:
+        """Whether it learns the density, and else what holds and whether the policy moves."""
+        if self.learns_density():
+            return "density"
+        return super().phase(), self.free(self.updates.groups["q"].taken + 1)
 
     def learn_density(self, batch: Batch) -> Metrics:
         """Learn the density; meanwhile the policy waits, and values fit the returns of the data."""
@@ -103,19 +112,26 @@ class Spot(Td3):
         return self.density.losses(observations, actions, noise, self.settings.divergence)
 
     def policy_penalty(self, batch: Batch, actions: Tensor) -> Tensor:
-        weight = self.weight()
-        if weight == 0:
+        if self.free(self.updates.groups["q"].taken):
             return super().policy_penalty(batch, actions)
+        weight = self.weight()
         if self.settings.codes == 1:
             return weight * self.unlikeliness(batch.observations, actions)
         noise = self.normal(self.settings.codes, len(actions), self.density.codes)
         bound = self.density.bound(batch.observations, actions, noise, self.settings.divergence)
         return weight * bound
 
-    def weight(self) -> float:
+    def weight(self) -> float | Tensor:
         """What the penalty weighs now: online less, along a line as far as is asked for."""
-        gone = self.updates.groups["q"].taken / self.fall if self.online else 0.0
-        return self.settings.weight * max(self.settings.weight_online, 1.0 - gone)
+        if not self.online:
+            return self.settings.weight
+        left = 1.0 - self.updates.groups["q"].clock / self.fall
+        return self.settings.weight * left.clamp(min=self.settings.weight_online)
+
+    def free(self, taken: int) -> bool:
+        """Whether nothing is left of the penalty after so many updates of Q."""
+        fallen = self.online and self.settings.weight_online == 0 and taken >= self.fall
+        return fallen or self.settings.weight == 0
 
     def go_online(self) -> None:
         """From now on the penalty falls, and what is far off may count for more; Adam begins anew."""

@@ -1,6 +1,7 @@
 """TD3 (Fujimoto et al., ICML 2018): what methods with a deterministic policy share, and by itself."""
 
 import copy
+from collections.abc import Hashable
 from typing import ClassVar, Literal
 
 import torch
@@ -68,6 +69,10 @@ class Td3(BaseLearner):
             metrics |= self.updates.step({"policy": self.policy_loss(batch)})
             self.updates.follow()
         return metrics
+
+    def phase(self) -> Hashable:
+        """Whether the policy moves, too."""
+        return (self.updates.groups["q"].taken + 1) % self.settings.policy_every == 0
 
     def loss_weights(self, batch: Batch) -> dict[str, Tensor]:
         """What rows [B] count in a loss, where not all count alike."""

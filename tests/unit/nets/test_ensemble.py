@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from unio4_lib.nets.ensemble import EnsembleLinear, EnsembleMLP, Init, select_members
+from unio4_lib.nets.ensemble import EnsembleLinear, EnsembleMLP, Init, NarrowLinear, select_members
 
 MEMBERS, INPUTS, OUTPUTS, HIDDEN = 3, 5, 2, (7, 6)
 # Sums of at most seven terms of order one in float64: rounding differs in the last two digits.
@@ -28,7 +29,9 @@ def make_ensemble(**options: Any) -> EnsembleMLP:
 
 def loop_of_networks(ensemble: EnsembleMLP) -> list[nn.Sequential]:
     """The same weights in E ordinary torch networks."""
-    activation = {torch.relu: nn.ReLU, torch.tanh: nn.Tanh, nn.functional.silu: nn.SiLU}[ensemble.activation]
+    activation = {torch.relu_: nn.ReLU, torch.tanh_: nn.Tanh, nn.functional.silu: nn.SiLU}[
+        ensemble.activation
+    ]
     networks = []
     for member in range(ensemble.members):
         parts: list[nn.Module] = []
@@ -174,3 +177,52 @@ def test_buffers_belong_to_all_members() -> None:
     state = select_members(module, [1])
     assert state["weight"].shape == (1, 2, 2)
     assert torch.equal(state["statistics"], torch.arange(7.0))
+
+
+def narrow_and_inputs(outputs: int, shared: bool) -> tuple[NarrowLinear, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    layer = NarrowLinear(3, 5, outputs, generator=generator).double()
+    shape = (4, 5) if shared else (3, 4, 5)
+    return layer, torch.randn(shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+
+def plainly(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What a layer is, to torch's own gradients."""
+    return inputs @ weight + bias
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_handwritten_gradients_of_a_narrow_layer(outputs: int, shared: bool) -> None:
+    """By finite differences, first and second ones, and as torch's own of the same formula."""
+    layer, inputs = narrow_and_inputs(outputs, shared)
+
+    def found(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional_call(layer, {"weight": weight, "bias": bias}, (inputs,))
+
+    given = inputs, *(part.detach().requires_grad_(True) for part in (layer.weight, layer.bias))
+    assert torch.autograd.gradcheck(found, given)
+    assert torch.autograd.gradgradcheck(found, given)
+    ours, theirs = found(*given), plainly(*given)
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    left, right = (torch.autograd.grad(one.sin().sum(), given) for one in (ours, theirs))
+    for one, other in zip(left, right, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def test_a_narrow_layer_in_single_precision() -> None:
+    layer, inputs = narrow_and_inputs(6, shared=False)
+    layer, inputs = layer.float(), inputs.detach().float().requires_grad_(True)
+    given = inputs, layer.weight, layer.bias
+    left = torch.autograd.grad(layer(inputs).square().sum(), given)
+    right = torch.autograd.grad(plainly(*given).square().sum(), given)
+    for one, other in zip(left, right, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+def test_only_gradients_that_are_asked_for_are_made() -> None:
+    layer, inputs = narrow_and_inputs(1, shared=False)
+    layer.requires_grad_(False)
+    (gradient,) = torch.autograd.grad(layer(inputs).sum(), [inputs])
+    torch.testing.assert_close(gradient, layer.weight.detach().mT.expand_as(inputs))
+    assert layer(inputs.detach()).grad_fn is None

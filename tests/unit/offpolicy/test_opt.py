@@ -131,7 +131,7 @@ def test_the_policy_follows_both_critics_by_their_shares(data: OfflineData, care
     learner, batch = opt_of(data, careful_policy=careful), some_rows(data)
     learner.go_online()
     for kappa in (0.0, 0.3, 1.0):
-        learner.kappa = kappa
+        learner.mixture.kappa.fill_(kappa)
         values = [q.values(batch.observations, batch.actions) for q in (learner.q, learner.second)]
         first, second = (both.min(dim=0).values if careful else both[0] for both in values)
         found = learner.followed_values(batch.observations, batch.actions)
@@ -169,7 +169,7 @@ def test_the_preparation_comes_after_the_warm_up_and_before_any_update(data: Off
     assert kinds[:42] == ["meta_loss"] * 40 + ["weigh", "update"]
     assert [steps for name, steps in told if name == "meta_loss"] == [80] * 40
     assert (kinds.count("update"), kinds.count("weigh"), training.env_steps) == (120, 1, 200)
-    assert learner.kappa == pytest.approx(0.9)
+    assert float(learner.mixture.kappa) == pytest.approx(0.9)
 
 
 def test_kappa_rises_with_steps_in_the_environment(data: OfflineData) -> None:
@@ -179,7 +179,7 @@ def test_kappa_rises_with_steps_in_the_environment(data: OfflineData) -> None:
     found = []
     for env_steps in (80, 110, 140, 200):
         learner.prepare(replay, env_steps)
-        found.append(learner.kappa)
+        found.append(float(learner.mixture.kappa))
     assert found == pytest.approx([0.1, 0.5, 0.9, 0.9])
 
 

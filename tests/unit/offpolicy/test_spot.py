@@ -121,7 +121,7 @@ def test_the_weight_falls_online_along_a_line_to_its_share(data: OfflineData) ->
     found = []
     for taken in (0, 50, 60, 100):
         group.taken = taken
-        found.append(learner.weight())
+        found.append(float(learner.weight()))
     assert found == pytest.approx([0.5, 0.25, 0.2, 0.2])
 
 

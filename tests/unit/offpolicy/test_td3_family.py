@@ -89,13 +89,13 @@ def test_rebrac_lets_go_along_a_line_online_and_remembers_where_it_was(data: Off
     shares = []
     for taken in (1000, 1050, 1100, 5000):
         group.taken = taken
-        shares.append(learner.imitation())
+        shares.append(float(learner.imitation()))
     assert shares == pytest.approx([1.0, 0.6, 0.2, 0.2])
     group.taken = 1050
     other = made(rebrac.ROOM, data, imitation_online=0.2)
     other.go_online()
     other.load_state_dict(learner.state_dict())
-    assert other.imitation() == pytest.approx(0.6)
+    assert float(other.imitation()) == pytest.approx(0.6)
 
 
 def test_the_policy_moves_along_the_gradient_of_its_loss_alone(data: OfflineData) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unio4_lib.learning.updates import Group, Schedule, Updates, constant, half_cosine
+from unio4_lib.learning.updates import Group, Schedule, Updates, half_cosine, straight
 from unio4_lib.nets.ensemble import EnsembleMLP
 
 RATE = 1e-2
@@ -21,6 +21,11 @@ def net(seed: int = 0) -> nn.Linear:
         for part in layer.parameters():
             part.normal_(generator=torch.Generator().manual_seed(seed))
     return layer
+
+
+def number(value: float) -> Tensor:
+    """As the clock of a group says it."""
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def rows(count: int = 8, seed: int = 1) -> Tensor:
@@ -55,14 +60,18 @@ class Flat(nn.Module):
 
 
 @pytest.mark.parametrize("make", [net, Flat])
-@pytest.mark.parametrize("share", [constant, half_cosine(30), lambda taken: 1.0 / (1 + taken)])
-def test_a_group_moves_as_by_torch_adam(share: Schedule, make: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize("share", [None, half_cosine(30), straight(15, 0.1)])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_group_moves_as_by_torch_adam(
+    share: Schedule | None, make: Callable[[], nn.Module], decay: float
+) -> None:
     ours, theirs = make(), make()
-    updates = Updates({"fit": Group([ours], RATE, share)})
-    adam = torch.optim.Adam(theirs.parameters(), RATE, fused=True)
+    updates = Updates({"fit": Group([ours], RATE, share, decay=decay)})
+    adam = torch.optim.AdamW(theirs.parameters(), RATE, weight_decay=decay, fused=True)
     for step in range(20):
         metrics = updates.step({"fit": errors(ours, step)})
-        adam.param_groups[0]["lr"] = RATE * share(step)
+        if share is not None:
+            adam.param_groups[0]["lr"] = float((RATE * share(number(step))).float())
         loss = errors(theirs, step).mean()
         adam.zero_grad()
         loss.backward()
@@ -138,8 +147,27 @@ def test_it_goes_on_with_the_same_bits() -> None:
 
 def test_a_half_cosine_falls_to_zero_and_is_one_again() -> None:
     share = half_cosine(4)
-    assert [share(taken) for taken in (0, 2, 4, 9)] == pytest.approx([1.0, 0.5, 1.0, 1.0])
-    assert share(3) == pytest.approx(0.1464, abs=1e-4)
+    found = [float(share(number(taken))) for taken in (0, 2, 3, 4, 9)]
+    assert found == pytest.approx([1.0, 0.5, 0.1464, 1.0, 1.0], abs=1e-4)
+
+
+def test_a_straight_fall_ends_at_its_last_value() -> None:
+    share = straight(10, 0.2)
+    found = [float(share(number(taken))) for taken in (0, 5, 10, 30)]
+    assert found == pytest.approx([1.0, 0.6, 0.2, 0.2])
+
+
+def test_steps_are_counted_in_python_and_on_the_device_alike() -> None:
+    layer = net()
+    group = Group([layer], RATE)
+    updates = Updates({"fit": group})
+    for _ in range(3):
+        updates.step({"fit": errors(layer)})
+    assert (group.taken, float(group.clock)) == (3, 3.0)
+    group.taken = 7
+    assert float(group.clock) == 7.0
+    updates.forget()
+    assert (group.taken, float(group.clock)) == (0, 0.0)
 
 
 PROBE = """
