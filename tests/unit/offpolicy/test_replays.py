@@ -26,14 +26,13 @@ from unio4_lib.settings.offpolicy import OffPolicyTrainConfig
 LEARNERS = [name for name in METHODS if find_method(name).pipeline == "offpolicy"]
 STEPS = 24
 FITTING = OffPolicyTrainConfig(steps=100, batch_size=8, discount=0.9, monte_carlo_share=0.08)
+GENERATING = ("cfdg", "cfdg_apl", "cfdg_pex", "edis", "edis_cql")
 OWN: dict[str, dict[str, Any]] = {
     "sac_n": {"critics": 3},
     "e2o": {"critics": 3},
     "spot": {"density_hidden": (8,), "density_share": 0.02, "weight_online": 0.0},
     "opt_spot": {"density_hidden": (8,), "density_share": 0.02},
-    **dict.fromkeys(
-        ("cfdg", "cfdg_apl", "cfdg_pex", "edis", "edis_cql"), {"denoiser_width": 8, "denoiser_depth": 1}
-    ),
+    **{name: {"denoiser_width": 8, "denoiser_depth": 1} for name in GENERATING},
     "baq": {"relaxed_after": 0.1, "imitation_online": 0.5},
 }
 
