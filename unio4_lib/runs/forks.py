@@ -116,7 +116,8 @@ def _become(told: dict[str, Any], files: list[int]) -> None:
     os.chdir(told["folder"])
     os.environ.clear()
     os.environ.update(told["environment"])
-    sys.path[0] = told["folder"]
+    if not sys.flags.safe_path:
+        sys.path[0] = told["folder"]
     sys.argv = told["arguments"][1:]
     runpy.run_module(fork_client.EXECUTOR, run_name="__main__", alter_sys=True)
 
