@@ -17,6 +17,7 @@ from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config
 from unio4_lib.runs import local_run, local_sweep
 from unio4_lib.runs.arguments import overrides
+from unio4_lib.runs.forks import programs
 from unio4_lib.runs.launch import Launch, ProcessLauncher
 from unio4_lib.runs.spec import compiled
 from unio4_lib.stages.context import CACHE_VARIABLE
@@ -165,7 +166,8 @@ def test_kfp_itself_runs_the_yaml(dataset: str, tmp_path: Path) -> None:
         "seed": config.seed,
         "overrides": overrides(config, "quick"),
     }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # Its tasks are forks, too, as they find our `python3`: nine times PyTorch would take half a minute.
+    path = os.pathsep.join([str(programs()), str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [sys.executable, "-c", KFP_LOCAL, str(tmp_path / "kfp"), str(compiled("unio4"))]
     found = subprocess.run(
         [*command, json.dumps(arguments)],
