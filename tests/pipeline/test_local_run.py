@@ -147,6 +147,7 @@ def test_a_sweep_of_two_datasets_and_two_seeds_names_the_one_member_that_failed(
 KFP_LOCAL = """
 import sys
 from kfp import components, local
+sys.executable = sys.argv[4]  # of tasks: forks, too, as nine times PyTorch would take half a minute
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1])
 pipeline = components.load_component_from_file(sys.argv[2])
 import json
@@ -166,11 +167,10 @@ def test_kfp_itself_runs_the_yaml(dataset: str, tmp_path: Path) -> None:
         "seed": config.seed,
         "overrides": overrides(config, "quick"),
     }
-    # Its tasks are forks, too, as they find our `python3`: nine times PyTorch would take half a minute.
-    path = os.pathsep.join([str(programs()), str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-c", KFP_LOCAL, str(tmp_path / "kfp"), str(compiled("unio4"))]
     found = subprocess.run(
-        [*command, json.dumps(arguments)],
+        [*command, json.dumps(arguments), str(programs() / "python3")],
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ def main(folder: str, python: str, arguments: list[str]) -> None:
     """End as the fork, or as the real Python, ends."""
     connection = _connected(folder) if arguments[:2] == ["-m", EXECUTOR] else None
     if connection is None:
-        os.execv(python, ["python3", *arguments])
+        os.execv(python, [python, *arguments])  # by its path: else it would look for its packages elsewhere
     told = {
         "arguments": arguments,
         "environment": dict(os.environ),
