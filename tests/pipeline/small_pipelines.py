@@ -18,6 +18,18 @@ def note(folder: str, name: str, seconds: float, value: int = 0) -> str:
 
 
 @dsl.component(base_image="python", install_kfp_package=False)
+def look_around(folder: str) -> None:
+    import json
+    import os
+    import sys
+    from pathlib import Path
+
+    found = {"torch": "torch" in sys.modules, "seen": os.environ.get("SEEN"), "pid": os.getpid()}
+    Path(folder, f"found-{os.getpid()}").write_text(json.dumps(found))
+    os.environ["SEEN"] = "changed"
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
 def end_with(folder: str, name: str, codes: list) -> str:
     import os
     import signal
@@ -53,6 +65,12 @@ def side_by_side(folder: str) -> None:
     left = note(folder=folder, name="left", seconds=1.0).set_display_name("left")
     right = note(folder=folder, name="right", seconds=1.0).set_display_name("right")
     note(folder=folder, name="after", seconds=0.0).after(left, right)
+
+
+@dsl.pipeline(name="looking")
+def looking(folder: str) -> None:
+    look_around(folder=folder).set_display_name("first")
+    look_around(folder=folder).set_display_name("second")
 
 
 @dsl.pipeline(name="retried")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from sender_here import send_here
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.artifacts.store import open_store
@@ -30,6 +31,7 @@ def root(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("KFP_POD_NAME", "unio4-x7k2p-system-container-impl-1")
     monkeypatch.setenv("UNIO4_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cli_component, "TERMINATION_LOG", tmp_path / "termination-log")
+    send_here(monkeypatch)
     (tmp_path / "root").mkdir()
     return str(tmp_path / "root")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kfp import compiler
 from kfp import components as kfp_components
 
 import components
@@ -80,8 +81,9 @@ def test_settings_reach_the_pipeline(tmp_path: Path) -> None:
         "registry: example.org/team\ntag: v9\nstages:\n  finetune-online:\n    accelerator: nvidia.com/gpu\n"
         "    node_selector: {pool: gpu}\n    tolerations: [{key: gpu, operator: Exists}]\n    retries: 7\n"
     )
-    compile_all(PipelineSettings.load(path), tmp_path / "out")
-    documents = list(yaml.safe_load_all((tmp_path / "out" / "unio4.yaml").read_text()))
+    compiled_to = tmp_path / "unio4.yaml"
+    compiler.Compiler().compile(PIPELINES["unio4"](PipelineSettings.load(path)), str(compiled_to))
+    documents = list(yaml.safe_load_all(compiled_to.read_text()))
     container = documents[0]["deploymentSpec"]["executors"]["exec-finetune-online"]["container"]
     placed = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-finetune-online"]
     assert container["image"] == "example.org/team/finetune-online:v9"

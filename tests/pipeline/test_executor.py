@@ -1,5 +1,6 @@
 """The local executor does with a compiled pipeline what a cluster does, side by side where it can."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from kfp.dsl.base_component import BaseComponent
 from survivors import left_behind, until
 
 from unio4_lib.errors import InputError
+from unio4_lib.runs import fork_client
 from unio4_lib.runs.executor import LocalPipeline, TaskReport
 from unio4_lib.runs.launch import ProcessLauncher
 from unio4_lib.runs.spec import PipelineSpec, holds
@@ -119,12 +121,32 @@ def test_a_request_to_end_reaches_the_tasks(tmp_path: Path) -> None:
     assert not (notes / "slow").exists()
 
 
+def test_tasks_are_forks_of_one_process_with_surroundings_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch is there, though they never asked for it; what one does to its environment is its own."""
+    monkeypatch.setenv("SEEN", "given")
+    ran = Ran(tmp_path, small_pipelines.looking)
+    assert ran.well
+    found = [json.loads(path.read_text()) for path in ran.notes.iterdir()]
+    assert len({task["pid"] for task in found}) == 2
+    assert [(task["torch"], task["seen"]) for task in found] == [(True, "given")] * 2
+
+
+def test_where_nothing_forks_a_task_is_a_process_as_any_other(tmp_path: Path) -> None:
+    client = [sys.executable, "-I", "-S", fork_client.__file__, str(tmp_path), sys.executable]
+    asked = subprocess.run(
+        [*client, "-m", fork_client.EXECUTOR, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--function_to_execute" in asked.stdout
+
+
 FOLLOWING = """
 import sys
 from pathlib import Path
 from unio4_lib.runs.launch import ProcessLauncher, follow
 task = ["sh", "-c", "python3 -c 'import time; time.sleep(60)' {marker}; true"]
-follow(ProcessLauncher().command("", task, {{}}), Path("{marker}"), print, lambda: False)
+follow(ProcessLauncher().command("x/prepare-dataset:1", task, {{}}), Path("{marker}"), print, lambda: False)
 """
 
 
@@ -132,7 +154,8 @@ def test_a_task_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
     """KFP's command is a shell around the task: a signal for children alone would miss it."""
     marker = tmp_path / "log.txt"
     with subprocess.Popen([sys.executable, "-c", FOLLOWING.format(marker=marker)]) as process:
-        until(lambda: any(line.startswith("python3 -c import") for line in left_behind(str(marker))))
+        begun = lambda: any(line.startswith("python3 -c import") for line in left_behind(str(marker)))  # noqa: E731
+        until(begun, seconds=50.0)  # a busy machine is slow, not stuck
         process.kill()
     until(lambda: left_behind(str(marker)) == [])
 

@@ -17,6 +17,7 @@ from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config
 from unio4_lib.runs import local_run, local_sweep
 from unio4_lib.runs.arguments import overrides
+from unio4_lib.runs.forks import programs
 from unio4_lib.runs.launch import Launch, ProcessLauncher
 from unio4_lib.runs.spec import compiled
 from unio4_lib.stages.context import CACHE_VARIABLE
@@ -146,6 +147,7 @@ def test_a_sweep_of_two_datasets_and_two_seeds_names_the_one_member_that_failed(
 KFP_LOCAL = """
 import sys
 from kfp import components, local
+sys.executable = sys.argv[4]  # of tasks: forks, too, as nine times PyTorch would take half a minute
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1])
 pipeline = components.load_component_from_file(sys.argv[2])
 import json
@@ -168,7 +170,7 @@ def test_kfp_itself_runs_the_yaml(dataset: str, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-c", KFP_LOCAL, str(tmp_path / "kfp"), str(compiled("unio4"))]
     found = subprocess.run(
-        [*command, json.dumps(arguments)],
+        [*command, json.dumps(arguments), str(programs() / "python3")],
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from mlflow_process import MlflowServer
+from sender_here import send_here
 from tiny_runs import run_arguments, saved_recording
 from whole_runs import STAGE_NAMES
 
@@ -66,7 +67,12 @@ def tracked(mlflow_home: MlflowServer, tmp_path_factory: pytest.TempPathFactory)
     words = run_arguments(saved_recording(folder), folder / "runs")
     words[words.index("--tracking") + 1] = mlflow_home.uri
     words += ["--experiment", RUN_NAME, "--run-name", RUN_NAME, "--register", MODEL, "--json"]
-    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as ended:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        pytest.raises(SystemExit) as ended,
+    ):
+        send_here(patch)
         cli.main(words)
     assert ended.value.code == 0
     client = MlflowClient(mlflow_home.uri)

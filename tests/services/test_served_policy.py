@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow_process import MlflowServer, free_port
+from sender_here import send_here
 
 from unio4_lib.errors import InputError
 from unio4_lib.nets.files import load_policy, save_policy
@@ -66,8 +67,9 @@ def act_elsewhere(uri: str, observations: np.ndarray, **variables: str) -> np.nd
 
 
 def test_a_registered_policy_acts_in_a_process_without_us(
-    mlflow_server: MlflowServer, policy_folder: Path, tmp_path: Path
+    mlflow_server: MlflowServer, policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    send_here(monkeypatch)
     name = f"policy-{time.time_ns()}"
     for attempt in ("first", "again"):  # a retry registers nothing a second time
         with (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from broken_inputs import edited, saved
 from mlflow_process import MlflowServer
+from sender_here import send_here
 from tiny_runs import call, run_arguments, saved_recording
 from whole_runs import STAGE_NAMES
 
@@ -44,8 +45,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def arguments(mlflow_server: MlflowServer, dataset: str, tmp_path: Path) -> list[str]:
+def arguments(
+    mlflow_server: MlflowServer, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
     """Of ``unio4 run``, with tracking."""
+    send_here(monkeypatch)
     words = run_arguments(dataset, tmp_path / "runs")
     words[words.index("--tracking") + 1] = mlflow_server.uri
     return [*words, "--experiment", EXPERIMENT, "--json"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from mlflow_process import MlflowServer
+from sender_here import send_here
 
 from unio4_lib.tracking import spool
 from unio4_lib.tracking.tracker import Tracker, make_tracker
@@ -223,7 +224,10 @@ def test_an_answer_that_is_lost_doubles_nothing(
     assert history(mlflow_server, run, f"{STAGE}/loss") == [(step, float(step)) for step in range(50)]
 
 
-def test_what_mlflow_refuses_is_put_aside(mlflow_server: MlflowServer, key: str, tmp_path: Path) -> None:
+def test_what_mlflow_refuses_is_put_aside(
+    mlflow_server: MlflowServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_here(monkeypatch)
     said: list[str] = []
     with (
         tracker_of(mlflow_server, key, tmp_path, say=said.append) as tracker,
@@ -300,6 +304,7 @@ def has_ended(server: MlflowServer, key: str) -> bool:
 def test_everything_nests_under_a_run_that_was_set(
     mlflow_server: MlflowServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_kfp: bool
 ) -> None:
+    send_here(monkeypatch)
     client = MlflowClient(mlflow_server.uri)
     outer = client.create_run(client.create_experiment(key), tags={"unio4.stage": "outer"})
     outside = {"MLFLOW_RUN_ID": outer.info.run_id}

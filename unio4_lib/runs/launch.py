@@ -19,6 +19,7 @@ from typing import Protocol
 from unio4_lib.artifacts.folder_store import STAGING
 from unio4_lib.artifacts.ref import ARTIFACTS
 from unio4_lib.errors import InputError
+from unio4_lib.runs import forks
 from unio4_lib.runs.processes import signal_group, start_guarded, wait_for
 from unio4_lib.stages.context import TRACKING, WORK
 from unio4_lib.stages.fingerprint import CHECKPOINTS, FINGERPRINTS
@@ -26,6 +27,7 @@ from unio4_lib.stages.fingerprint import CHECKPOINTS, FINGERPRINTS
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 30.0  # for a last checkpoint, as on a cluster
 IMAGE_USER = 65532
+LIGHT_IMAGE = "/prepare-dataset:"
 # Folders in an artifact root or a cache; what else lies there is not ours to give away.
 MADE_BY_STAGES = (STAGING, ARTIFACTS, FINGERPRINTS, CHECKPOINTS, WORK, TRACKING)
 HANDED_ON = ("AWS_", "MLFLOW_", "MINARI_", "OMP_", "MKL_", "UNIO4_")  # variables that containers see
@@ -71,9 +73,14 @@ class ProcessLauncher:
             )
 
     def command(self, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Launch:
-        """The command as it is: ``python3`` is the Python that runs this."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        return Launch(list(command), {**os.environ, "PATH": path, **environment})
+        """The command as it is: ``python3`` is the Python that runs this, or a fork of one that is ready.
+
+        What runs in the light image needs little: for that alone nothing is made ready.
+        """
+        places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        if LIGHT_IMAGE not in image or forks.started():
+            places.insert(0, str(forks.programs()))
+        return Launch(list(command), {**os.environ, "PATH": os.pathsep.join(places), **environment})
 
     def make_folder(self, folder: Path) -> None:
         """A folder that tasks write to."""

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote
 
 from unio4_lib.data.transitions import Transitions
@@ -13,8 +13,9 @@ from unio4_lib.errors import BELONG_ELSEWHERE, InputError, without_user_info
 from unio4_lib.files import local_path
 from unio4_lib.learning.journal import Journal
 from unio4_lib.sources.collect_spec import LEVELS, CollectSpec, Level
-from unio4_lib.sources.d4rl_source import D4rlOptions, load_d4rl
-from unio4_lib.sources.minari_source import load_minari
+
+if TYPE_CHECKING:
+    from unio4_lib.sources.d4rl_source import D4rlOptions
 
 Value = TypeVar("Value")
 
@@ -92,11 +93,16 @@ def load_transitions(
     source = parse_source(text)
     try:
         clip = clip_actions or _read(source, "clip_actions", _boolean, False)
+        # What reads a kind of source is imported when it is read: commands that only name one are light.
         if source.scheme == "minari":
+            from unio4_lib.sources.minari_source import load_minari
+
             return load_minari(
                 source.place, env_id=source.options.get("env"), clip_actions=clip, download=download
             )
         if source.scheme == "d4rl":
+            from unio4_lib.sources.d4rl_source import load_d4rl
+
             return load_d4rl(source.place, _d4rl_options(source), clip_actions=clip)
         if source.scheme == "transitions":
             return Transitions.load(local_path(source.place), clip_actions=clip)
@@ -140,15 +146,16 @@ def collect_spec(source: Source) -> CollectSpec:
 def _collect(
     source: Source, clip: bool, progress: Callable[..., Any] | None, journal: Journal | None
 ) -> Transitions:
-    from unio4_lib.sources.collect import (
-        collect,  # trains a policy: torch and a simulator, only when asked for
-    )
+    from unio4_lib.sources.collect import collect  # trains a policy, with PyTorch and a simulator
+    from unio4_lib.sources.minari_source import load_minari
 
     dataset_id = collect(collect_spec(source), progress, journal)
     return load_minari(dataset_id, clip_actions=clip, download=False)
 
 
-def _d4rl_options(source: Source) -> D4rlOptions:
+def _d4rl_options(source: Source) -> "D4rlOptions":
+    from unio4_lib.sources.d4rl_source import D4rlOptions
+
     return D4rlOptions(
         env_id=source.options.get("env"),
         max_episode_steps=_read(source, "max_episode_steps", _positive, None),
