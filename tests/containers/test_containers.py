@@ -82,9 +82,7 @@ def test_a_whole_run_from_a_pushed_log(
 
     code, out, _ = call(capsys, *run_arguments(log, tmp_path / "here"), "--json")
     assert code == 0
-    here = json.loads(out)
-    assert here["policy_digest"] == found["policy_digest"]
-    assert here["dataset"]["digest"] == found["dataset"]["digest"]
+    assert json.loads(out)["policy_digest"] == found["policy_digest"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders to the user of the images")

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.usefixtures("i
 
 def prepared(pushed: str, bucket: str) -> subprocess.CompletedProcess[str]:
     """prepare-dataset in a container that has nothing but the keys and the address of the store."""
-    image = PipelineSpec.load(compiled("unio4")).image("prepare-dataset")
+    image = PipelineSpec.load(compiled("unio4")).image("close-run")  # the same, and no parameter
     command = ["unio4", "stage", "prepare-dataset", "--dataset", pushed, "--tracking", "none"]
     command += ["--artifact-root", f"s3://{bucket}/root", "--cache", "/tmp/cache", "--json", "--quiet"]
     launch = ContainerLauncher(()).command(image, command, {"UNIO4_CACHE": "/tmp/cache"})

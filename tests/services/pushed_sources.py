@@ -1,4 +1,4 @@
-"""One small dataset of each kind that a source can name, what `unio4 dataset push` made of it, and its harm."""
+"""One small dataset of each kind of source; and harm to what `unio4 dataset push` made of it."""
 
 import os
 from collections.abc import Callable

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow_process import free_port
 
-PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
+PORTS = [f"{part}.{port}" for part in ("master", "volume", "filer") for port in ("port", "port.grpc")]
 PATIENCE_SECONDS = 60
 STARTS = 3  # a port that was free may be taken meanwhile
 
@@ -39,8 +39,13 @@ class SeaweedFS:
 
     def _start(self) -> int:
         port = free_port()
-        command = [self.program, "-logtostderr=true", "server", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1"]
-        command += ["-master.volumePreallocate=false", "-master.volumeSizeLimitMB=256", "-volume.max=0"]
+        command = [self.program, "-logtostderr=true", "server", f"-dir={self.folder / 'data'}"]
+        command += [
+            "-ip=127.0.0.1",
+            "-master.volumePreallocate=false",
+            "-master.volumeSizeLimitMB=256",
+            "-volume.max=0",
+        ]
         command += [f"-{name}={free_port()}" for name in PORTS]
         command += ["-filer", "-s3", f"-s3.port={port}", f"-s3.port.grpc={free_port()}", "-s3.port.iceberg=0"]
         command += [f"-s3.config={self.folder / 'identities.json'}"]
