@@ -25,9 +25,7 @@ DOCUMENTED = [
 
 
 @pytest.fixture
-def cluster(
-    kfp: RecordedKfp, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> RecordedKfp:
+def cluster(kfp: RecordedKfp, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordedKfp:
     """A server whose runs end well, and the file that the pages compile."""
     kfp.plan, kfp.logs = ends_well, LOGS
     monkeypatch.chdir(tmp_path)
