@@ -220,7 +220,7 @@ def references(node: Any) -> Iterator[tuple[str, str, str]]:
 def what_is_referred_to_is_there(manifests: list[Manifest]) -> None:
     there = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
     # What the sets of values name as the user's own.
-    given = {"keys", "login", "admin", "db", "a", "b", "corp-ca", "unio4-ceph", "unio4-rds", "runner"}
+    given = {"keys", "login", "admin", "db", "a", "b", "corp-ca", "unio4-ceph", "unio4-rds", "runner", "more"}
     given |= {f"unio4-{name}" for name in ("store-admin", "store-pipeline", "database")}
     given |= {f"unio4-mlflow-{name}" for name in ("admin", "user")}
     for manifest in manifests:

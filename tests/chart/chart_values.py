@@ -22,6 +22,12 @@ DATABASE_OUTSIDE: dict[str, Any] = {
     },
 }
 NOBODY = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+MORE: dict[str, Any] = {
+    "extraEnv": [{"name": "MORE", "value": "1"}],
+    "extraVolumes": [{"name": "more", "configMap": {"name": "more"}}],
+    "extraVolumeMounts": [{"name": "more", "mountPath": "/more", "readOnly": True}],
+    "priorityClassName": "higher",
+}
 S3_OUTSIDE = {
     "internal": {"enabled": False},
     "external": {"endpoint": "http://s3.example:9000", "existingSecret": "keys"},
@@ -74,6 +80,15 @@ GOOD: dict[str, Values] = {
     },
     "s3 elsewhere": {"s3": S3_OUTSIDE, "kfp": {"launcher": {"create": True}}},
     "no kfp": {"kfp": {"enabled": False}},
+    "more for each part": {
+        "global": {"listenAddress": "::"},
+        "scheduling": {"priorityClassName": "high"},
+        "s3": {"internal": MORE},
+        "database": {"internal": MORE},
+        "mlflow": MORE,
+        "jobs": MORE,
+        "maintenance": {name: {"enabled": True} for name in ("artifactGc", "mlflowGc", "databaseBackup")},
+    },
     "kfp of many users": {
         "kfp": {
             "multiUser": True,
@@ -230,6 +245,11 @@ BAD: dict[str, tuple[Values, str]] = {
     "variable of two sources": (
         {"mlflow": {"extraEnv": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {}}}]}},
         "/mlflow/extraEnv/0",
+    ),
+    "mount of no volume": ({"jobs": MORE | {"extraVolumes": []}}, "jobs.extraVolumeMounts: more is none of"),
+    "folder of the node": (
+        {"mlflow": {"extraVolumes": [{"name": "a", "hostPath": {"path": "/"}}]}},
+        "/mlflow/extraVolumes/0",
     ),
     "request above limit": (
         {"mlflow": {"resources": {"requests": {"memory": "3000Mi"}}}},

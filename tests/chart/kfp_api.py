@@ -63,6 +63,7 @@ class RecordedKfp:
         self.made += 1
         entry = values | {field: f"{kind}-{self.made}"}
         if kind == "runs":
+            entry["created_at"] = "2026-01-01T00:00:00Z"
             entry["state"] = "PENDING" if self.course or self.plan else self.end_of_runs
             if self.plan is not None:
                 self.plans[entry[field]] = self.plan(entry)

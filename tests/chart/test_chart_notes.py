@@ -77,7 +77,9 @@ def test_one_user_of_kfp_in_another_namespace_is_warned() -> None:
 
 
 def test_the_list_of_runs_is_told() -> None:
-    assert "?workflowType=machine_learning" in notes({})
+    from unio4_lib.tracking.delivery import VIEW_KEY
+
+    assert f"/runs?viewStateShareKey={VIEW_KEY};" in notes({})
 
 
 def test_running_pipelines_are_told_of() -> None:

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from chart_values import GOOD
+from chart_values import GOOD, MORE
 from kubernetes_rules import quantity
-from rendered_chart import find, pod_labels, pod_spec, render
+from rendered_chart import containers, find, pod_labels, pod_spec, render
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
 ISTIO = "sidecar.istio.io/inject"
@@ -94,3 +94,33 @@ def test_jobs_end_before_their_deadline() -> None:
             [wait] = [int(one["value"]) for one in container["env"] if one["name"] == "TIMEOUT_SECONDS"]
             assert wait * (spec["backoffLimit"] + 1) < spec["activeDeadlineSeconds"]
             assert {rule["action"] for rule in spec["podFailurePolicy"]["rules"]} == {"FailJob", "Ignore"}
+
+
+def test_each_part_gets_what_is_given_for_it() -> None:
+    """Environment and mounts in every container, jobs on a schedule and the release's test included."""
+    manifests = render(GOOD["more for each part"])
+    for manifest in manifests:
+        if spec := pod_spec(manifest):
+            assert spec["priorityClassName"] == "higher", manifest["metadata"]["name"]
+            assert {"name": "more", "configMap": {"name": "more"}} in spec["volumes"]
+            for container in [*spec.get("initContainers", []), *spec["containers"]]:
+                assert container["env"][-1] == {"name": "MORE", "value": "1"}, container["name"]
+                assert [one["name"] for one in container["volumeMounts"]].count("more") == 1
+    only_mlflow = render({"mlflow": MORE, "scheduling": {"priorityClassName": "high"}})
+    classes = {
+        one["metadata"]["name"]: spec["priorityClassName"] for one in only_mlflow if (spec := pod_spec(one))
+    }
+    assert classes.pop("unio4-mlflow") == "higher"
+    assert set(classes.values()) == {"high"}
+
+
+def test_servers_listen_on_ipv6_where_that_is_all() -> None:
+    words = [
+        word
+        for name in ("mlflow", "seaweedfs")
+        for _, _, container in containers(render(GOOD["more for each part"]))
+        if container["name"] == name
+        for word in container["args"]
+    ]
+    assert {"--host=::", "-ip.bind=::"} <= set(words)
+    assert not any("0.0.0.0" in word for word in words)

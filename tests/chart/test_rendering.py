@@ -225,6 +225,21 @@ def test_mlflow_knows_every_name_it_is_called_by() -> None:
     assert "*" not in names
 
 
+@pytest.mark.parametrize(("address", "host"), [("10.9.8.7", "10.9.8.7"), ("fd00::7", "[fd00::7]")])
+def test_mlflow_knows_the_address_of_its_pod(address: str, host: str) -> None:
+    """As MLflow itself compares names; an address of IPv6 has brackets in a request."""
+    security = pytest.importorskip("mlflow.server.security_utils", reason="no mlflow")
+    [hosts] = [
+        argument.removeprefix("--allowed-hosts=").replace("$(POD_IP)", address).split(",")
+        for _, _, one in containers(render({}))
+        for argument in one.get("args", ())
+        if argument.startswith("--allowed-hosts=")
+    ]
+    for asked in (host, f"{host}:5000"):
+        assert security.is_allowed_host_header(hosts, asked)
+    assert not security.is_allowed_host_header(hosts, "[fd00::8]:5000")
+
+
 def test_two_long_names_stay_two() -> None:
     name = {one["metadata"]["name"] for one in render({}, LONGEST_RELEASE)}
     other = {one["metadata"]["name"] for one in render({}, LONGEST_RELEASE[:-1] + "c")}

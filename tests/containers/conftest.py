@@ -14,9 +14,9 @@ from unio4_lib.runs.spec import PipelineSpec, compiled
 
 # The servers are those of the other services' tests.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from services.conftest import bucket, mlflow_home, rclone_program, s3_server
+from services.conftest import bucket, mlflow_home, rclone_program, s3_server, seaweedfs, weed_bucket
 
-__all__ = ["bucket", "mlflow_home", "rclone_program", "s3_server"]
+__all__ = ["bucket", "mlflow_home", "rclone_program", "s3_server", "seaweedfs", "weed_bucket"]
 
 
 @pytest.fixture(scope="session")

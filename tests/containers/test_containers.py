@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from broken_inputs import edited, saved
-from tiny_runs import call, run_arguments
+from pushed_sources import keys
+from services.conftest import WeedBucket
+from tiny_runs import call, run_arguments, saved_recording
 
 from unio4_lib.runs.spec import PipelineSpec, compiled
 
@@ -30,7 +32,9 @@ print(os.getuid(), shutil.which("pip"), shutil.which("gcc"), importlib.util.find
 """
 
 
-def in_containers(dataset: str, output: Path, bucket: Path, tracking: str, **changed: object) -> list[str]:
+def in_containers(
+    dataset: str, output: Path, bucket: Path | WeedBucket, tracking: str, **changed: object
+) -> list[str]:
     arguments = run_arguments(dataset, output, **changed)
     arguments = ["docker" if argument == "inline" else argument for argument in arguments]
     arguments = [tracking if argument == "none" else argument for argument in arguments]
@@ -53,25 +57,30 @@ def test_images_hold_what_they_should(component: str, torch: bool) -> None:
     assert found.stdout.split() == ["read-only", "65532", "None", "None", str(torch)]
 
 
-def test_a_whole_run(
+def test_a_whole_run_from_a_pushed_log(
     capsys: pytest.CaptureFixture[str],
-    dataset: str,
-    bucket: Path,
+    weed_bucket: WeedBucket,
     mlflow_server: tuple[str, Path],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    code, out, err = call(capsys, *in_containers(dataset, tmp_path / "runs", bucket, mlflow_server[0]))
+    """On the chart's own object store, with the results that the log itself gives on this machine."""
+    monkeypatch.setenv("UNIO4_CACHE", str(tmp_path / "cache"))
+    log, pushed = saved_recording(tmp_path), f"s3://{weed_bucket.name}/log"
+    code, _, err = call(capsys, "dataset", "push", log, pushed)
+    assert code == 0, err
+    code, out, err = call(capsys, *in_containers(pushed, tmp_path / "runs", weed_bucket, mlflow_server[0]))
     assert code == 0, err
     assert "are not at" not in err  # nothing is left behind
     found = json.loads(out)
     assert list(found["stages"])[-1] == "report"
-    assert {path.name for path in bucket.iterdir()} == {"root"}
+    assert {key.partition("/")[0] for key in keys(weed_bucket.client, weed_bucket.name)} == {"log", "root"}
     runs = statuses(mlflow_server[1])
     assert runs.pop(found["run_id"]) == "FINISHED"
     assert set(runs.values()) == {"FINISHED"}
     assert {name.rpartition("/")[2] for name in runs} >= set(found["stages"])
 
-    code, out, _ = call(capsys, *run_arguments(dataset, tmp_path / "here"), "--json")
+    code, out, _ = call(capsys, *run_arguments(log, tmp_path / "here"), "--json")
     assert code == 0
     assert json.loads(out)["policy_digest"] == found["policy_digest"]
 

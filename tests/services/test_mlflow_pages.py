@@ -40,6 +40,8 @@ SIDEBAR, ASSISTANT = "mlflow_header.toggle_sidebar_button", "mlflow.assistant.ch
 ROWS = "[...document.querySelectorAll('.ag-row')].map(row => row.innerText).join('\\n')"
 OPEN_ROW = """(button => { button?.click(); return Boolean(button); })
   (document.querySelector('.ag-row [col-id*="Run Name"] button'))"""
+HEADS = "[...document.querySelectorAll('.ag-header-cell')].map(head => head.innerText)"
+LINK = """document.querySelector('a[href*="viewStateShareKey=scores"]')?.href"""
 TABLE = """[...document.querySelectorAll('[role=row]')].map(row => row.innerText.split('\\n')
   .map(text => text.trim()).filter(Boolean))"""
 # What is drawn in charts that have marks: places and heights of lines; for bars their lengths come first.
@@ -177,3 +179,19 @@ def test_the_report_and_the_model_are_there(tracked: Tracked, tab: Pages) -> Non
     (version,) = tracked.client.search_model_versions(f"run_id = '{tracked.runs['run']}'")
     tab.open(f"{tracked.address.partition('#')[0]}#/models/{MODEL}/versions/{version.version}")
     assert "Inputs (1)" in tab.wait_for_text("Outputs (1)")
+
+
+def test_scores_of_runs_stand_side_by_side(tracked: Tracked, tab: Pages) -> None:
+    """Behind the link in the experiment's description; MLflow's own list has no column for them."""
+    tab.open(f"{tracked.address}/runs")
+    tab.wait_for(f"({ROWS}).includes({json.dumps(RUN_NAME)})", "the run")
+    assert "scores/online" not in tab.tab.evaluate(HEADS)
+    tab.open(tab.wait_for(LINK, "the link to the runs with their scores"))
+    tab.wait_for("document.body.innerText.includes('1 matching run')", "the list without stages")
+    if tab.width > 600:  # MLflow has no columns on a phone
+        heads = tab.wait_for(f"(heads => heads.includes('scores/online') && heads)({HEADS})", "the scores")
+        assert heads[-6:] == ["score", "scores/offline", "scores/online", "dataset", "method", "seed"]
+        shown = tab.tab.evaluate(ROWS).strip().split("\n")[-6:]
+        scores = [tracked.summary["scores"][name]["mean_return"] for name in ("online", "offline", "online")]
+        assert [float(text) for text in shown[:3]] == pytest.approx(scores, rel=0.01)
+        assert shown[4:] == ["unio4", "1"]

@@ -99,6 +99,11 @@ def check_the_run(server: MlflowServer, parent: Run, stages: dict[str, Run], sum
     finetuning = curves_of(server, stages["finetune-online"])["finetune-online/return"]
     expected = {steps: mean for steps, mean, _ in summary["online_curve"]}
     assert dict(finetuning) == pytest.approx(expected)
+    # Beside the scores of other runs, and under names that say whose stage it is.
+    assert dict(curves_of(server, parent)["online/return"]) == pytest.approx(expected)
+    assert {run.info.run_name for run in stages.values()} == {
+        f"{parent.info.run_name}/{name}" for name in stages
+    }
     improvement = curves_of(server, stages["improve-policy"])
     accepted = [value for name, points in improvement.items() if "/accepted/" in name for _, value in points]
     assert sum(accepted) == summary["gate"]["accepted"]

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -30,11 +30,17 @@ KFP_POD = "KFP_POD_NAME"  # a variable that a pod of KFP has
 MADE = "unio4.made"  # nanoseconds when the run was there in MLflow, which may be long after it began
 PARENT, DESCRIPTION = "mlflow.parentRunId", "mlflow.note.content"
 # The kind keeps MLflow's UI from asking, or guessing, whether these are traces of a language model.
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    DESCRIPTION: "Offline-to-online learning by unio4. Each run has its stages as nested runs. "
-    "Their list is at this address with `?workflowType=machine_learning`.",
-}
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+# A list of runs as MLflow's own button "Share" keeps one: no stages, and scores side by side.
+VIEW_KEY = "scores"
+VIEW = f"mlflow.sharedViewState.{VIEW_KEY}"
+COLUMNS = [f"params.`{name}`" for name in ("dataset", "method", "seed")]
+COLUMNS += [f"metrics.`{name}`" for name in ("scores/offline", "scores/online", "score", "score_normalized")]
+LIST_OF_SCORES = json.dumps({"searchFilter": f"tags.`{STAGE}` = 'run'", "selectedColumns": COLUMNS})
+ABOUT = (
+    "Offline-to-online learning by unio4: [the runs with their scores]({link}). "
+    "Each run has its stages as nested runs."
+)
 ABANDONED_SECONDS = 3600.0  # making a database takes some ten
 ARTIFACTS = "mlartifacts"  # beside a local database
 # Lets a server send clients on to its S3, by the name that S3 has where the server is.
@@ -251,19 +257,25 @@ class Delivery:
         return self._experiment_id
 
     def _experiment_of(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            place = None  # a server knows where its artifacts belong
-            if self.uri.startswith("sqlite"):
-                place = (sqlite_file(self.uri).parent / ARTIFACTS).as_uri()
-            try:
-                return str(self.client.create_experiment(name, place, EXPERIMENT_TAGS))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = self.client.get_experiment_by_name(name)
-                assert found is not None
+        found = self.client.get_experiment_by_name(name) or self._new_experiment(name)
+        if VIEW not in found.tags:  # also where somebody else made the experiment
+            self.client.set_experiment_tag(found.experiment_id, VIEW, LIST_OF_SCORES)
         return str(found.experiment_id)
+
+    def _new_experiment(self, name: str) -> Experiment:
+        place = None  # a server knows where its artifacts belong
+        if self.uri.startswith("sqlite"):
+            place = (sqlite_file(self.uri).parent / ARTIFACTS).as_uri()
+        try:
+            made = self.client.create_experiment(name, place, KIND)
+            link = f"#/experiments/{made}/runs?viewStateShareKey={VIEW_KEY}"
+            self.client.set_experiment_tag(made, DESCRIPTION, ABOUT.format(link=link))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = self.client.get_experiment_by_name(name)
+        assert found is not None
+        return found
 
     # What runs have
 

@@ -42,16 +42,17 @@ http://{{ include "unio4.serviceHost" (list . "mlflow") }}:{{ .Values.mlflow.ser
 
 {{/*
 Every name by which a client may call the server: MLflow answers 403 to all others. With a port and without,
-because clients leave out the standard ones. `$(POD_IP)` is what a scraper of metrics calls.
+because clients leave out the standard ones. `$(POD_IP)` is what a scraper of metrics calls; IPv6 has brackets
+in an address, which mean something else in a pattern.
 */}}
 {{- define "unio4.allowedHosts" -}}
 {{- $service := printf "%s-mlflow" (include "unio4.fullname" .) -}}
 {{- $inNamespace := printf "%s.%s" $service .Release.Namespace -}}
-{{- $names := list "localhost" "127.0.0.1" "$(POD_IP)" $service $inNamespace (printf "%s.svc" $inNamespace) (include "unio4.serviceHost" (list . "mlflow")) -}}
+{{- $names := list "localhost" "127.0.0.1" "$(POD_IP)" "[$(POD_IP)]" $service $inNamespace (printf "%s.svc" $inNamespace) (include "unio4.serviceHost" (list . "mlflow")) -}}
 {{- if .Values.mlflow.ingress.enabled }}{{ $names = append $names .Values.mlflow.ingress.host }}{{ end -}}
 {{- if .Values.mlflow.httpRoute.enabled }}{{ $names = concat $names .Values.mlflow.httpRoute.hostnames }}{{ end -}}
 {{- $all := list -}}
-{{- range $names }}{{ $all = concat $all (list . (printf "%s:*" .)) }}{{ end -}}
+{{- range $names }}{{ $all = concat $all (list . (printf "%s:*" (replace "[$" "[[]$" .))) }}{{ end -}}
 {{- join "," (concat $all .Values.mlflow.allowedHosts) -}}
 {{- end -}}
 

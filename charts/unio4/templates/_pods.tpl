@@ -1,6 +1,7 @@
-{{/* What every pod spec starts with: (list $ podSecurityContext [affinity]). Pod Security "restricted". */}}
+{{/* What every pod spec starts with: (list $ valuesOfTheComponent [affinity]). Pod Security "restricted". */}}
 {{- define "unio4.podSpec" -}}
 {{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
 {{- with $root.Values.global.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
@@ -10,7 +11,7 @@ imagePullSecrets:
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
-  {{- $given := dict "fsGroupChangePolicy" "OnRootMismatch" | merge (dict) (index . 1) }}
+  {{- $given := dict "fsGroupChangePolicy" "OnRootMismatch" | merge (dict) $component.podSecurityContext }}
   {{- merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) $given | toYaml | nindent 2 }}
 {{- with $root.Values.scheduling }}
 {{- with .nodeSelector }}
@@ -21,9 +22,9 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .priorityClassName }}
-priorityClassName: {{ . }}
 {{- end }}
+{{- with $component.priorityClassName | default $root.Values.scheduling.priorityClassName }}
+priorityClassName: {{ . }}
 {{- end }}
 {{- $own := dict }}{{ if gt (len .) 2 }}{{ $own = index . 2 }}{{ end }}
 {{- with mergeOverwrite (dict) $own $root.Values.scheduling.affinity }}
@@ -56,17 +57,32 @@ capabilities:
 {{- end }}
 {{- end -}}
 
+{{/* What a team adds to the containers of a component: environment, mounts, volumes. */}}
+{{- define "unio4.extraEnv" -}}
+{{- with .extraEnv }}{{ toYaml . }}{{ end }}
+{{- end -}}
+
+{{- define "unio4.extraMounts" -}}
+{{- with .extraVolumeMounts }}{{ toYaml . }}{{ end }}
+{{- end -}}
+
+{{- define "unio4.extraVolumes" -}}
+{{- with .extraVolumes }}{{ toYaml . }}{{ end }}
+{{- end -}}
+
+{{/* (list $ valuesOfTheComponent), as the volumes below. */}}
 {{- define "unio4.pythonMounts" -}}
 - name: tmp
   mountPath: /tmp
 - name: scripts
   mountPath: /scripts
   readOnly: true
-{{- if .Values.global.caBundle.existingConfigMap }}
+{{- if (index . 0).Values.global.caBundle.existingConfigMap }}
 - name: ca
   mountPath: /etc/unio4/ca
   readOnly: true
 {{- end }}
+{{ include "unio4.extraMounts" (index . 1) }}
 {{- end -}}
 
 {{- define "unio4.pythonVolumes" -}}
@@ -74,8 +90,8 @@ capabilities:
   emptyDir: {}
 - name: scripts
   configMap:
-    name: {{ include "unio4.fullname" . }}-scripts
-{{- with .Values.global.caBundle }}
+    name: {{ include "unio4.fullname" (index . 0) }}-scripts
+{{- with (index . 0).Values.global.caBundle }}
 {{- if .existingConfigMap }}
 - name: ca
   configMap:
@@ -85,6 +101,7 @@ capabilities:
         path: ca.crt
 {{- end }}
 {{- end }}
+{{ include "unio4.extraVolumes" (index . 1) }}
 {{- end -}}
 
 {{/*

@@ -1,4 +1,4 @@
-{{/* Everything of a CronJob but its containers: (list $ name schedule podSecurityContext). */}}
+{{/* Everything of a CronJob but its containers: (list $ name schedule valuesOfTheComponent). */}}
 {{- define "unio4.cronJobHead" -}}
 {{- $root := index . 0 -}}
 apiVersion: batch/v1
