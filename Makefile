@@ -29,6 +29,10 @@ FUZZ_CASES ?= 10000
 FUZZ_SEED ?= 1
 FUZZ_ARGS ?=
 
+# Figures that `make bench` keeps and `make bench-check` compares with, and further options of `unio4 bench`.
+BENCH_FIGURES ?= docs/benchmarks.json
+BENCH_ARGS ?=
+
 # How many faults `make test-faults` draws.
 FAULTS ?= 200
 FAULT_SEED ?= 0
@@ -53,7 +57,7 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fuzz test-faults test-images test-cluster lint format docs-config docs-chart readme-picture \
+.PHONY: help install run test bench bench-check fuzz test-faults test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
@@ -95,6 +99,12 @@ test-cluster: install ## Try chart and pipelines on a cluster with KFP (KUBECONF
 fuzz: install ## Damage what is read from elsewhere, in FUZZ_CASES ways for each target (FUZZ_SEED, FUZZ_ARGS)
 	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/fuzz:tests/unit:tests/unit/report:tests/unit/artifacts \
 		$(BIN)/python tests/fuzz/campaign.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
+
+bench: install ## Time every loop beside what this machine could do, and keep the figures (BENCH_ARGS)
+	$(BIN)/unio4 bench --save $(BENCH_FIGURES) $(BENCH_ARGS)
+
+bench-check: install ## Compare with the figures that were kept; fails where a loop lost a quarter of its speed
+	$(BIN)/unio4 bench --check $(BENCH_FIGURES) $(BENCH_ARGS)
 
 test-faults: install ## Hurt stages in FAULTS ways (FAULT_SEED) and write the table of docs/reliability.md
 	OMP_NUM_THREADS=1 UNIO4_FAULTS=$(FAULTS) UNIO4_FAULT_SEED=$(FAULT_SEED) UNIO4_FAULT_TABLE=docs/reliability.md \

@@ -16,8 +16,9 @@ CODE_FOLDERS = ("unio4_lib", "components", "pipelines", "benchmarks", "charts", 
 # Which room may import which. All may import the ground, which is the single modules of the package. An
 # arrow that nothing uses fails, too: the table is the map of the house, its arrows go down or to the side.
 ROOMS = {
-    "cli": "runs methods stages report tracking serving sources artifacts learning nets data settings",
+    "cli": "runs bench methods stages report tracking serving sources artifacts learning nets data settings",
     "runs": "methods stages report tracking sources artifacts learning sim nets data settings",
+    "bench": "methods stages judging artifacts learning sim nets data",
     "methods": "stages report judging learning sim nets data settings",
     "stages": "report tracking sources artifacts learning sim nets data settings",
     "report": "sim nets data settings",

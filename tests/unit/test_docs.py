@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from unio4_lib.cli import artifacts as cli_artifacts
+from unio4_lib.cli import bench as cli_bench
 from unio4_lib.cli import commands as cli
 from unio4_lib.cli import dataset as cli_dataset
 from unio4_lib.cli import recommend as cli_recommend
@@ -41,6 +42,7 @@ KEY = re.compile(rf"`((?:{'|'.join(SECTIONS)})\.\w+)[`=]")
 # Handed on by `unio4` to a command of their own.
 ELSEWHERE = {
     "artifacts": cli_artifacts.app,
+    "bench": cli_bench.app,
     "dataset": cli_dataset.app,
     "recommend": cli_recommend.recommend_app,
     "submit": cli_kfp.submit_app,

@@ -206,6 +206,14 @@ def dataset_command(context: typer.Context) -> None:
     _hand_on(context, dataset_app, "dataset")
 
 
+@app.command("bench", **ELSEWHERE)
+def bench_command(context: typer.Context) -> None:
+    """Time every loop beside what this machine could do at most."""
+    from unio4_lib.cli.bench import app as bench_app
+
+    _hand_on(context, bench_app, "bench")
+
+
 @app.command("stage")
 def stage_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A stage, such as prepare-dataset.")],
