@@ -11,7 +11,7 @@ from point_mass import PointMass
 from test_cfdg import TINY
 
 from unio4_lib.learning.evaluation import evaluate
-from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.offpolicy import OnlineTraining
 from unio4_lib.methods import apl, cfdg_apl, cfdg_pex, cql, edis_cql, opt_spot, pex, spot, td3, td3_bc
 from unio4_lib.methods.offpolicy import OffPolicy
@@ -121,17 +121,17 @@ def test_the_density_stays_as_it_is_online(data: OfflineData) -> None:
 
 def test_made_rows_are_recent_as_those_that_they_are_like(data: OfflineData) -> None:
     learner = made(cfdg_apl.ROOM, data, **TINY | BOLD)
-    training, seen, plain = online(data, learner), list[float](), learner.update
+    training, seen, plain = online(data, learner), list[Batch](), learner.update
 
     def update(batch: Any) -> Any:
-        seen.append(batch.recent.mean().item())  # the next minibatch comes in the same memory
+        seen.append(Batch(*(part.clone() for part in batch)))  # the next one comes in the same memory
         return plain(batch)
 
     learner.update = update
     list(training.run(measure))
     rows = training.replay.made
     assert rows is not None and rows.recent.tolist() == [1.0] * 80 + [0.0] * 20
-    kinds = set(seen)
+    kinds = {batch.recent.mean().item() for batch in seen}
     assert kinds == {0.0, 1.0}
     old_like = set(rows.rewards[80:].tolist())
     for batch in seen:
