@@ -9,8 +9,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -53,12 +54,6 @@ if TYPE_CHECKING:
     from unio4_lib.settings.layers import Resolved
 
 
-# Settings of commands whose options stand in a module of their own.
-ELSEWHERE: dict[str, Any] = {
-    "add_help_option": False,
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-}
-
 app = typer.Typer(
     help="Offline-to-online reinforcement learning, from a dataset to a fine-tuned policy.",
     add_completion=False,
@@ -86,6 +81,22 @@ def _options(
 ) -> None:
     # main() takes --debug away wherever it stands; the option is here to be seen in the help.
     pass
+
+
+def _elsewhere(name: str, place: str, about: str, *, bare: bool = False) -> None:
+    """Add a command that stands elsewhere: mounting it would import what it needs for every other one.
+
+    Without any words it shows its help, unless ``bare`` says that it needs none.
+    """
+
+    def command(context: typer.Context) -> None:
+        module, _, constant = place.partition(":")
+        commands = getattr(import_module(f"unio4_lib.cli.{module}"), constant)
+        words = context.args or ([] if bare else ["--help"])
+        raise typer.Exit(commands(args=words, prog_name=f"unio4 {name}", standalone_mode=False) or 0)
+
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, help=about, add_help_option=False, context_settings=settings)(command)
 
 
 @app.command("run")
@@ -198,20 +209,8 @@ def report_command(
     make_report(runs, output, show=show, video=video, frames=frames, size=size)
 
 
-@app.command("dataset", **ELSEWHERE)
-def dataset_command(context: typer.Context) -> None:
-    """List, inspect and collect datasets."""
-    from unio4_lib.cli.dataset import app as dataset_app
-
-    _hand_on(context, dataset_app, "dataset")
-
-
-@app.command("bench", **ELSEWHERE)
-def bench_command(context: typer.Context) -> None:
-    """Time every loop beside what this machine could do at most."""
-    from unio4_lib.cli.bench import app as bench_app
-
-    _hand_on(context, bench_app, "bench")
+_elsewhere("dataset", "dataset:app", "List, inspect and collect datasets.")
+_elsewhere("bench", "bench:app", "Time every loop beside what this machine could do at most.", bare=True)
 
 
 @app.command("stage")
@@ -268,42 +267,12 @@ def stage_command(
     print(json.dumps(outcome, indent=2) if as_json else outcome["ref"]["uri"])
 
 
-@app.command("artifacts", **ELSEWHERE)
-def artifacts_command(context: typer.Context) -> None:
-    """List, show, verify and collect artifacts."""
-    from unio4_lib.cli.artifacts import app as artifacts_app
-
-    _hand_on(context, artifacts_app, "artifacts")
-
-
-def _hand_on(context: typer.Context, commands: typer.Typer, name: str) -> None:
-    """Run a command that stands elsewhere: mounting it would import what it needs for every other one."""
-    code = commands(args=context.args or ["--help"], prog_name=f"unio4 {name}", standalone_mode=False)
-    raise typer.Exit(code or 0)
-
-
-@app.command("submit", **ELSEWHERE)
-def submit_command(context: typer.Context) -> None:
-    """Run the pipeline on a Kubeflow cluster."""
-    from unio4_lib.cli.submit import submit_app
-
-    _hand_on(context, submit_app, "submit")
-
-
-@app.command("sweep", **ELSEWHERE)
-def sweep_command(context: typer.Context) -> None:
-    """Run datasets and seeds side by side, here or on a cluster, and compare them."""
-    from unio4_lib.cli.sweep import sweep_app
-
-    _hand_on(context, sweep_app, "sweep")
-
-
-@app.command("recommend", **ELSEWHERE)
-def recommend_command(context: typer.Context) -> None:
-    """Say which method to take, by a finished sweep."""
-    from unio4_lib.cli.recommend import recommend_app
-
-    _hand_on(context, recommend_app, "recommend")
+_elsewhere("artifacts", "artifacts:app", "List, show, verify and collect artifacts.")
+_elsewhere("submit", "submit:submit_app", "Run the pipeline on a Kubeflow cluster.")
+_elsewhere(
+    "sweep", "sweep:sweep_app", "Run datasets and seeds side by side, here or on a cluster, and compare them."
+)
+_elsewhere("recommend", "recommend:recommend_app", "Say which method to take, by a finished sweep.")
 
 
 @app.command("methods")

@@ -34,7 +34,7 @@ def main(folder: str, python: str, arguments: list[str]) -> None:
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    sys.exit(code)
+    raise SystemExit(code)
 
 
 def _connected(folder: str) -> "socket.socket | None":
