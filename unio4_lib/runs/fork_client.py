@@ -14,8 +14,8 @@ EXECUTOR = "kfp.dsl.executor_main"
 SOCKET = "socket"
 
 
-def main(folder: str, python: str, arguments: list[str]) -> None:
-    """End as the fork, or as the real Python, ends."""
+def main(folder: str, python: str, arguments: list[str]) -> int:
+    """End as the real Python ends, or by the fork's signal; its exit code otherwise."""
     connection = _connected(folder) if arguments[:2] == ["-m", EXECUTOR] else None
     if connection is None:
         os.execv(python, [python, *arguments])  # by its path: else it would look for its packages elsewhere
@@ -34,7 +34,7 @@ def main(folder: str, python: str, arguments: list[str]) -> None:
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-    raise SystemExit(code)
+    return code
 
 
 def _connected(folder: str) -> "socket.socket | None":
@@ -51,4 +51,4 @@ def _connected(folder: str) -> "socket.socket | None":
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    raise SystemExit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
