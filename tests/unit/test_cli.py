@@ -38,6 +38,7 @@ SUMMARY: dict[str, Any] = {
         "started_from": [0, 1],
         "portfolio": [{"name": "uniform", "estimates": {}}, {"name": "return:1", "estimates": {}}],
         "trust": {"weighting": "uniform", "recorded": 900.0, "modeled": 200.0, "trusted": False},
+        "fqe": {"values": [3.0, 2.0], "rank_correlation": -1.0, "agrees": False},
     },
 }
 
@@ -172,6 +173,7 @@ def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixt
     assert "gate: 3 of 12 candidates accepted; begun as return:1, the judge's choice of 2; " in out
     assert "delivered with sampled actions" in out
     assert "the models may not judge: in them clones (uniform) return 200, the data recorded 900" in out
+    assert "fitted Q evaluation puts a plain clone above the models' choice, rank correlation -1.00; " in out
 
 
 def test_paper_preset_says_that_the_task_is_unknown(
