@@ -5,17 +5,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from tiny_runs import call, run_arguments, saved_recording
+from tiny_runs import run_arguments, saved_recording
 
 TOGETHER = 2
 
 
-def test_two_runs_at_once_find_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_at_once_find_the_same(tmp_path: Path) -> None:
     dataset = saved_recording(tmp_path / "recorded")
     more = ("--artifact-root", str(tmp_path / "root"), "--json", "--quiet")
-    words = [*run_arguments(dataset, tmp_path / "runs"), *more, "--set", "checkpoint_seconds=0"]
-    command = [sys.executable, "-m", "unio4_lib.cli", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "unio4_lib.cli",
+        *run_arguments(dataset, tmp_path / "runs"),
+        *more,
+    ]
+    command += ["--set", "checkpoint_seconds=0"]
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(TOGETHER)
@@ -29,8 +34,6 @@ def test_two_runs_at_once_find_the_same(tmp_path: Path, capsys: pytest.CaptureFi
     assert first["run_id"] != second["run_id"]
     for key in ("scores", "policy_digest", "online_curve", "gate"):
         assert first[key] == second[key], key
-    code, out, err = call(capsys, *words)
-    assert (code, err) == (0, "")
-    third = json.loads(out)
+    third = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert all(facts["reused"] for facts in third["stages"].values())
     assert third["policy_digest"] == first["policy_digest"]

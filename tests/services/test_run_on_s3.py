@@ -1,10 +1,10 @@
 """Whole runs whose artifacts are in a real S3 server, on good days and on bad ones."""
 
-import contextlib
-import io
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from whole_runs import STAGE_NAMES
 
 from unio4_lib.artifacts import store as stores
 from unio4_lib.artifacts.s3 import S3Settings
-from unio4_lib.cli import commands as cli
 
 pytest.importorskip("boto3", reason='no boto3: pip install "unio4[s3]"')
 pytestmark = pytest.mark.services
@@ -40,11 +39,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def local(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The summary of the same run on a folder."""
-    words = [*run_arguments(dataset, tmp_path_factory.mktemp("local")), "--json", "--quiet"]
-    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as ended:
-        cli.main(words)
-    assert ended.value.code == 0
-    return dict(json.loads(out.getvalue()))
+    output = tmp_path_factory.mktemp("local")
+    command = [
+        sys.executable,
+        "-m",
+        "unio4_lib.cli",
+        *run_arguments(dataset, output),
+        "--json",
+        "--quiet",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(ended.stdout))
 
 
 def run_on(
