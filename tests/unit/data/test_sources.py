@@ -10,7 +10,7 @@ import pytest
 
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
-from unio4_lib.sources import grammar as sources
+from unio4_lib.sources import minari_source
 from unio4_lib.sources.collect_spec import CollectSpec
 from unio4_lib.sources.grammar import Source, collect_spec, load_transitions, parse_source
 
@@ -99,7 +99,7 @@ def test_collect_hands_over_and_loads_the_result(
     module.collect = collect  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unio4_lib.sources.collect", module)
     data = make_transitions((3, 2))
-    monkeypatch.setattr(sources, "load_minari", lambda name, **_: data if name == "made/set-v0" else None)
+    monkeypatch.setattr(minari_source, "load_minari", lambda name, **_: data if name == "made/set-v0" else None)
     assert load_transitions("collect:Hopper-v5?seed=4", progress=print) is data
     assert seen == {"spec": CollectSpec("Hopper-v5", seed=4), "progress": print, "journal": None}
 
