@@ -99,7 +99,9 @@ def test_collect_hands_over_and_loads_the_result(
     module.collect = collect  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unio4_lib.sources.collect", module)
     data = make_transitions((3, 2))
-    monkeypatch.setattr(minari_source, "load_minari", lambda name, **_: data if name == "made/set-v0" else None)
+    monkeypatch.setattr(
+        minari_source, "load_minari", lambda name, **_: data if name == "made/set-v0" else None
+    )
     assert load_transitions("collect:Hopper-v5?seed=4", progress=print) is data
     assert seen == {"spec": CollectSpec("Hopper-v5", seed=4), "progress": print, "journal": None}
 
