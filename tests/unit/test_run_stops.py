@@ -93,6 +93,9 @@ def test_an_interrupt_ends_both_branches(dataset: str, tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("dataset: ")
+        deadline = time.monotonic() + PROMPT_SECONDS
+        while not list(tmp_path.glob("*/artifacts/dataset.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
         time.sleep(0.5)  # both branches are at work
         process.send_signal(signal.SIGINT)
         try:

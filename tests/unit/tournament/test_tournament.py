@@ -156,7 +156,7 @@ def test_entrants_are_as_wide_as_the_clones(dataset: str) -> None:
 @pytest.mark.parametrize(
     ("entrants", "line"),
     [
-        (["unio4"], "entrants has unio4; expected names of iql, td3_bc"),
+        (["unio4"], "entrants has unio4; expected names of iql, td3, td3_bc"),
         (["pex"], "entrants has pex; expected names of iql"),
         (["tournament"], "entrants has tournament; expected names of"),
         (["iql", "iql"], "entrants has iql twice"),
