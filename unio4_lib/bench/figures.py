@@ -146,7 +146,9 @@ def kept_ratios(path: Path) -> dict[str, float]:
             raise InputError(f"{path}: schema {saved['schema']}; this release reads {SCHEMA}: measure again")
         return {figure["name"]: float(figure["ratio"]) for figure in saved["figures"]}
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); expected a file of unio4 bench --save"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a saved benchmark ({error}); expected one of unio4 bench") from error
 

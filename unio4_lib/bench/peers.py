@@ -9,9 +9,9 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from unio4_lib.bench.meter import Sample
 from unio4_lib.errors import InputError
@@ -41,9 +41,10 @@ class Peer:
 
     def sample(self, loop: str, seconds: float) -> Sample:
         """One round of one of its loops."""
-        asked = self._pipe(self.process.stdin)
-        asked.write(json.dumps({"loop": loop, "seconds": seconds}) + "\n")
-        asked.flush()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended: the answer says how
+            self.process.stdin.write(json.dumps({"loop": loop, "seconds": seconds}) + "\n")
+            self.process.stdin.flush()
         answer = self._answer()
         try:
             units, processor, wall = map(float, answer)
@@ -52,7 +53,8 @@ class Peer:
         return Sample(units, processor, wall)
 
     def _answer(self) -> Any:
-        line = self._pipe(self.process.stdout).readline()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
         try:
             return json.loads(line)
         except ValueError as error:
@@ -63,12 +65,6 @@ class Peer:
             f"--peer {self.command}: no figures came ({said}); expected a Python in which it is "
             "installed and one of benchmarks/speed_of_*.py"
         )
-
-    @staticmethod
-    def _pipe(pipe: IO[str] | None) -> IO[str]:
-        if pipe is None:
-            raise InputError("a peer has no pipes")
-        return pipe
 
     def __enter__(self) -> Self:
         return self

@@ -200,6 +200,14 @@ def test_a_peer_that_is_not_installed_is_one_line(tmp_path: Path) -> None:
         peers.Peer(f"{sys.executable} {tmp_path / 'it.py'}")
 
 
+def test_a_peer_that_ends_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "it.py").write_text('print(\'{"name": "other", "loops": []}\')')
+    with peers.running([f"{sys.executable} {tmp_path / 'it.py'}"]) as started:
+        started[0].process.wait()
+        with pytest.raises(InputError, match="no figures came"):
+            started[0].sample("iql", 0.5)
+
+
 def test_gymnasium_stands_beside_the_simulator() -> None:
     with peers.running([f"{sys.executable} {ROOT / 'benchmarks' / 'speed_of_gymnasium.py'}"]) as started:
         found = started[0].sample("simulation", 0.01)
