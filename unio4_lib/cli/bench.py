@@ -14,6 +14,7 @@ from unio4_lib.bench.world import World
 from unio4_lib.cli.console import progress_console, results_only
 from unio4_lib.cli.errors import EXIT_FAILED
 from unio4_lib.cli.options import JsonOption, PresetOption, QuietOption, SetOption
+from unio4_lib.errors import InputError
 from unio4_lib.progress import Reporter
 
 COLUMNS = (
@@ -62,6 +63,8 @@ def bench(
     """
     loops = choose(only or ())
     before = None if check is None else kept_ratios(check)
+    if save is not None and not save.parent.is_dir():
+        raise InputError(f"--save {save}: there is no folder {save.parent}; make it first")
     with tempfile.TemporaryDirectory() as folder, results_only(), running(peers or ()) as started:
         world = World(environment, rows, preset, tuple(overrides or ()), Path(folder))
         reporter = Reporter(None if quiet else progress_console())

@@ -164,6 +164,10 @@ def test_the_command_measures_saves_and_compares(tmp_path: Path, capsys: Capture
             ("--peer", "/nowhere/python it.py", "--only", "dataset"),
             "--peer /nowhere/python it.py: cannot be started",
         ),
+        (
+            ("--save", "/nowhere/at/all.json", "--only", "dataset"),
+            "there is no folder /nowhere/at; make it first",
+        ),
         (("--peer", "''", "--only", "dataset"), "cannot be started"),
         (("--peer", "echo []", "--only", "dataset"), "--peer echo []: no figures came ([])"),
         (("--set", "improve.step=3", "--only", "judging"), "improve.step"),
