@@ -90,7 +90,7 @@ class Stages:
         return made
 
 
-def measure(config: UniO4Config, episodes: int, cache: Path | None) -> dict[str, Any]:
+def measure(config: UniO4Config, episodes: int, along: int, cache: Path | None) -> dict[str, Any]:
     """The offline phase of one run, and the truth beside it."""
     stages, silent, watched = Stages(config, cache), Reporter(None), list[Watched]()
     transitions = stages.make("data", config.prepare, lambda: load_transitions(config.dataset))
@@ -116,8 +116,8 @@ def measure(config: UniO4Config, episodes: int, cache: Path | None) -> dict[str,
     )
     stages.seconds["improve"] = time.process_time() - begun
 
-    def true(policies: GaussianPolicy) -> list[dict[str, float]]:
-        return truth(task, policies, episodes, config)
+    def true(policies: GaussianPolicy, count: int = episodes) -> list[dict[str, float]]:
+        return truth(task, policies, count, config)
 
     plain = [i for i, name in enumerate(config.behavior.member_weightings()) if name == UNIFORM]
     return {
@@ -135,7 +135,7 @@ def measure(config: UniO4Config, episodes: int, cache: Path | None) -> dict[str,
         "acts": found.acts,
         "trust": None if found.trust is None else vars(found.trust),
         "decisions": [vars(entry) for entry in found.decisions],
-        "candidates": [true(policy) for policy in watched[0].seen],
+        "candidates": [true(policy, along) for policy in watched[0].seen],
         "accepted": true(found.policies),
     }
 
@@ -189,17 +189,17 @@ def spearman_all(run: dict[str, Any]) -> float:
     """Estimates and truth over the portfolio and all candidates together."""
     estimates = [both(member["estimate"]) for member in run["portfolio"]]
     true = [both(member["true"]) for member in run["portfolio"]]
-    path = along(run)
+    path = path_of(run)
     return float(spearmanr(estimates + [e for e, _ in path], true + [t for _, t in path])[0])
 
 
 def spearman_path(run: dict[str, Any]) -> float:
     """The same along improvement alone."""
-    path = along(run)
+    path = path_of(run)
     return float(spearmanr(*zip(*path, strict=True))[0]) if len(path) > 2 else float("nan")
 
 
-def along(run: dict[str, Any]) -> list[tuple[float, float]]:
+def path_of(run: dict[str, Any]) -> list[tuple[float, float]]:
     """Estimate and truth of every candidate that the gate looked at."""
     tracks = len(run["accepted"])
     return [
@@ -247,6 +247,7 @@ if __name__ == "__main__":
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     one.add_argument("--episodes", type=int, default=50)
+    one.add_argument("--along", type=int, help="episodes for each candidate of the gate, if not as many")
     one.add_argument("--out", type=Path, required=True)
     one.add_argument(
         "--cache", type=Path, help="folder for clones, critics and models that several calls share"
@@ -261,6 +262,7 @@ if __name__ == "__main__":
         chosen = load_config(
             preset=arguments.preset, overrides=arguments.set, dataset=arguments.dataset, seed=arguments.seed
         )
-        result = measure(chosen, arguments.episodes, arguments.cache)
+        along = arguments.along or arguments.episodes
+        result = measure(chosen, arguments.episodes, along, arguments.cache)
         arguments.out.write_text(json.dumps(result))
         table([arguments.out])
