@@ -11,7 +11,7 @@ from unio4_lib.methods.configs import load_config, resolve_config, settings_page
 from unio4_lib.methods.registry import METHODS, find_method
 from unio4_lib.settings.keys import known_keys, nearest_key
 from unio4_lib.settings.layers import PRESETS, dataset_words, find_task
-from unio4_lib.settings.model import EvaluateConfig, config_digest
+from unio4_lib.settings.model import EvaluateConfig, StageConfig, config_digest
 from unio4_lib.settings.pages import config_yaml
 
 MODEL = find_method("unio4").settings
@@ -188,6 +188,19 @@ def test_presets_are_valid_and_survive_their_file(preset: str, tmp_path: Path) -
     again = load_config("standard", path)  # whatever the preset: the file says everything
     assert again == config
     assert config_digest(again) == config_digest(config)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_setting_of_several_bases_is_the_nearest_ones(method: str) -> None:
+    """As Python's order says; Pydantic takes the first base that has it, though a later one overrides it."""
+    model = find_method(method).settings
+    for section in (field.annotation for field in model.model_fields.values()):
+        if not (isinstance(section, type) and issubclass(section, StageConfig)):
+            continue
+        for key, field in section.model_fields.items():
+            nearest = next(base for base in section.__mro__ if key in base.__dict__.get("__annotations__", {}))
+            assert issubclass(nearest, StageConfig)
+            assert field.default == nearest.model_fields[key].default, f"{section.__name__}.{key}"
 
 
 def test_digest_is_of_the_canonical_json() -> None:

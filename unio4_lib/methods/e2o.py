@@ -37,6 +37,7 @@ class PairedConfig(SacConfig):
 class E2oConfig(PairedConfig, CqlConfig, SacNConfig):
     """The learner."""
 
+    critics: int = Field(10, ge=2, description="Action values in the ensemble (paper: 10).")
     offline: Literal["cql", "edac"] = Field(
         "cql", description="What holds values down offline: CQL-N (paper), or EDAC at a quarter of its cost."
     )
