@@ -1,6 +1,11 @@
 """Every test starts from the same surroundings, whatever the developer's machine has set."""
 
 import os
+import signal
+
+# A suite in the background of a script ignores Ctrl-C, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch and numpy are imported anywhere: two processes with one thread each beat one with two.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

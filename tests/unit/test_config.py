@@ -1,6 +1,7 @@
 """Settings: layers, presets, the paper's table, and every way to get them wrong."""
 
 import hashlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -198,7 +199,9 @@ def test_a_setting_of_several_bases_is_the_nearest_ones(method: str) -> None:
         if not (isinstance(section, type) and issubclass(section, StageConfig)):
             continue
         for key, field in section.model_fields.items():
-            nearest = next(base for base in section.__mro__ if key in base.__dict__.get("__annotations__", {}))
+            nearest = next(
+                base for base in section.__mro__ if key in base.__dict__.get("__annotations__", {})
+            )
             assert issubclass(nearest, StageConfig)
             assert field.default == nearest.model_fields[key].default, f"{section.__name__}.{key}"
 

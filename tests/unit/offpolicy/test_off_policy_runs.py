@@ -22,16 +22,19 @@ SETTINGS: dict[str, Any] = {
     "train.steps": 40,
     "train.batch_size": 32,
     "train.evaluate_every": 20,
-    "finetune.env_steps": 240,
-    "finetune.warmup_steps": 80,
-    "finetune.round_steps": 40,
-    "finetune.evaluate_every": 120,
+    "finetune.env_steps": 160,
+    "finetune.warmup_steps": 60,
+    "finetune.round_steps": 20,
+    "finetune.evaluate_every": 80,
     "finetune.evaluate_episodes": 3,
     "evaluate.episodes": 4,
 }
 MODEL = {"denoiser_width": 16, "denoiser_depth": 1, "denoiser_updates": 20, "made_rows": 60}
 ENERGIES = {"energy_updates": 5, "energy_rows": 8, "sampling_steps": 4}
+RATIO = {"ratio_updates": 10}
 OWN: dict[str, dict[str, Any]] = {  # of methods whose defaults take minutes
+    "opt": RATIO,
+    "opt_spot": RATIO,
     "cfdg": MODEL,
     "cfdg_pex": MODEL,
     "cfdg_apl": MODEL | {"recent_rows": 80},
@@ -68,7 +71,7 @@ def test_a_run_scores_and_shows_what_it_made(
     summary = json.loads(out)
     assert summary["method"] == name
     assert list(summary["stages"]) == ["prepare-dataset", "train-offline", "finetune-online", "report"]
-    assert [point[0] for point in summary["online_curve"]] == [0, 120, 240]
+    assert [point[0] for point in summary["online_curve"]] == [0, 80, 160]
     assert set(summary["scores"]) == {"offline", "online"}
     folder = tmp_path / summary["run_id"]
     page = (folder / "report.html").read_text()

@@ -131,24 +131,30 @@ def test_a_wild_learner_ends_where_it_began_or_better_only_if_held(tolerated: fl
         assert last > 0.9 * start and run.ratchet.falls
 
 
-@pytest.mark.parametrize("rounds", range(1, 20, 3))
-def test_a_run_with_falls_resumes_to_the_bit(rounds: int) -> None:
-    whole, states = tuning(WILD), []
+def kept_states(run: FineTuning) -> tuple[list[CurvePoint], list[Any]]:
+    """A whole run, and its state after each round."""
+    states: list[Any] = []
 
     def keep(env_steps: int, metrics: dict[str, torch.Tensor]) -> None:
-        states.append(whole.state_dict())
+        states.append(run.state_dict())
 
-    curve = list(whole.run(score, keep))
+    return list(run.run(score, keep)), states
+
+
+def test_a_run_with_falls_resumes_to_the_bit() -> None:
+    whole = tuning(WILD)
+    curve, states = kept_states(whole)
     assert whole.ratchet.falls
-    resumed = tuning(WILD, seed=5)
-    resumed.load_state_dict(states[rounds])
-    rest: list[CurvePoint] = list(resumed.run(score))
-    assert same_weights(whole.ppo.policy, resumed.ppo.policy)
-    assert same_weights(whole.delivered, resumed.delivered)
-    assert whole.ratchet.falls == resumed.ratchet.falls
-    assert whole.ratchet.step == resumed.ratchet.step == resumed.ppo.step
-    for left, right in zip(curve[len(curve) - len(rest) :], rest, strict=True):
-        assert np.array_equal(left.stats.returns, right.stats.returns)
+    for state in (states[1], states[len(states) // 2], states[-2]):
+        resumed = tuning(WILD, seed=5)
+        resumed.load_state_dict(state)
+        rest: list[CurvePoint] = list(resumed.run(score))
+        assert same_weights(whole.ppo.policy, resumed.ppo.policy)
+        assert same_weights(whole.delivered, resumed.delivered)
+        assert whole.ratchet.falls == resumed.ratchet.falls
+        assert whole.ratchet.step == resumed.ratchet.step == resumed.ppo.step
+        for left, right in zip(curve[len(curve) - len(rest) :], rest, strict=True):
+            assert np.array_equal(left.stats.returns, right.stats.returns)
 
 
 def test_the_running_mean_waits_for_the_longest_episodes() -> None:
