@@ -199,9 +199,7 @@ def test_a_setting_of_several_bases_is_the_nearest_ones(method: str) -> None:
         if not (isinstance(section, type) and issubclass(section, StageConfig)):
             continue
         for key, field in section.model_fields.items():
-            nearest = next(
-                base for base in section.__mro__ if key in base.__dict__.get("__annotations__", {})
-            )
+            nearest = next(base for base in section.__mro__ if key in inspect.get_annotations(base))
             assert issubclass(nearest, StageConfig)
             assert field.default == nearest.model_fields[key].default, f"{section.__name__}.{key}"
 
