@@ -10,7 +10,8 @@ import typer
 
 from unio4_lib.cli.options import CacheOption, JsonOption, OutputOption, RootOption
 from unio4_lib.errors import InputError
-from unio4_lib.report.data_facts import DatasetFacts, dataset_facts
+from unio4_lib.report.data_facts import dataset_facts
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.leaderboard import Entry
 from unio4_lib.report.recommend import (
     Choice,

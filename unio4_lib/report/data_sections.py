@@ -4,7 +4,7 @@ from typing import Any
 
 from unio4_lib import words
 from unio4_lib.report.chart import Chart, span
-from unio4_lib.report.data_facts import ActionColumn, DatasetFacts, Ends, ObservationColumn, Spread
+from unio4_lib.report.facts import ActionColumn, DatasetFacts, Ends, ObservationColumn, Spread
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import figure, grid, quiet, section
 from unio4_lib.report.record import RunRecord

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unio4_lib import words
 from unio4_lib.errors import InputError
 from unio4_lib.report.aggregate import FEWEST_RUNS, RESAMPLES
-from unio4_lib.report.data_facts import DatasetFacts
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.standing import FEW_RUNS, LIKELY, SURE
 
 LEAST = 1e-9

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unio4_lib import words
-from unio4_lib.report.data_facts import DatasetFacts
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.phases import Dip, Phase, change, dip, lowest, phases, start, steps_taken
 from unio4_lib.report.record import RunRecord
 

@@ -21,8 +21,8 @@ from unio4_lib.learning.critics import Critics
 from unio4_lib.methods.unio4 import facts
 from unio4_lib.methods.unio4.fact_types import BehaviorFacts, CriticsFacts, DynamicsFacts, JudgeFacts, Point
 from unio4_lib.nets.policy import Gaussian
-from unio4_lib.report.data_facts import DatasetFacts, dataset_facts
-from unio4_lib.report.facts import SCHEMA, Facts
+from unio4_lib.report.data_facts import dataset_facts
+from unio4_lib.report.facts import SCHEMA, DatasetFacts, Facts
 from unio4_lib.report.part import read_part
 from unio4_lib.settings.model import CriticsConfig
 

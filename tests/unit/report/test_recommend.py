@@ -11,7 +11,7 @@ from tiny_runs import call, saved_recording
 from unio4_lib.artifacts.folder_store import FolderStore
 from unio4_lib.artifacts.manifest import Manifest
 from unio4_lib.errors import InputError
-from unio4_lib.report.data_facts import DatasetFacts
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.recommend import Features, choose, describe, distance, features, nearness, sentence
 from unio4_lib.stages.step import STAGE_FACTS_FILE, SUMMARY_FILE
 from unio4_lib.stages.sweep import Member, record_failure, record_report

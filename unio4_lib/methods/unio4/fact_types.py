@@ -2,8 +2,7 @@
 
 from pydantic import Field
 
-from unio4_lib.report.data_facts import Histogram
-from unio4_lib.report.facts import Facts, OnlineFacts, ReportFacts
+from unio4_lib.report.facts import Facts, Histogram, OnlineFacts, ReportFacts
 from unio4_lib.report.part import Part
 from unio4_lib.report.summary import Gate
 
