@@ -183,11 +183,13 @@ def spools(folder: Path) -> Target:
 def reports(folder: Path) -> Target:
     from made_records import make_run
 
+    from unio4_lib.report.facts import Log
+
     record = make_run()
     parts: dict[str, Any] = {
         "summary.json": {**record.summary.to_json(), "seconds": 60.0},
-        "metrics.json": {name: stage.log for name, stage in record.stages.items()},
-        "facts.json": {name: stage.facts for name, stage in record.stages.items()},
+        "metrics.json": {name: Log(entries=stage.log).to_json() for name, stage in record.stages.items()},
+        "facts.json": {name: stage.told for name, stage in record.stages.items()},
         "decisions.json": record.decisions,
         "curve.json": record.curve,
     }

@@ -180,7 +180,9 @@ def test_the_same_config_gives_the_same_bits(
 def without_seconds(folder: Path) -> dict[str, Any]:
     logs = json.loads((folder / "metrics.json").read_text())
     assert set(logs) == set(STAGES[1:-1])
-    return {stage: [(entry["step"], entry["values"]) for entry in log] for stage, log in logs.items()}
+    return {
+        stage: [(entry["step"], entry["values"]) for entry in log["entries"]] for stage, log in logs.items()
+    }
 
 
 class InTurn:

@@ -11,6 +11,7 @@ import typer
 from unio4_lib.cli.options import CacheOption, JsonOption, OutputOption, RootOption
 from unio4_lib.errors import InputError
 from unio4_lib.report.data_facts import dataset_facts
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.leaderboard import Entry
 from unio4_lib.report.recommend import (
     Choice,
@@ -49,7 +50,7 @@ def recommend(
     if dataset is not None and dataset in scores:
         answers = [_answer(dataset, known.get(dataset), {dataset: scores[dataset]}, {dataset: 1.0})]
     elif dataset is not None:
-        wanted = features(dataset_facts(load_transitions(dataset)))
+        wanted = features(dataset_facts(dataset, load_transitions(dataset)))
         weights = nearness(wanted, known)
         answers = [_answer(dataset, wanted, {name: scores[name] for name in known}, weights)]
     else:
@@ -103,7 +104,7 @@ def _scores(entries: list[Entry]) -> dict[str, dict[str, list[float]]]:
 def _features(entries: list[Entry]) -> dict[str, Features]:
     """What the sweep's datasets are like."""
     return {
-        entry.dataset: features(entry.record.stage("prepare-dataset").facts)
+        entry.dataset: features(entry.record.stage("prepare-dataset").facts(DatasetFacts))
         for entry in entries
         if entry.record is not None
     }

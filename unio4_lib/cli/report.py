@@ -41,6 +41,8 @@ def make_report(
 def _write(target: Path, write: Callable[[], None]) -> None:
     try:
         write()
+    except InputError:  # which says itself what does not fit
+        raise
     except OSError as error:
         raise InputError(
             f"{target}: cannot be written ({error.strerror}); choose another --output"

@@ -18,6 +18,7 @@ from unio4_lib.learning.state_file import decode_state, encode_state
 from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.method import Method
 from unio4_lib.methods.reporting import Findings, delivered, finish, score_facts
+from unio4_lib.report.facts import OfflineFacts
 from unio4_lib.report.learning_section import learning_section
 from unio4_lib.report.online_section import online_section
 from unio4_lib.settings.model import RunConfig
@@ -156,7 +157,7 @@ class OffPolicy:
         write_policy(work, learner.policy, Task.of(transitions_of(work)))
         (work.folder / LEARNER).write_bytes(encode_state(learner.state_dict()))
         work.metrics.update({key: value for key, value in log[-1].values.items() if "/" in key})
-        work.finish([(entry.step, entry.values) for entry in log], {"acts": "mean"})
+        work.finish(log, OfflineFacts(acts="mean"))
 
     def finetune_online(self, work: StageWork[OffPolicyRun]) -> None:
         """Updates on old and new rows, while the policy acts."""

@@ -13,6 +13,7 @@ from unio4_lib.learning.evaluation import EpisodeStats
 from unio4_lib.methods.method import Method
 from unio4_lib.methods.pages import write_page
 from unio4_lib.nets.policy import Policy
+from unio4_lib.report.facts import OfflineFacts, OnlineFacts, ReportFacts
 from unio4_lib.report.html import REPORT
 from unio4_lib.report.phases import find_dip
 from unio4_lib.report.record import make_record
@@ -32,8 +33,6 @@ from unio4_lib.stages.stored import read_policy
 from unio4_lib.stages.task import Task
 from unio4_lib.stages.training import score
 
-# What the summary says of the data; its facts say more.
-DATASET_KEYS = ("id", "env_id", "transitions", "episodes", "mean_return", "normalized")
 VERSIONS = ("torch", "numpy", "gymnasium", "mujoco")
 
 Scores = dict[str, list[EpisodeStats]]  # of one policy, or of each member of an ensemble
@@ -53,7 +52,7 @@ class Findings:
     """What a method's own part of the report stage found."""
 
     gate: Gate | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: ReportFacts = field(default_factory=ReportFacts)  # beside the scores
     decisions: Sequence[dict[str, Any]] = ()
 
 
@@ -66,7 +65,7 @@ def score_facts(
     work: StageWork, policies: Sequence[Scored], info: DatasetInfo, task: Task
 ) -> dict[str, Score]:
     """Scores of all policies, each as it is delivered, and by both ways of acting."""
-    acts = {"offline": work.read("offline", FACTS_FILE)["acts"]}
+    acts = {"offline": work.facts("offline", OfflineFacts).acts}
     by_mean, sampled = _scores(work, task, policies)
     scores = {}
     for name, parts in by_mean.items():
@@ -85,18 +84,19 @@ def finish(work: StageWork, method: Method, scores: dict[str, Score], found: Fin
     summary = _summary(work, method, scores)
     if found.gate is not None:
         summary.gate = found.gate
-    facts = {"scores": {name: one.to_json() for name, one in scores.items()}, **found.facts}
+    facts = found.facts.model_copy(update={"scores": scores})
     work.write(SUMMARY_FILE, summary.to_json())
     work.finish([], facts)
     record = make_record(
         summary,
         work.config.model_dump(mode="json"),
         logs={name: work.read(kind, LOG_FILE) for kind, name in stages.items()},
-        facts={name: work.read(kind, FACTS_FILE) for kind, name in stages.items()} | {work.stage.name: facts},
+        facts={name: work.read(kind, FACTS_FILE) for kind, name in stages.items()}
+        | {work.stage.name: facts.to_json()},
         decisions=list(found.decisions),
         curve=_curve(work),
     )
-    work.write(STAGE_FACTS_FILE, {name: stage.facts for name, stage in record.stages.items()})
+    work.write(STAGE_FACTS_FILE, {name: stage.told for name, stage in record.stages.items()})
     write_page(record, work.folder / REPORT, method)
 
 
@@ -135,7 +135,6 @@ def _summary(work: StageWork, method: Method, scores: dict[str, Score]) -> Summa
     curve = _curve(work)
     settings: Mapping[str, Any] = flat_settings(work.config.model_dump(mode="json"))
     fall = find_dip(curve, settings["finetune.env_steps"], settings["finetune.warmup_steps"])
-    dataset = work.read("dataset", FACTS_FILE)
     names = method.stage_names()
     return Summary(
         schema_version=SCHEMA,
@@ -145,11 +144,11 @@ def _summary(work: StageWork, method: Method, scores: dict[str, Score]) -> Summa
         config_digest=config_digest(work.config),
         method=method.name,
         seed=work.config.seed,
-        dataset=Data(**{key: dataset[key] for key in DATASET_KEYS}),
+        dataset=work.facts("dataset", Data),  # the facts say more
         stages={names[kind]: _costs(work, kind) for kind in work.refs},
         scores=scores,
         online_curve=curve,
-        delivered_at=work.read("online", FACTS_FILE)["delivered_at"] if "online" in work.refs else None,
+        delivered_at=work.facts("online", OnlineFacts).delivered_at if "online" in work.refs else None,
         dip=None if fall is None else fall.ratio,
         policy_digest=policy_digest(read_policy(work, final_policy(work.refs))),
     )

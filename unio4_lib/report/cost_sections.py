@@ -54,7 +54,7 @@ def time_section(record: RunRecord, view: View) -> Markup:
 def _throughput(record: RunRecord, name: str, view: View) -> str:
     setting, unit = view.amounts.get(name, ("", ""))
     stage = record.stage(name)
-    amount = stage.log[-1]["step"] if stage.log else record.setting(setting)
+    amount = stage.log[-1].step if stage.log else record.setting(setting)
     if not setting or not amount or stage.seconds <= 0 or stage.reused or stage.resumed:
         return ""
     return f"{words.number(amount / stage.seconds)} {unit}/s"

@@ -13,7 +13,7 @@ def learning_section(record: RunRecord) -> Markup:
     """One small figure for each metric of the stages before the environment."""
     names = [name for name in record.stages if name != "finetune-online"]
     stage = next((record.stage(name) for name in names if record.stage(name).log), record.stage(""))
-    metrics = dict.fromkeys(name for entry in stage.log for name in entry["values"])
+    metrics = dict.fromkeys(name for entry in stage.log for name in entry.values)
     figures: list[Any] = []
     for name in metrics:
         series = stage.series(name)

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib import words
+from unio4_lib.errors import InputError
 from unio4_lib.report.aggregate import FEWEST_RUNS, RESAMPLES
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.standing import FEW_RUNS, LIKELY, SURE
 
 LEAST = 1e-9
@@ -42,16 +44,17 @@ class Choice:
     datasets: int
 
 
-def features(facts: Mapping[str, Any]) -> Features:
+def features(facts: DatasetFacts) -> Features:
     """From what the report keeps of a dataset."""
-    quantiles, mean = facts["returns"]["quantiles"], facts["returns"]["mean"]
-    low, high = quantiles["0"], quantiles["1"]
-    counts = [np.asarray(column["counts"], np.float64) for column in facts["actions"]]
+    if facts.returns is None:
+        raise InputError(f"dataset {facts.id}: a run of it kept no returns of its data; run it again")
+    low, high = facts.returns.quantiles.least, facts.returns.quantiles.most
+    counts = [np.asarray(column.counts, np.float64) for column in facts.actions]
     return Features(
-        facts["transitions"],
-        facts["episodes"],
-        (mean - low) / max(high - low, LEAST) if high > low else 1.0,
-        facts.get("normalized_mean"),
+        facts.transitions,
+        facts.episodes or 0,
+        (facts.returns.mean - low) / max(high - low, LEAST) if high > low else 1.0,
+        facts.normalized_mean,
         float(np.mean([_in_use(column) for column in counts])) if counts else 0.0,
     )
 

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unio4_lib.errors import InputError
+from unio4_lib.report.facts import Log, LogLine
+from unio4_lib.report.part import P, read_part
 from unio4_lib.report.summary import Costs, Score, Summary, read_summary
 from unio4_lib.settings.yaml_io import read_yaml
 
@@ -24,25 +26,30 @@ DECIDED = ("step", "member", "candidate", "current", "difference", "stderr", "ac
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of a run; ``facts`` is empty where the run recorded none."""
+    """One stage of a run."""
 
-    log: list[dict[str, Any]]  # {"step": int, "values": {metric: float}}, in the order of steps
-    facts: dict[str, Any]
+    log: list[LogLine]  # in the order of steps
+    told: Any  # its facts as they were read, of which only their section knows the class
     seconds: float
     reused: bool
     resumed: bool
     peak_memory_bytes: int
     digest: str  # of the stage's artifact; empty where it has none
+    place: str = field(default=FACTS, compare=False)  # where its facts were read
+
+    def facts(self, kind: type[P]) -> P:
+        """Its facts; those that the run did not record are empty."""
+        return read_part(kind, self.told, self.place, "facts")
 
     def series(self, metric: str) -> dict[str, list[tuple[int, float]]]:
         """Points (step, value) of a metric: under "" if it is one number, else by member."""
         found: dict[str, list[tuple[int, float]]] = {}
         for entry in self.log:
-            for key, value in entry["values"].items():
+            for key, value in entry.values.items():
                 if key == metric:
-                    found.setdefault("", []).append((entry["step"], value))
+                    found.setdefault("", []).append((entry.step, value))
                 elif key.startswith(f"{metric}/"):
-                    found.setdefault(key.removeprefix(f"{metric}/"), []).append((entry["step"], value))
+                    found.setdefault(key.removeprefix(f"{metric}/"), []).append((entry.step, value))
         return found
 
     def last(self, metric: str) -> float | None:
@@ -91,23 +98,28 @@ def make_record(
     summary: Summary,
     config: dict[str, Any],
     *,
-    logs: Mapping[str, list[dict[str, Any]]],
-    facts: Mapping[str, dict[str, Any]],
+    logs: Mapping[str, Any],
+    facts: Mapping[str, Any],
     decisions: list[dict[str, Any]],
     curve: list[Any],
+    places: tuple[str, str] = (LOGS, FACTS),
 ) -> RunRecord:
-    """Join what is known of each stage: its cost from the summary, which may not know all of them."""
+    """Join what is known of each stage: its cost from the summary, which may not know all of them.
+
+    Logs and facts are JSON, ``places`` the files that they come from.
+    """
     costs = summary.stages
     unknown = {name: Costs() for name in facts if name not in costs}
     stages = {
         name: StageRecord(
-            log=list(logs.get(name, [])),
-            facts=dict(facts.get(name, {})),
+            log=read_part(Log, logs.get(name, []), f"{places[0]}: {name}", "a log").entries,
+            told=facts.get(name, {}),
             seconds=about.seconds,
             reused=about.reused,
             resumed=about.resumed,
             peak_memory_bytes=about.peak_memory_bytes,
             digest=about.artifact_digest,
+            place=f"{places[1]}: {name}",
         )
         for name, about in {**costs, **unknown}.items()
     }
@@ -127,19 +139,15 @@ def read_run(folder: Path) -> RunRecord:
         raise InputError(f"{folder / CONFIG}: {type(config).__name__} at the top; expected settings")
     decisions = _read_json(folder / DECISIONS, list)
     _check_decisions(decisions, folder / DECISIONS)
-    try:
-        return make_record(
-            summary,
-            config,
-            logs=_read_json(folder / LOGS, dict),
-            facts=_read_json(folder / FACTS, dict),
-            decisions=decisions,
-            curve=_read_json(folder / CURVE, list) or summary.online_curve or [],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{folder / SUMMARY}: {type(error).__name__} {error}; expected a summary written by unio4"
-        ) from error
+    return make_record(
+        summary,
+        config,
+        logs=_read_json(folder / LOGS, dict),
+        facts=_read_json(folder / FACTS, dict),
+        decisions=decisions,
+        curve=_read_json(folder / CURVE, list) or summary.online_curve or [],
+        places=(str(folder / LOGS), str(folder / FACTS)),
+    )
 
 
 def _check_decisions(decisions: list[Any], path: Path) -> None:

@@ -2,21 +2,11 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
-from unio4_lib.errors import InputError
+from unio4_lib.report.part import Part, read_part
 
 SCHEMA = 1  # of what is written here; files without it are older, and are read all the same
-
-
-class Part(BaseModel):
-    """A part of the summary; what newer versions may add is passed over."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    def to_json(self) -> dict[str, Any]:
-        """What was told, and nothing that was not."""
-        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Data(Part):
@@ -37,7 +27,7 @@ class Score(Part):
     stderr: float | None = None
     normalized: float | None = None
     episodes: int = 0
-    members: list[float] = []  # where several policies have one name: the mean of each
+    members: list[float] = Field([])  # where several policies have one name: the mean of each
     acts: str = "mean"  # how, for the figures above
     mean_action: "Score | None" = None
     sampled: "Score | None" = None
@@ -73,7 +63,7 @@ class Fitted(Part):
     """What fitted Q evaluation says of the policies that the models judged; it decided nothing."""
 
     values: list[float]  # of each policy in the portfolio
-    spreads: list[float] = []
+    spreads: list[float] = Field([])
     rank_correlation: float | None = None  # with the models' estimates
     first: int = 0  # of the portfolio, by these values
     agrees: bool = True  # that the models' choice is no worse than a plain clone
@@ -89,9 +79,9 @@ class Gate(Part):
     margin: float = 0.0
     acts: str = "mean"
     chosen_member: int | None = None  # track that is delivered
-    started_from: list[int] = []  # of each track, its policy in the portfolio
-    portfolio: list[Judged] = []
-    estimates: list[dict[str, float]] = []  # of the tracks, at the final choice
+    started_from: list[int] = Field([])  # of each track, its policy in the portfolio
+    portfolio: list[Judged] = Field([])
+    estimates: list[dict[str, float]] = Field([])  # of the tracks, at the final choice
     trust: TrustSummary | None = None
     fqe: Fitted | None = None
 
@@ -125,7 +115,7 @@ class Summary(Part):
     schema_version: int = 0
     run_id: str = "run"
     unio4_version: str = ""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field({})
     config_digest: str = ""
     method: str | None = None
     seed: int | None = None
@@ -142,11 +132,4 @@ class Summary(Part):
 
 def read_summary(values: Any, where: str) -> Summary:
     """A summary from JSON; what is none is one line."""
-    try:
-        return Summary.model_validate(values)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        path = ".".join(map(str, fault["loc"])) or "it"
-        raise InputError(
-            f"{where}: {path}: {fault['msg'].lower()}; expected a summary written by unio4"
-        ) from error
+    return read_part(Summary, values, where, "a summary")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unio4_lib import words
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.phases import Dip, Phase, change, dip, lowest, phases, start, steps_taken
 from unio4_lib.report.record import RunRecord
 
@@ -170,10 +171,10 @@ def data_check(record: RunRecord) -> Check | None:
         return None
     level = level_above(episodes, EPISODES)
     text = f"{words.count(dataset.transitions)} transitions in {words.count(episodes)} episodes"
-    actions = record.stage("prepare-dataset").facts.get("actions")
+    actions = record.stage("prepare-dataset").facts(DatasetFacts).actions
     if not actions:
         return Check(level, "Enough data", f"{text}.")
-    share = sum(row["share_at_low"] + row["share_at_high"] for row in actions) / len(actions)
+    share = sum(row.share_at_low + row.share_at_high for row in actions) / len(actions)
     bounds = level_below(share, AT_BOUNDS)
     worst = max((level, bounds), key=("good", "watch", "bad").index)
     return Check(worst, "Enough data", f"{text}; {words.percent(share)} of the actions are at a bound.")

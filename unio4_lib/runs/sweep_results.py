@@ -43,6 +43,7 @@ def _entry(member: Member, found: Result, context: StageContext) -> Entry:
         logs={},
         facts=json.loads((folder / STAGE_FACTS_FILE).read_bytes()),
         decisions=[],
+        places=("", str(folder / STAGE_FACTS_FILE)),
         curve=summary.online_curve or [],
     )
     return Entry(member.dataset, member.seed, member.method, record)

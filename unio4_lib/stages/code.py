@@ -14,6 +14,7 @@ ROOT = Path(unio4_lib.__file__).parent.parent
 CARRIERS = (
     *("artifacts", "cli", "runs", "serving", "tracking"),
     *("errors", "files", "progress", "words"),
+    *("report.facts", "report.part", "report.summary"),
     *("settings.keys", "settings.layers", "settings.pages", "settings.yaml_io"),
     *("stages.code", "stages.context", "stages.fingerprint", "stages.outcome"),
     *("stages.runner", "stages.step", "stages.tracked"),

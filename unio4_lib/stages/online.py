@@ -14,6 +14,7 @@ from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.loop import LogEntry, Metrics, guard, to_numbers
 from unio4_lib.nets.policy import Policy
 from unio4_lib.progress import Reporter
+from unio4_lib.report.facts import OnlineFacts
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.step import CURVE_FILE
 from unio4_lib.stages.stored import write_policy
@@ -130,11 +131,13 @@ def _broken(policy: Policy, values: dict[str, float]) -> dict[str, float]:
     return checked | {"policy/weights": float(weights.detach().abs().max())}
 
 
-def finish_online(work: StageWork, policy: Policy, task: Task, curve: Curve, **facts: Any) -> None:
-    """Write what came of it."""
+def finish_online(
+    work: StageWork, policy: Policy, task: Task, curve: Curve, facts: OnlineFacts | None = None
+) -> None:
+    """Write what came of it; to facts that only the method knows are added those of every curve."""
     write_policy(work, policy, task)
     work.write(CURVE_FILE, curve.points)
     env_steps, mean, _ = curve.points[-1]
     work.metrics.update({"env_steps": float(env_steps), "last_return": mean})
-    log = [(entry.step, entry.values) for entry in curve.log]
-    work.finish(log, {"env_steps": env_steps, "delivered_at": curve.delivered_at, **facts})
+    common = {"env_steps": env_steps, "delivered_at": curve.delivered_at}
+    work.finish(curve.log, (facts or OnlineFacts()).model_copy(update=common))

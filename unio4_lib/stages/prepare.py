@@ -2,7 +2,6 @@
 
 import math
 from contextlib import ExitStack
-from typing import Any
 
 from unio4_lib import words
 from unio4_lib.data.normalize import return_range
@@ -22,22 +21,10 @@ def compute(work: StageWork) -> None:
     transitions = _load(work)
     check_dataset(transitions, work.config, work.context.reporter)
     transitions.save(work.folder / TRANSITIONS)
-    facts = {**dataset_facts(transitions), **dataset_summary(work.config.dataset, transitions)}
-    work.metrics.update({name: float(facts[name]) for name in ("transitions", "episodes", "mean_return")})
+    facts = dataset_facts(work.config.dataset, transitions)
+    figures = ("transitions", "episodes", "mean_return")
+    work.metrics.update({name: float(getattr(facts, name)) for name in figures})
     work.finish([], facts)
-
-
-def dataset_summary(source: str, transitions: Transitions) -> dict[str, Any]:
-    """What the summary says about the dataset."""
-    mean = float(transitions.episode_returns().mean())
-    return {
-        "id": source,
-        "env_id": transitions.info.env_id,
-        "transitions": transitions.num_transitions,
-        "episodes": transitions.num_episodes,
-        "mean_return": mean,
-        "normalized": transitions.info.normalized(mean),
-    }
 
 
 def _load(work: StageWork) -> Transitions:

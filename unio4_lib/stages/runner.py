@@ -5,7 +5,7 @@ import resource
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,6 +19,8 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError, StoreRefused
 from unio4_lib.errors import InputError
 from unio4_lib.learning.journal import Journal
+from unio4_lib.report.facts import Facts, Log, LogLine
+from unio4_lib.report.part import P, read_part
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.sources.state import source_digest
 from unio4_lib.stages import tracked
@@ -39,6 +41,7 @@ from unio4_lib.tracking.tracker import StageTracker
 
 if TYPE_CHECKING:
     from unio4_lib.learning.checkpoint import Checkpointer
+    from unio4_lib.learning.loop import LogEntry
 
 SECONDS, PEAK_MEMORY = "seconds", "peak_memory_bytes"  # metrics of every manifest
 FLUSH_SECONDS = 20.0  # for the last checkpoint's upload: less than what a cluster waits before it kills
@@ -72,14 +75,19 @@ class StageWork(Generic[Config]):
         """A JSON file of an input."""
         return json.loads((self.input(kind) / name).read_bytes())
 
+    def facts(self, kind: str, part: type[P]) -> P:
+        """What the stage of an input told of itself, or a part of that."""
+        return read_part(part, self.read(kind, FACTS_FILE), f"{kind}/{FACTS_FILE}", "facts")
+
     def write(self, name: str, values: Any) -> None:
         """A JSON file of the artifact."""
         (self.folder / name).write_text(json.dumps(values, indent=1) + "\n")
 
-    def finish(self, log: list[tuple[int, dict[str, float]]], facts: dict[str, Any]) -> None:
+    def finish(self, log: Sequence["LogEntry"], facts: Facts) -> None:
         """What every artifact holds: the training curves, and what is worth showing in the report."""
-        self.write(LOG_FILE, [{"step": step, "values": values} for step, values in log])
-        self.write(FACTS_FILE, facts)
+        lines = [LogLine(step=entry.step, values=entry.values) for entry in log]
+        self.write(LOG_FILE, Log(entries=lines).to_json())
+        self.write(FACTS_FILE, facts.to_json())
 
 
 def run_stage(

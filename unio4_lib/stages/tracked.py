@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unio4_lib import __version__, words
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.report.facts import read_log
 from unio4_lib.report.summary import Summary, read_summary
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.stages.context import StageContext
@@ -184,8 +185,8 @@ def _log_dataset(
 
 def _log_curves(tracker: StageTracker, stage: str, folder: Path) -> None:
     """The training log, the gate's decisions and the online curve, as far as the artifact has them."""
-    for entry in json.loads((folder / LOG_FILE).read_bytes()):
-        tracker.log_metrics(named(stage, entry["values"]), entry["step"])
+    for line in read_log(folder / LOG_FILE).entries:
+        tracker.log_metrics(named(stage, line.values), line.step)
     if (folder / DECISIONS_FILE).exists():
         for entry in json.loads((folder / DECISIONS_FILE).read_bytes()):
             step, member = entry["step"], entry["member"]

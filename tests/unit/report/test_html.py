@@ -144,7 +144,7 @@ def test_a_film_is_part_of_the_page(tmp_path: Path) -> None:
 
 def test_many_dimensions_and_members_do_not_grow_the_page_without_bound() -> None:
     record = make_run()
-    facts = record.stages["prepare-dataset"].facts
+    facts = record.stages["prepare-dataset"].told
     facts["actions"] = facts["actions"] * 100
     facts["observations"] = facts["observations"] * 200
     page = Page(render_report(record))
@@ -233,7 +233,7 @@ def test_observations_reach_as_far_as_any_of_them() -> None:
     record = make_run()
     wide, skewed = {"min": -6.0, "max": 6.0}, {"min": -1.0, "max": 9.0}
     rows = [{**ends, "mean": 0.0, "std": 1.0} for ends in (wide, skewed)]
-    record.stages["prepare-dataset"].facts["observations"] = rows
+    record.stages["prepare-dataset"].told["observations"] = rows
     assert "Observations reach up to 9 standard deviations" in Page(render_report(record)).text
 
 

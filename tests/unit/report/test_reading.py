@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import make_run
+from made_records import make_run, render_report
 from tiny_runs import call
 
+from unio4_lib import words
 from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.registry import find_method
 from unio4_lib.methods.reproduce import FROM_FILE, reproduce_command
 from unio4_lib.methods.unio4.settings import UniO4Config
+from unio4_lib.report.facts import SCHEMA, Facts, Log
 from unio4_lib.report.record import RunRecord, read_run
 from unio4_lib.settings.model import config_digest
 from unio4_lib.settings.pages import config_yaml
@@ -26,8 +28,8 @@ def write_run(folder: Path, record: RunRecord) -> Path:
     folder.mkdir(parents=True)
     files: dict[str, Any] = {
         "summary.json": {**record.summary.to_json(), "online_curve": record.curve},
-        "metrics.json": {name: stage.log for name, stage in record.stages.items()},
-        "facts.json": {name: stage.facts for name, stage in record.stages.items()},
+        "metrics.json": {name: Log(entries=stage.log).to_json() for name, stage in record.stages.items()},
+        "facts.json": {name: stage.told for name, stage in record.stages.items()},
         "decisions.json": record.decisions,
     }
     for name, content in files.items():
@@ -50,7 +52,38 @@ def test_a_run_without_facts_or_logs_is_read(tmp_path: Path) -> None:
     found = read_run(folder)
     assert found.stage("fit-critics").log == []
     assert found.setting("finetune.env_steps") is None
-    assert found.stage("never-heard-of").facts == {}
+    assert found.stage("never-heard-of").facts(Facts) == Facts()
+
+
+RELEASES: dict[str, dict[str, Any]] = {
+    "before there was a version": {},
+    "now": {"schema_version": SCHEMA},
+    "later": {"schema_version": SCHEMA + 1, "something_new": [1]},
+}
+
+
+def test_facts_and_logs_of_every_release_give_the_same_report(tmp_path: Path) -> None:
+    record = make_run()
+    pages = set()
+    for release, more in RELEASES.items():
+        folder = write_run(tmp_path / release, record)
+        lines = {name: [line.to_json() for line in stage.log] for name, stage in record.stages.items()}
+        logs = {name: {"entries": log} | more if more else log for name, log in lines.items()}
+        facts = {name: stage.told | more for name, stage in record.stages.items()}
+        (folder / "metrics.json").write_text(json.dumps(logs))
+        (folder / "facts.json").write_text(json.dumps(facts))
+        pages.add(render_report(read_run(folder)))
+    assert pages == {render_report(record)}
+
+
+def test_what_an_older_release_did_not_tell_is_empty() -> None:
+    record = make_run()
+    for name in ("bias", "correlation"):
+        del record.stages["fit-critics"].told[name]
+    del record.stages["report"].told["ope"]["rank_correlation"]
+    page = render_report(record)
+    assert f"correlation {words.UNKNOWN}" in page
+    assert "Estimates against true returns of 8 policies<" in page
 
 
 def test_series_by_member() -> None:
@@ -105,6 +138,7 @@ BROKEN = {
     "config.yaml": "[1, 2]",
     "decisions.json": '["what"]',
     "facts.json": '{"prepare-dataset": {"returns": 5}}',
+    "metrics.json": '{"fit-critics": [{"step": "first", "values": {}}]}',
 }
 
 
@@ -119,7 +153,8 @@ BROKEN = {
         ("partial", ["run"], "expected a summary written by unio4"),
         ("config.yaml", ["run"], "config.yaml: list at the top; expected settings"),
         ("decisions.json", ["run"], "decisions.json: entry 0 has no number step"),
-        ("facts.json", ["run"], "cannot be drawn, what the run left does not fit"),
+        ("facts.json", ["run"], "error: run/facts.json: prepare-dataset: returns: input should be "),
+        ("metrics.json", ["run"], "error: run/metrics.json: fit-critics: entries.0.step: input should be "),
         ("whole", ["run", "run"], "given twice"),
         ("whole", ["run", "other", "--video"], "expected one"),
         ("whole", ["run", "--output", "file/report.html"], "cannot be written"),

@@ -10,6 +10,8 @@ from tiny_runs import call, saved_recording
 
 from unio4_lib.artifacts.folder_store import FolderStore
 from unio4_lib.artifacts.manifest import Manifest
+from unio4_lib.errors import InputError
+from unio4_lib.report.facts import DatasetFacts
 from unio4_lib.report.recommend import Features, choose, describe, distance, features, nearness, sentence
 from unio4_lib.stages.step import STAGE_FACTS_FILE, SUMMARY_FILE
 from unio4_lib.stages.sweep import Member, record_failure, record_report
@@ -65,14 +67,17 @@ def test_it_says_how_sure_it_is(scores: dict[str, list[float]], says: str) -> No
 
 
 def test_features_are_size_quality_and_coverage() -> None:
-    told = facts()["prepare-dataset"] | {"normalized_mean": 12.5}
-    even = {"counts": [5, 5, 0, 0]}
-    found = features(told | {"actions": [even, {"counts": [8, 0, 0, 0]}]})
+    told = DatasetFacts.model_validate(facts()["prepare-dataset"] | {"normalized_mean": 12.5})
+    told.actions[0].counts, told.actions[1].counts = [5, 5, 0, 0], [8, 0, 0, 0]
+    found = features(told)
     assert (found.transitions, found.episodes, found.normalized) == (7000, 70, 12.5)
     assert found.quality == pytest.approx((15.0 - 0.5) / (29.5 - 0.5))
     assert found.coverage == pytest.approx((2 / 4 + 1 / 4) / 2)
-    same = {"mean": 3.0, "quantiles": {"0": 3.0, "1": 3.0}}
-    assert features(told | {"returns": same}).quality == 1.0
+    assert told.returns is not None
+    told.returns.mean = told.returns.quantiles.least = told.returns.quantiles.most = 3.0
+    assert features(told).quality == 1.0
+    with pytest.raises(InputError, match="kept no returns"):
+        features(DatasetFacts(id="d"))
     text = describe(found)
     assert "7,000 rows of 70 episodes" in text and "normalized score of 12.5" in text
 

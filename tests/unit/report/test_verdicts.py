@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from made_records import checks, make_run
 
+from unio4_lib.report.facts import LogLine
 from unio4_lib.report.phases import change, dip, find_dip, lowest, normalization, phases
 from unio4_lib.report.record import RunRecord
 from unio4_lib.report.summary import Fitted, Gate, TrustSummary
@@ -183,7 +184,7 @@ def test_few_policies_cannot_condemn_a_ranking() -> None:
     record = make_run()
     fitted(record, -0.5, policies=4)
     assert [c.level for c in checks(record) if c.what == "Estimates agree"] == ["watch"]
-    ranking = record.stages["report"].facts["ope"]
+    ranking = record.stages["report"].told["ope"]
     ranking["rank_correlation"] = -0.5
     assert [c.level for c in checks(record) if c.what == "Estimates rank policies"] == ["bad"]
     ranking["points"] = ranking["points"][:4]
@@ -208,13 +209,13 @@ def test_models_are_held_against_what_the_data_returned(modeled: float, trusted:
 
 
 def logged(record: RunRecord, stage: str, metric: str, value: float) -> None:
-    record.stages[stage].log.append({"step": 10**6, "values": {metric: value}})
+    record.stages[stage].log.append(LogLine(step=10**6, values={metric: value}))
 
 
 def without(record: RunRecord, stage: str) -> None:
     """As if the stage had recorded nothing."""
     record.stages[stage].log.clear()
-    record.stages[stage].facts.clear()
+    record.stages[stage].told.clear()
 
 
 def episodes(record: RunRecord, count: int | None) -> None:
@@ -251,8 +252,8 @@ CASES: dict[str, dict[str | None, Change]] = {
     },
     "Critics follow returns": {
         "good": lambda r: None,
-        "watch": lambda r: r.stages["fit-critics"].facts.update(correlation=0.6),
-        "bad": lambda r: r.stages["fit-critics"].facts.update(correlation=-0.2),
+        "watch": lambda r: r.stages["fit-critics"].told.update(correlation=0.6),
+        "bad": lambda r: r.stages["fit-critics"].told.update(correlation=-0.2),
         None: lambda r: without(r, "fit-critics"),
     },
     "Models predict a step": {
@@ -287,9 +288,9 @@ CASES: dict[str, dict[str | None, Change]] = {
     },
     "Estimates rank policies": {
         "good": lambda r: None,
-        "watch": lambda r: r.stages["report"].facts["ope"].update(rank_correlation=0.4),
-        "bad": lambda r: r.stages["report"].facts["ope"].update(rank_correlation=0.0),
-        None: lambda r: r.stages["report"].facts["ope"].update(rank_correlation=None),
+        "watch": lambda r: r.stages["report"].told["ope"].update(rank_correlation=0.4),
+        "bad": lambda r: r.stages["report"].told["ope"].update(rank_correlation=0.0),
+        None: lambda r: r.stages["report"].told["ope"].update(rank_correlation=None),
     },
     "No drop at the switch": {
         "good": lambda r: early_looks(r, 199.0, 196.0),

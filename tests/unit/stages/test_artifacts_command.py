@@ -15,6 +15,7 @@ from whole_runs import STAGES, AskedToEnd, all_artifacts, find_stage, tiny_confi
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.errors import Preempted
 from unio4_lib.methods.unio4.settings import UniO4Config
+from unio4_lib.report.facts import SCHEMA
 from unio4_lib.runs.inline import run
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import run_stage
@@ -68,9 +69,10 @@ def test_every_artifact_has_what_the_report_needs(made: tuple[Path, dict[str, Ar
     for kind, ref in refs.items():
         folder = root / "artifacts" / ref.digest
         log = json.loads((folder / "log.json").read_bytes())
-        assert all(set(entry) == {"step", "values"} for entry in log)
-        assert (log == []) == (kind in ("dataset", "report"))
-        assert isinstance(json.loads((folder / "facts.json").read_bytes()), dict)
+        assert all(set(entry) == {"step", "values"} for entry in log["entries"])
+        assert (log["entries"] == []) == (kind in ("dataset", "report"))
+        facts = json.loads((folder / "facts.json").read_bytes())
+        assert log["schema_version"] == facts["schema_version"] == SCHEMA
     curve = json.loads((root / "artifacts" / refs["online"].digest / "curve.json").read_bytes())
     assert curve[0][0] == 0 and all(len(point) == 3 for point in curve)
 

@@ -7,10 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.registry import METHODS, find_method
 from unio4_lib.methods.unio4.settings import UniO4Config
+from unio4_lib.report.facts import Facts
+from unio4_lib.report.part import Part
 from unio4_lib.settings.keys import flat_settings
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.settings.pages import yaml_value
@@ -27,6 +31,20 @@ class Entrant:
     label: str
     config: RunConfig
     step: Step  # that makes its policy
+
+
+class Entered(Part):
+    """What is told of an entrant."""
+
+    label: str
+    method: str = ""
+    artifact_digest: str = ""
+
+
+class EntrantsFacts(Facts):
+    """Who took part, in the order of the judge."""
+
+    entrants: list[Entered] = Field([])
 
 
 def entrants_of(labels: Sequence[str], config: UniO4Config) -> list[Entrant]:

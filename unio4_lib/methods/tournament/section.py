@@ -3,6 +3,7 @@
 from statistics import fmean
 
 from unio4_lib import words
+from unio4_lib.methods.tournament.entrants import EntrantsFacts
 from unio4_lib.methods.unio4.improvement_section import FITTED, fitted_value, opinion_sentence
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import quiet, section, table
@@ -11,7 +12,7 @@ from unio4_lib.report.record import RunRecord
 
 def entrants_section(record: RunRecord) -> Markup:
     """Each entrant with what the judge thought of it, and whether it went on."""
-    found = record.stage("train-entrants").facts.get("entrants") or []
+    found = record.stage("train-entrants").facts(EntrantsFacts).entrants
     gate = record.summary.gate
     if not found or gate is None or len(gate.portfolio) < len(found):
         return section("entrants", "Entrants", quiet("This run kept nothing of its entrants."))
@@ -21,9 +22,9 @@ def entrants_section(record: RunRecord) -> Markup:
     for number, entrant in enumerate(found, start=len(estimates) - len(found)):  # they come last
         track = f"track {gate.started_from.index(number)}" if number in gate.started_from else ""
         place = f"{1 + order.index(number)} of {len(order)}"
-        digest = el("code", entrant["artifact_digest"][:16])
+        digest = el("code", entrant.artifact_digest[:16])
         again = [] if gate.fqe is None else [fitted_value(gate, number)]
-        rows.append([entrant["label"], words.number(estimates[number]), place, *again, track, digest])
+        rows.append([entrant.label, words.number(estimates[number]), place, *again, track, digest])
     heads = ["Entrant", "Estimate, over ways of acting", "Place among all policies"]
     heads += [*([] if gate.fqe is None else [FITTED]), "Start of", "Artifact"]
     first = gate.portfolio[order[0]].name

@@ -1,6 +1,7 @@
 """Reasons to trust a run of Uni-O4, or not to."""
 
 from unio4_lib import words
+from unio4_lib.methods.unio4.fact_types import CriticsFacts, JudgeFacts
 from unio4_lib.report.phases import change, phases, start, steps_taken
 from unio4_lib.report.record import RunRecord
 from unio4_lib.report.verdicts import Check, Level, level_above, level_below
@@ -26,7 +27,9 @@ def clones_check(record: RunRecord) -> Check | None:
 
 def critics_check(record: RunRecord) -> Check | None:
     stage = record.stage("fit-critics")
-    found = stage.facts.get("correlation", stage.last("critics/value_return_correlation"))
+    found = stage.facts(CriticsFacts).correlation
+    if found is None:
+        found = stage.last("critics/value_return_correlation")
     if found is None:
         return None
     text = f"Values and the returns that followed in the data have a correlation of {words.ratio(found)}."
@@ -103,11 +106,11 @@ def gate_check(record: RunRecord) -> Check | None:
 
 
 def ranking_check(record: RunRecord) -> Check | None:
-    ranking = record.stage("report").facts.get("ope") or {}
-    found = ranking.get("rank_correlation")
-    if found is None:
+    ranking = record.stage("report").facts(JudgeFacts).ope
+    if ranking is None or ranking.rank_correlation is None:
         return None
-    policies, level = len(ranking["points"]), level_above(found, RANKS)
+    found, policies = ranking.rank_correlation, len(ranking.points)
+    level = level_above(found, RANKS)
     text = (
         f"Over {policies} policies, estimates from the models and true returns have a rank "
         f"correlation of {words.ratio(found)}"

@@ -1,10 +1,9 @@
-"""What a stage knows that is worth a picture, as small JSON objects; each costs at most about a second.
+"""What a stage knows that is worth a picture, found out in at most about a second.
 
 Algorithms never import this; stages call it with what they have in hand and write ``facts.json``.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,16 @@ from unio4_lib.judging.dynamics import DynamicsModel
 from unio4_lib.learning.cloning import overlap
 from unio4_lib.learning.critics import Critics
 from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.methods.unio4.fact_types import (
+    BehaviorFacts,
+    Bin,
+    CloneFit,
+    CriticsFacts,
+    DynamicsFacts,
+    Point,
+    Ranking,
+    StepErrors,
+)
 from unio4_lib.nets.policy import Gaussian, GaussianPolicy
 from unio4_lib.report.aggregate import rank_correlation
 from unio4_lib.report.data_facts import MOST_ROWS, histogram
@@ -29,7 +38,7 @@ def _thin(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def behavior_facts(policy: GaussianPolicy, data: OfflineData, holdout: Tensor) -> dict[str, Any]:
+def behavior_facts(policy: GaussianPolicy, data: OfflineData, holdout: Tensor) -> BehaviorFacts:
     """Likelihood of each member on held-out rows [H], and how far members are from each other."""
     rows = _thin(holdout)
     gaussian = policy.distribution(data.observations[rows])
@@ -37,12 +46,12 @@ def behavior_facts(policy: GaussianPolicy, data: OfflineData, holdout: Tensor) -
     stderr = log_probs.std(dim=1, correction=0) / len(rows) ** 0.5
     spread = gaussian.log_std.exp().mean(dim=(1, 2))
     members = zip(log_probs.mean(dim=1).tolist(), stderr.tolist(), spread.tolist(), strict=True)
-    return {
-        "holdout_rows": len(rows),
-        "members": [{"log_likelihood": value, "stderr": error, "std": std} for value, error, std in members],
-        "divergence": pairwise_divergence(gaussian).tolist(),
-        "overlap": overlap(gaussian).tolist(),
-    }
+    return BehaviorFacts(
+        holdout_rows=len(rows),
+        members=[CloneFit(log_likelihood=value, stderr=error, std=std) for value, error, std in members],
+        divergence=pairwise_divergence(gaussian).tolist(),
+        overlap=overlap(gaussian).tolist(),
+    )
 
 
 def pairwise_divergence(gaussian: Gaussian) -> Tensor:
@@ -55,7 +64,7 @@ def pairwise_divergence(gaussian: Gaussian) -> Tensor:
 
 
 @torch.no_grad()
-def critics_facts(critics: Critics, data: OfflineData) -> dict[str, Any]:
+def critics_facts(critics: Critics, data: OfflineData) -> CriticsFacts:
     """V against the discounted returns that the data went on to have, in environment units.
 
     Bins hold equally many rows each, in the order of V. Returns of episodes that time ended are cut
@@ -71,28 +80,28 @@ def critics_facts(critics: Critics, data: OfflineData) -> dict[str, Any]:
     for part in torch.tensor_split(order, min(CALIBRATION_BINS, len(order))):
         spread = float(returns[part].std(correction=0))
         bins.append(
-            {
-                "value": float(values[part].mean()),
-                "return": float(returns[part].mean()),
-                "stderr": spread / len(part) ** 0.5,
-                "std": spread,
-                "rows": len(part),
-            }
+            Bin(
+                value=float(values[part].mean()),
+                returned=float(returns[part].mean()),
+                stderr=spread / len(part) ** 0.5,
+                std=spread,
+                rows=len(part),
+            )
         )
     pair = torch.stack([values, returns])
-    return {
-        "bins": bins,
-        "correlation": float(torch.corrcoef(pair)[0, 1].nan_to_num()),
-        "bias": float((values - returns).mean()),
-        "advantage_histogram": histogram(advantages.cpu().numpy()),
-        "positive_advantages": float((advantages > 0).float().mean()),
-    }
+    return CriticsFacts(
+        bins=bins,
+        correlation=float(torch.corrcoef(pair)[0, 1].nan_to_num()),
+        bias=float((values - returns).mean()),
+        advantage_histogram=histogram(advantages.cpu().numpy()),
+        positive_advantages=float((advantages > 0).float().mean()),
+    )
 
 
 @torch.no_grad()
 def dynamics_facts(
     model: DynamicsModel, data: OfflineData, holdout: Tensor, *, steps: int = MODEL_STEPS, seed: int = 0
-) -> dict[str, Any]:
+) -> DynamicsFacts:
     """Error of one step and of many, and whether the models know it, on held-out rows [H]."""
     rows = _thin(holdout)
     mean, log_variance, _ = model.heads(data.observations[rows], data.actions[rows])
@@ -103,19 +112,19 @@ def dynamics_facts(
     levels = torch.tensor(LEVELS, device=errors.device)
     borders = torch.special.ndtri(0.5 + 0.5 * levels)
     within = (relative[..., None] < borders).float().mean(dim=(0, 1, 2))
-    return {
-        "holdout_rows": len(rows),
-        "members": errors.square().mean(dim=(1, 2)).tolist(),
-        "dimensions": errors.square().mean(dim=(0, 1)).tolist(),  # the last one is the reward
-        "calibration": [[level, share] for level, share in zip(LEVELS, within.tolist(), strict=True)],
-        "k_step": k_step_error(model, data, holdout, steps=steps, seed=seed),
-    }
+    return DynamicsFacts(
+        holdout_rows=len(rows),
+        members=errors.square().mean(dim=(1, 2)).tolist(),
+        dimensions=errors.square().mean(dim=(0, 1)).tolist(),
+        calibration=[[level, share] for level, share in zip(LEVELS, within.tolist(), strict=True)],
+        k_step=k_step_error(model, data, holdout, steps=steps, seed=seed),
+    )
 
 
 @torch.no_grad()
 def k_step_error(
     model: DynamicsModel, data: OfflineData, holdout: Tensor, *, steps: int, seed: int
-) -> dict[str, Any] | None:
+) -> StepErrors | None:
     """Error of the models after k steps with the recorded actions, and of saying that nothing changes.
 
     Root of the mean squared distance per dimension, in standard deviations of the dataset; every
@@ -139,12 +148,12 @@ def k_step_error(
         truth = data.next_observations[chosen + k]
         model_errors.append((state - truth).square().mean(dim=(1, 2)).sqrt())
         still_errors.append((first - truth).square().mean().sqrt())
-    return {
-        "starts": len(chosen),
-        "steps": list(range(1, steps + 1)),
-        "members": torch.stack(model_errors, dim=1).tolist(),
-        "no_change": torch.stack(still_errors).tolist(),
-    }
+    return StepErrors(
+        starts=len(chosen),
+        steps=list(range(1, steps + 1)),
+        members=torch.stack(model_errors, dim=1).tolist(),
+        no_change=torch.stack(still_errors).tolist(),
+    )
 
 
 def _starts(data: OfflineData, rows: Tensor, steps: int) -> Tensor:
@@ -158,14 +167,12 @@ def ope_facts(
     labels: Sequence[str],
     estimates: Sequence[float],
     scorer: Callable[[int], tuple[float, float]],
-) -> dict[str, Any]:
+) -> Ranking:
     """Estimates of policies beside their true (mean return, standard error), and how well they rank them."""
     truth = [scorer(index) for index in range(len(labels))]
     points = [
-        {"label": label, "estimate": float(estimate), "truth": float(mean), "stderr": float(stderr)}
+        Point(label=label, estimate=float(estimate), truth=float(mean), stderr=float(stderr))
         for label, estimate, (mean, stderr) in zip(labels, estimates, truth, strict=True)
     ]
-    return {
-        "points": points,
-        "rank_correlation": rank_correlation(list(estimates), [mean for mean, _ in truth]),
-    }
+    found = rank_correlation(list(estimates), [mean for mean, _ in truth])
+    return Ranking(points=points, rank_correlation=found)

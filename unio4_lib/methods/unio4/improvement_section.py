@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from unio4_lib import words
+from unio4_lib.methods.unio4.fact_types import JudgeFacts, Ranking
 from unio4_lib.report.chart import Chart, span
 from unio4_lib.report.curves import SIZE, curves
 from unio4_lib.report.markup import Markup, el
@@ -40,7 +41,7 @@ def improvement_section(record: RunRecord) -> Markup:
         strong = None if chosen is None else str(chosen)
         draw = curves(estimates, "c-offline", "estimate", "Estimates of the accepted policies", strong=strong)
         figures.append(figure("Estimated return of each track's accepted policy", draw, note))
-    ope = record.stage("report").facts.get("ope")
+    ope = record.stage("report").facts(JudgeFacts).ope
     if ope:
         figures.append(_truth_figure(ope, interval_factor(_ranking_episodes(record))))
     content += [grid(*figures), _tracks_table(decisions, gate)]
@@ -221,8 +222,8 @@ def _triangle(chart: Chart, step: int, *, up: bool, text: str) -> None:
     chart.add("polygon", el("title", text), class_="dot hollow c-offline", points=corners)
 
 
-def _truth_figure(facts: dict[str, Any], reach: float) -> Markup:
-    points, found = facts["points"], facts["rank_correlation"]
+def _truth_figure(ranking: Ranking, reach: float) -> Markup:
+    points, found = ranking.points, ranking.rank_correlation
     title = f"Estimates against true returns of {len(points)} policies" + (
         "" if found is None else f": rank correlation {words.ratio(found)}"
     )
@@ -231,17 +232,17 @@ def _truth_figure(facts: dict[str, Any], reach: float) -> Markup:
     )
 
     def draw(width: float) -> Markup:
-        heights = [row["truth"] + sign * reach * row["stderr"] for row in points for sign in (-1, 1)]
-        chart = Chart((width, SIZE + 20), span([row["estimate"] for row in points]), span(heights))
+        heights = [row.truth + sign * reach * row.stderr for row in points for sign in (-1, 1)]
+        chart = Chart((width, SIZE + 20), span([row.estimate for row in points]), span(heights))
         chart.y_axis("true return")
         chart.x_axis("estimate")
         for row in points:
-            color = "c-clones" if row["label"].startswith("clone") else "c-offline"
-            low, high = row["truth"] - reach * row["stderr"], row["truth"] + reach * row["stderr"]
-            true = words.with_error(row["truth"], row["stderr"])
-            text = f"{row['label']}\nestimate {words.number(row['estimate'])}\ntrue {true}"
-            chart.interval(row["estimate"], low, high, f"{color} thin pale")
-            chart.dot(row["estimate"], row["truth"], color, text, 4)
+            color = "c-clones" if row.label.startswith("clone") else "c-offline"
+            low, high = row.truth - reach * row.stderr, row.truth + reach * row.stderr
+            true = words.with_error(row.truth, row.stderr)
+            text = f"{row.label}\nestimate {words.number(row.estimate)}\ntrue {true}"
+            chart.interval(row.estimate, low, high, f"{color} thin pale")
+            chart.dot(row.estimate, row.truth, color, text, 4)
         return chart.svg("Estimates of policies against their true returns")
 
     return figure(title, draw, note)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from unio4_lib import words
+from unio4_lib.methods.unio4.fact_types import BehaviorFacts, CriticsFacts, DynamicsFacts, StepErrors
 from unio4_lib.report.chart import Chart, span
 from unio4_lib.report.curves import SIZE, Series, curves
 from unio4_lib.report.markup import Markup, el
@@ -12,6 +13,7 @@ from unio4_lib.report.record import RunRecord
 
 def clones_section(record: RunRecord) -> Markup:
     stage = record.stage("clone-behavior")
+    facts = stage.facts(BehaviorFacts)
     figures = []
     likelihood = stage.series("behavior/holdout_log_likelihood")
     if likelihood:
@@ -21,8 +23,8 @@ def clones_section(record: RunRecord) -> Markup:
         note = "Higher is better; each clone keeps the weights of its best look. Numbers name the clones."
         draw = curves(likelihood, "c-clones", "log-likelihood of an action", "Hold-out log-likelihood")
         figures.append(figure(title, draw, note))
-    if divergence := stage.facts.get("divergence"):
-        figures.append(_divergence_figure(divergence, stage.facts["overlap"]))
+    if facts.divergence and facts.overlap:
+        figures.append(_divergence_figure(facts.divergence, facts.overlap))
     clones = record.score("behavior")
     members = clones.members if clones is not None else []
     if members:
@@ -30,7 +32,7 @@ def clones_section(record: RunRecord) -> Markup:
     content: list[Any] = (
         [grid(*figures)] if figures else [quiet("This run kept no training curves of its clones.")]
     )
-    if "divergence" not in stage.facts:
+    if not facts.divergence:
         content.append(quiet("This run recorded no details of how far the clones differ."))
     return section("clones", "The clones", *content)
 
@@ -101,12 +103,13 @@ def _members_figure(members: list[float], record: RunRecord) -> Markup:
 
 def critics_section(record: RunRecord) -> Markup:
     stage = record.stage("fit-critics")
+    facts = stage.facts(CriticsFacts)
     figures = []
-    if bins := stage.facts.get("bins"):
-        figures.append(_calibration_figure(bins, stage.facts["correlation"], stage.facts["bias"]))
+    if facts.bins:
+        figures.append(_calibration_figure(facts))
     if loss := stage.series("critics/loss"):
         figures.append(_loss_figure(loss, record.setting("critics.monte_carlo_steps") or 0))
-    if "bins" not in stage.facts and (correlation := stage.series("critics/value_return_correlation")):
+    if not facts.bins and (correlation := stage.series("critics/value_return_correlation")):
         title = (
             f"Values correlate with returns by {words.ratio(stage.last('critics/value_return_correlation'))}"
         )
@@ -117,7 +120,7 @@ def critics_section(record: RunRecord) -> Markup:
     content: list[Any] = (
         [grid(*figures)] if figures else [quiet("This run kept no training curves of its critics.")]
     )
-    if "bins" not in stage.facts:
+    if not facts.bins:
         content.append(quiet("This run recorded no calibration of its critics."))
     return section("critics", "The critics", *content)
 
@@ -146,18 +149,18 @@ def smooth(series: Series, window: int = 7) -> Series:
     }  # fmt: skip
 
 
-def _calibration_figure(bins: list[dict[str, Any]], correlation: float, bias: float) -> Markup:
-    side = "above" if bias > 0 else "below"
+def _calibration_figure(facts: CriticsFacts) -> Markup:
+    side = "above" if facts.bias > 0 else "below"
     title = (
-        f"Values lie {words.number(abs(bias))} {side} the returns that followed on average; "
-        f"correlation {words.ratio(correlation)}"
+        f"Values lie {words.number(abs(facts.bias))} {side} the returns that followed on average; "
+        f"correlation {words.ratio(facts.correlation)}"
     )
     note = (
         "Each dot: an equal number of states, by value; bars: one standard deviation of the returns. "
         "On the dotted line values are exact. Returns cut by a time limit count less than they are worth."
     )
-    numbers = [row["value"] for row in bins]
-    numbers += [row["return"] + sign * row["std"] for row in bins for sign in (-1, 1)]
+    numbers = [row.value for row in facts.bins]
+    numbers += [row.returned + sign * row.std for row in facts.bins for sign in (-1, 1)]
 
     def draw(width: float) -> Markup:
         both = span(numbers)
@@ -165,16 +168,11 @@ def _calibration_figure(bins: list[dict[str, Any]], correlation: float, bias: fl
         chart.y_axis("discounted return that followed")
         chart.x_axis("value (V)")
         chart.add("line", class_="rule", x1=chart.x.start, y1=chart.y.start, x2=chart.x.end, y2=chart.y.end)
-        for row in bins:
-            chart.interval(
-                row["value"], row["return"] - row["std"], row["return"] + row["std"], "c-offline thin pale"
-            )
-            name = (
-                f"value {words.number(row['value'])}: returns {words.with_error(row['return'], row['std'])}"
-            )
-            chart.dot(
-                row["value"], row["return"], "c-offline", f"{name} ({words.count(row['rows'])} states)", 4
-            )
+        for row in facts.bins:
+            low, high = row.returned - row.std, row.returned + row.std
+            chart.interval(row.value, low, high, "c-offline thin pale")
+            name = f"value {words.number(row.value)}: returns {words.with_error(row.returned, row.std)}"
+            chart.dot(row.value, row.returned, "c-offline", f"{name} ({words.count(row.rows)} states)", 4)
         return chart.svg("Values of the critic against the returns that followed")
 
     return figure(title, draw, note)
@@ -182,17 +180,18 @@ def _calibration_figure(bins: list[dict[str, Any]], correlation: float, bias: fl
 
 def models_section(record: RunRecord) -> Markup:
     stage = record.stage("fit-dynamics")
+    facts = stage.facts(DynamicsFacts)
     figures = []
-    if k_step := stage.facts.get("k_step"):
-        figures.append(_k_step_figure(k_step))
+    if facts.k_step:
+        figures.append(_k_step_figure(facts.k_step))
     if error := stage.series("dynamics/holdout_squared_error"):
         ends = [points[-1][1] for points in error.values()]
         title = f"One step: {words.percent(sum(ends) / len(ends))} of the variance is left unexplained"
         note = "Squared error on held-out episodes, in variances of the targets. Numbers name the models."
         draw = curves(error, "c-offline", "squared error", "Hold-out error of the models")
         figures.append(figure(title, draw, note))
-    if calibration := stage.facts.get("calibration"):
-        figures.append(_confidence_figure(calibration))
+    if facts.calibration:
+        figures.append(_confidence_figure(facts.calibration))
     elif within := stage.series("dynamics/within_one_std"):
         title = (
             f"{words.percent(stage.last('dynamics/within_one_std'))} of errors lie within one predicted std"
@@ -202,13 +201,13 @@ def models_section(record: RunRecord) -> Markup:
     content: list[Any] = (
         [grid(*figures)] if figures else [quiet("This run kept no training curves of its models.")]
     )
-    if "k_step" not in stage.facts:
+    if not facts.calibration:  # written with the errors, of which short episodes have none
         content.append(quiet("This run recorded no errors of its models over many steps."))
     return section("models", "The models", *content)
 
 
-def _k_step_figure(facts: dict[str, Any]) -> Markup:
-    members, still, steps = facts["members"], facts["no_change"], facts["steps"]
+def _k_step_figure(found: StepErrors) -> Markup:
+    members, still, steps = found.members, found.no_change, found.steps
     mean = [sum(column) / len(column) for column in zip(*members, strict=True)]
     beaten = next((k for k, model, none in zip(steps, mean, still, strict=True) if model > none), None)
     away = words.number(mean[-1])
@@ -216,7 +215,7 @@ def _k_step_figure(facts: dict[str, Any]) -> Markup:
     if beaten is not None:
         title += f"; from step {beaten} on, no change would be the better guess"
     note = (
-        f"From {words.count(facts['starts'])} held-out states with the recorded actions; root mean square "
+        f"From {words.count(found.starts)} held-out states with the recorded actions; root mean square "
         "per dimension. Dashed: the guess that nothing changes."
     )
 

@@ -21,4 +21,4 @@ def compute(work: StageWork[UniO4Config]) -> None:
         )
         facts = behavior_facts(policy, data, holdout)
     write_policy(work, policy, Task.of(transitions))
-    work.finish([(entry.step, entry.values) for entry in log], facts)
+    work.finish(log, facts)

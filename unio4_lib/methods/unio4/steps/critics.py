@@ -16,4 +16,4 @@ def compute(work: StageWork[UniO4Config]) -> None:
         critics, log = trainings.fit_critics(data, work.config, work.context.reporter, work.journal)
         facts = critics_facts(critics, data)
     write_critics(work, critics, data.observation_dim, data.action_dim)
-    work.finish([(entry.step, entry.values) for entry in log], facts)
+    work.finish(log, facts)

@@ -23,4 +23,4 @@ def compute(work: StageWork[UniO4Config]) -> None:
         )
         facts = dynamics_facts(model, data, holdout)
     write_dynamics(work, model, task)
-    work.finish([(entry.step, entry.values) for entry in log], facts)
+    work.finish(log, facts)

@@ -3,6 +3,7 @@
 from unio4_lib.learning.ratchet import LOOK, SAMPLED
 from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.unio4 import trainings
+from unio4_lib.methods.unio4.fact_types import TuningFacts
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import read_critics
 from unio4_lib.nets.policy import GaussianPolicy
@@ -29,7 +30,12 @@ def compute(work: StageWork[UniO4Config]) -> None:
         )
     ratchet = training.ratchet
     # The lowest evaluation as a share of the first, and the lowest running mean of sampled returns.
-    worst = {"worst_look": ratchet.worst(LOOK), "worst_running_return": ratchet.worst(SAMPLED)}
+    facts = TuningFacts(
+        falls=ratchet.falls,
+        worst_look=ratchet.worst(LOOK),
+        worst_running_return=ratchet.worst(SAMPLED),
+    )
     work.metrics["falls"] = float(len(ratchet.falls))
-    work.metrics.update({name: share for name, share in worst.items() if share is not None})
-    finish_online(work, training.delivered, task, curve, falls=ratchet.falls, **worst)
+    shares = {"worst_look", "worst_running_return"}
+    work.metrics.update(facts.model_dump(include=shares, exclude_none=True))
+    finish_online(work, training.delivered, task, curve, facts)

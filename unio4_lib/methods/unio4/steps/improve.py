@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.threads import torch_threads
+from unio4_lib.methods.unio4.fact_types import GateFacts
 from unio4_lib.methods.unio4.offline_policy import Improvement, Strangers, World, improve_policy
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_critics, read_dynamics
 from unio4_lib.nets.policy import GaussianPolicy
+from unio4_lib.report.summary import Fitted, Judged, TrustSummary
 from unio4_lib.stages.runner import StageWork
 from unio4_lib.stages.step import DECISIONS_FILE
 from unio4_lib.stages.stored import data_of, read_policy, transitions_of, write_policy
@@ -46,28 +47,28 @@ def improve(work: StageWork[UniO4Config], find_strangers: FindStrangers) -> None
     write_policy(work, found.portfolio, task, PORTFOLIO)
     work.write(DECISIONS_FILE, [asdict(entry) for entry in found.decisions])
     facts = offline_facts(found, work)
-    work.metrics.update({name: float(facts[name]) for name in ("checks", "accepted")})
+    work.metrics.update({"checks": float(facts.checks), "accepted": float(facts.accepted)})
     if found.opinion is not None:
         work.metrics["fqe/agrees"] = float(found.opinion.agrees)
         if found.opinion.rank_correlation is not None:
             work.metrics["fqe/rank_correlation"] = found.opinion.rank_correlation
-    work.finish([(entry.step, entry.values) for entry in found.log], facts)
+    work.finish(found.log, facts)
 
 
-def offline_facts(found: Improvement, work: StageWork[UniO4Config]) -> dict[str, Any]:
+def offline_facts(found: Improvement, work: StageWork[UniO4Config]) -> GateFacts:
     """What the report tells of the offline phase."""
     settings = work.config.improve
-    return {
-        "checks": len(found.decisions),
-        "accepted": sum(entry.accepted for entry in found.decisions),
-        "estimator": settings.estimator,
-        "confidence": settings.confidence,
-        "margin": settings.margin,
-        "acts": found.acts,
-        "chosen_member": found.chosen,
-        "started_from": found.start,
-        "portfolio": [asdict(member) for member in found.members],
-        "estimates": found.estimates,
-        "trust": None if found.trust is None else asdict(found.trust),
-        "fqe": None if found.opinion is None else asdict(found.opinion),
-    }
+    return GateFacts(
+        checks=len(found.decisions),
+        accepted=sum(entry.accepted for entry in found.decisions),
+        estimator=settings.estimator,
+        confidence=settings.confidence,
+        margin=settings.margin,
+        acts=found.acts,
+        chosen_member=found.chosen,
+        started_from=found.start,
+        portfolio=[Judged(**asdict(member)) for member in found.members],
+        estimates=found.estimates,
+        trust=None if found.trust is None else TrustSummary(**asdict(found.trust)),
+        fqe=None if found.opinion is None else Fitted(**asdict(found.opinion)),
+    )

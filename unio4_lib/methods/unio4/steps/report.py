@@ -1,11 +1,10 @@
 """Scores of all policies in the simulator, and how well the judge ranked what it saw."""
 
-from typing import Any
-
 from unio4_lib.judging.ope import PolicyEvaluator
 from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.method import Method
 from unio4_lib.methods.reporting import Findings, Scored, delivered, finish, score_facts
+from unio4_lib.methods.unio4.fact_types import JudgeFacts, Ranking
 from unio4_lib.methods.unio4.facts import ope_facts
 from unio4_lib.methods.unio4.method import UNIO4
 from unio4_lib.methods.unio4.offline_policy import World
@@ -18,7 +17,7 @@ from unio4_lib.report.summary import Gate
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.runner import StageWork
-from unio4_lib.stages.step import DECISIONS_FILE, FACTS_FILE
+from unio4_lib.stages.step import DECISIONS_FILE
 from unio4_lib.stages.stored import data_of, read_policy, transitions_of
 from unio4_lib.stages.task import Task
 from unio4_lib.stages.training import SEED_RANGE, score
@@ -38,19 +37,14 @@ def report(work: StageWork[UniO4Config], method: Method) -> None:
     with torch_threads(1):
         scores = score_facts(work, _scored_policies(work), transitions.info, task)
         ranking = _ranking(work, task)
-    gate = work.read("offline", FACTS_FILE)
-    if gate["fqe"] is not None:  # the portfolio comes first in the ranking
-        fitted = gate["fqe"]["values"]
-        truth = [point["truth"] for point in ranking["points"][: len(fitted)]]
-        ranking["fqe_rank_correlation"] = rank_correlation(fitted, truth)
+    gate = work.facts("offline", Gate)
+    if gate.fqe is not None:  # the portfolio comes first in the ranking
+        truth = [point.truth for point in ranking.points[: len(gate.fqe.values)]]
+        ranking.fqe_rank_correlation = rank_correlation(gate.fqe.values, truth)
     for name in ("rank_correlation", "fqe_rank_correlation"):
-        if (correlation := ranking.get(name)) is not None:
+        if (correlation := getattr(ranking, name)) is not None:
             work.metrics[f"ope/{name}"] = correlation
-    found = Findings(
-        Gate.model_validate({key: gate[key] for key in Gate.model_fields}),
-        {"ope": ranking},
-        work.read("offline", DECISIONS_FILE),
-    )
+    found = Findings(gate, JudgeFacts(ope=ranking), work.read("offline", DECISIONS_FILE))
     finish(work, method, scores, found)
 
 
@@ -68,12 +62,12 @@ def _scored_policies(work: StageWork[UniO4Config]) -> list[Scored]:
     return [*found, Scored("start", start), *delivered(work)]
 
 
-def _ranking(work: StageWork[UniO4Config], task: Task) -> dict[str, Any]:
+def _ranking(work: StageWork[UniO4Config], task: Task) -> Ranking:
     """How well the models' estimates rank all that they judged; nothing is decided by it any more.
 
     Estimates are made anew: neither the gate's draws nor those of the choice.
     """
-    config, folder, gate = work.config, work.input("offline"), work.read("offline", FACTS_FILE)
+    config, folder, gate = work.config, work.input("offline"), work.facts("offline", Gate)
     device = choose_device(config)
     portfolio, tracks = (
         load_policy(folder / name, GaussianPolicy)[0].to(device) for name in (PORTFOLIO, CANDIDATES)
@@ -82,7 +76,7 @@ def _ranking(work: StageWork[UniO4Config], task: Task) -> dict[str, Any]:
     decisions = work.read("offline", DECISIONS_FILE)
     passed = sorted({entry["member"] for entry in decisions if entry["accepted"]})
     policies = stack_policies([portfolio, tracks.members(passed)] if passed else [portfolio])
-    labels = [member["name"] for member in gate["portfolio"]] + [f"improved {track}" for track in passed]
+    labels = [member.name for member in gate.portfolio] + [f"improved {track}" for track in passed]
     world = World.of(read_critics(work), read_dynamics(work), config)
     limit = task.time_limit()
     evaluator = PolicyEvaluator(data_of(work), world.judging, world.critics, config.improve, time_limit=limit)
