@@ -25,7 +25,6 @@ from unio4_lib.settings.pages import config_yaml
 LONGEST_SECONDS = 120.0
 REFUSED, FAILED, TRY_AGAIN, INTERRUPTED = 2, 1, 75, 130
 OUTCOMES = AT_ONCE, RERUN, LINE = ("at once", "after a rerun", "after a line and a rerun")
-MARK, END = "<!-- faults -->", "<!-- /faults -->"  # around the table in the documentation
 
 
 @dataclass
@@ -283,10 +282,3 @@ def table(outcomes: Outcomes, seed: int) -> str:
         cells = [" / ".join(map(str, cell)) if any(cell) else "" for cell in counts]
         lines.append(f"| {method}: {stage} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def write_table(path: Path, text: str) -> None:
-    """Put the table where the page has the marks for it."""
-    before, mark, rest = path.read_text().partition(MARK)
-    assert mark, f"{path} has no {MARK}"
-    path.write_text(f"{before}{MARK}\n{text}\n{END}{rest.partition(END)[2]}")
