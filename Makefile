@@ -150,7 +150,8 @@ images: build/pip ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG,
 	@echo "Four images from $(CONTEXT) ..."
 	for image in $(IMAGES); do \
 		$(DOCKER) $(BUILD) --quiet --file images/Dockerfile --target $$image --tag $(REGISTRY)/$$image:$(TAG) \
-			--build-arg BASE=$(BASE) --label org.opencontainers.image.version=$(TAG) \
+			--build-arg BASE=$(BASE) --label org.opencontainers.image.base.name=$(BASE) \
+			--label org.opencontainers.image.version=$(TAG) \
 			--label org.opencontainers.image.revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
 			$(CONTEXT) || exit 1; \
 	done

@@ -19,7 +19,7 @@ RUNS = int(os.environ.get("UNIO4_LOAD_RUNS", "0"))
 MINUTES = float(os.environ.get("UNIO4_SOAK_MINUTES", "0"))
 TABLE = os.environ.get("UNIO4_LOAD_TABLE")
 
-SECONDS_FOR_A_THOUSAND = 2.0
+SECONDS_FOR_A_THOUSAND = 2.0  # of the processor: how busy others keep it is not ours
 FEW = 5 * many_artifacts.IN_A_RUN
 READS = {"list": 1, "verify": 2, "gc": 1}  # of each manifest
 TWICE = (
@@ -81,14 +81,14 @@ def test_many_artifacts(kind: str, figures: Figures, tmp_path: Path, request: py
         place = request.getfixturevalue("bucket") / "root"
     old = many_artifacts.fill(place, ARTIFACTS, SEED, tmp_path)
     root = str(place) if kind == "folder" else f"s3://{place.parent.name}/root"
-    taken = {}
+    thousands, costs, texts = ARTIFACTS / 1000, [], []
     for name in COMMANDS:
-        seconds, said = many_artifacts.timed(root, name, tmp_path)
+        took, used, said = many_artifacts.timed(root, name, tmp_path)
         assert many_artifacts.told(name, said) == many_artifacts.expected(name, ARTIFACTS, old)
-        taken[name] = 1000 * seconds / ARTIFACTS
-    text = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in taken.items())
-    figures[f"{ARTIFACTS:,} artifacts in one root, {kind}"] = f"for each thousand: {text}"
-    assert max(taken.values()) < SECONDS_FOR_A_THOUSAND, text
+        costs.append(used / thousands)
+        texts.append(f"{name} {took / thousands:.2f} s, {used / thousands:.2f} s of the processor")
+    figures[f"{ARTIFACTS:,} artifacts in one root, {kind}"] = "for each thousand: " + "; ".join(texts)
+    assert max(costs) < SECONDS_FOR_A_THOUSAND, texts
 
 
 @pytest.mark.slow
