@@ -37,6 +37,12 @@ BENCH_ARGS ?=
 FAULTS ?= 200
 FAULT_SEED ?= 0
 
+# What `make test-load` asks for: artifacts in one root, runs at once, minutes of runs one after another.
+LOAD_ARTIFACTS ?= 10000
+LOAD_RUNS ?= 16
+SOAK_MINUTES ?= 60
+LOAD_SEED ?= 0
+
 # What `make images` builds with: any of docker, podman or buildah's `buildah bud` (DOCKER="buildah" BUILD=bud).
 DOCKER ?= docker
 BUILD ?= build
@@ -57,7 +63,7 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench bench-check fuzz test-faults test-images test-cluster lint format docs-config docs-chart readme-picture \
+.PHONY: help install run test bench bench-check fuzz test-faults test-load test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
@@ -110,6 +116,11 @@ test-faults: install ## Hurt stages in FAULTS ways (FAULT_SEED) and write the ta
 	OMP_NUM_THREADS=1 UNIO4_FAULTS=$(FAULTS) UNIO4_FAULT_SEED=$(FAULT_SEED) UNIO4_FAULT_TABLE=docs/reliability.md \
 		$(BIN)/python -m pytest tests/faults/test_campaign.py
 
+test-load: install ## Many artifacts, runs at once, SOAK_MINUTES of runs (LOAD_ARTIFACTS, LOAD_RUNS, LOAD_SEED)
+	OMP_NUM_THREADS=1 UNIO4_LOAD_ARTIFACTS=$(LOAD_ARTIFACTS) UNIO4_LOAD_RUNS=$(LOAD_RUNS) \
+		UNIO4_LOAD_SEED=$(LOAD_SEED) UNIO4_SOAK_MINUTES=$(SOAK_MINUTES) UNIO4_LOAD_TABLE=docs/reliability.md \
+		$(BIN)/python -m pytest tests/load
+
 lint: install ## Check style, types, import arrows and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -139,7 +150,8 @@ images: build/pip ## Build the four images (BASE, TORCH=cpu|cuda, REGISTRY, TAG,
 	@echo "Four images from $(CONTEXT) ..."
 	for image in $(IMAGES); do \
 		$(DOCKER) $(BUILD) --quiet --file images/Dockerfile --target $$image --tag $(REGISTRY)/$$image:$(TAG) \
-			--build-arg BASE=$(BASE) --label org.opencontainers.image.version=$(TAG) \
+			--build-arg BASE=$(BASE) --label org.opencontainers.image.base.name=$(BASE) \
+			--label org.opencontainers.image.version=$(TAG) \
 			--label org.opencontainers.image.revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
 			$(CONTEXT) || exit 1; \
 	done

@@ -25,7 +25,6 @@ from unio4_lib.settings.pages import config_yaml
 LONGEST_SECONDS = 120.0
 REFUSED, FAILED, TRY_AGAIN, INTERRUPTED = 2, 1, 75, 130
 OUTCOMES = AT_ONCE, RERUN, LINE = ("at once", "after a rerun", "after a line and a rerun")
-MARK, END = "<!-- faults -->", "<!-- /faults -->"  # around the table in the documentation
 
 
 @dataclass
@@ -245,7 +244,7 @@ def check_words(code: int | None, said: str, where: str) -> None:
 def whole(root: Path, where: str) -> None:
     """Nothing half-written: what the root has can be read, to the last bit."""
     store = FolderStore(root)
-    assert store.damaged_manifests() == {}, where
+    assert store.manifests()[1] == {}, where
     for ref in store.list_artifacts():
         store.verify(ref)
     for folder in (root / "artifacts").iterdir():
@@ -283,10 +282,3 @@ def table(outcomes: Outcomes, seed: int) -> str:
         cells = [" / ".join(map(str, cell)) if any(cell) else "" for cell in counts]
         lines.append(f"| {method}: {stage} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def write_table(path: Path, text: str) -> None:
-    """Put the table where the page has the marks for it."""
-    before, mark, rest = path.read_text().partition(MARK)
-    assert mark, f"{path} has no {MARK}"
-    path.write_text(f"{before}{MARK}\n{text}\n{END}{rest.partition(END)[2]}")

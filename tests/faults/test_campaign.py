@@ -11,6 +11,7 @@ from pathlib import Path
 import campaign_of_faults as campaign
 import pytest
 from faulty_stage import mounts_allowed
+from marked_table import write_table
 from test_off_policy_runs import overrides
 from tiny_runs import SETTINGS, saved_recording
 
@@ -48,7 +49,7 @@ def outcomes() -> Iterator[campaign.Outcomes]:
     found: campaign.Outcomes = Counter()
     yield found
     if TABLE and sum(found.values()) == COUNT:  # else one ended badly, and the table would not say so
-        campaign.write_table(Path(TABLE), campaign.table(found, SEED))
+        write_table(Path(TABLE), "faults", campaign.table(found, SEED))
 
 
 @pytest.mark.parametrize("number", range(COUNT))
@@ -82,8 +83,8 @@ def test_the_table_says_what_was_counted(tmp_path: Path) -> None:
         {("SIGKILL", "iql", "report", campaign.RERUN): 2, ("SIGINT", "iql", "report", campaign.LINE): 1}
     )
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{campaign.MARK}\nold\n{campaign.END}\nafter\n")
-    campaign.write_table(page, campaign.table(found, 7))
+    page.write_text("before\n<!-- faults -->\nold\n<!-- /faults -->\nafter\n")
+    write_table(page, "faults", campaign.table(found, 7))
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert "3 faults, seed 7" in text

@@ -42,7 +42,7 @@ def artifacts(folder: Path) -> Target:
             lambda: store.fetch(ref.digest, work / "fetched"),
             lambda: store.verify(ref.digest),
             lambda: read_entry(store, "a" * 64),
-            lambda: find_artifact(store, ref.digest[:8]),
+            lambda: find_artifact(store.uri, store.manifests()[0], ref.digest[:8]),
         ):
             try:
                 use()

@@ -1,6 +1,8 @@
 """The local executor does with a compiled pipeline what a cluster does, side by side where it can."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -158,6 +160,26 @@ def test_a_task_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
         until(begun, seconds=50.0)  # a busy machine is slow, not stuck
         process.kill()
     until(lambda: left_behind(str(marker)) == [])
+
+
+SERVING = """
+import os, signal
+from unio4_lib.runs import forks
+assert (forks.programs() / "socket").exists()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_forks_tasks_leaves_nothing_behind_where_a_run_is_killed(tmp_path: Path) -> None:
+    """Its folder has a name that a shell would take for two, and beside it is one with half that name."""
+    kept, temporary = tmp_path / "half", tmp_path / "half a name"
+    kept.mkdir()
+    temporary.mkdir()
+    killed = subprocess.run([sys.executable, "-c", SERVING], env={**os.environ, "TMPDIR": str(temporary)})
+    assert killed.returncode == -signal.SIGKILL
+    until(lambda: list(temporary.iterdir()) == [])
+    until(lambda: left_behind(str(temporary)) == [])
+    assert kept.exists()
 
 
 def test_wrong_arguments_are_bad_input(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,11 +73,19 @@ class FolderStore:
 
     def list_artifacts(self) -> list[ArtifactRef]:
         """Every published artifact whose manifest can be read."""
-        return [ArtifactRef.to_manifest(manifest, self.uri) for manifest in self._manifests()[0].values()]
+        return [ArtifactRef.to_manifest(manifest, self.uri) for manifest in self.manifests()[0].values()]
 
-    def damaged_manifests(self) -> dict[str, str]:
-        """What is wrong with each manifest that cannot be read, by the name of its folder."""
-        return self._manifests()[1]
+    def manifests(self) -> tuple[dict[str, Manifest], dict[str, str]]:
+        """What the manifests say, and why some say nothing, by the names of their folders."""
+        found, damaged = {}, {}
+        for folder in self._folders():
+            if (folder / MANIFEST_FILE).exists():
+                try:
+                    found[folder.name] = read_manifest(folder, folder.name)
+                except InputError as error:
+                    if folder.exists():  # else it was removed in this moment
+                        damaged[folder.name] = str(error)
+        return found, damaged
 
     def exists(self, digest: str) -> bool:
         """Whether the artifact was published; its files are not read."""
@@ -97,13 +105,21 @@ class FolderStore:
         """Remove an artifact: it disappears at once, then its bytes are freed."""
         self._remove(self.place(digest))
 
-    def gc(self, keep: Collection[str], older_than: float, *, dry_run: bool = False) -> list[str]:
+    def gc(
+        self,
+        keep: Collection[str],
+        older_than: float,
+        *,
+        dry_run: bool = False,
+        manifests: Mapping[str, Manifest] | None = None,
+    ) -> list[str]:
         """Remove what is older than so many seconds and neither kept nor an input of something kept.
 
-        Half-written things go too. Returns what was removed; with ``dry_run`` what would be.
+        Half-written things go too. Returns what was removed; with ``dry_run`` what would be. ``manifests``
+        are those of the root, where someone has just read them.
         """
         latest = time.time() - older_than
-        kept = reachable(keep, self._manifests()[0])
+        kept = reachable(keep, self.manifests()[0] if manifests is None else manifests)
         removed = []
         for folder in self._folders():
             mark = folder / MANIFEST_FILE
@@ -182,18 +198,6 @@ class FolderStore:
     def _folders(self) -> list[Path]:
         folder = self.root / ARTIFACTS
         return sorted(folder.iterdir()) if folder.is_dir() else []
-
-    def _manifests(self) -> tuple[dict[str, Manifest], dict[str, str]]:
-        """What the manifests say, and why some say nothing."""
-        found, damaged = {}, {}
-        for folder in self._folders():
-            if (folder / MANIFEST_FILE).exists():
-                try:
-                    found[folder.name] = read_manifest(folder, folder.name)
-                except InputError as error:
-                    if folder.exists():  # else it was removed in this moment
-                        damaged[folder.name] = str(error)
-        return found, damaged
 
     def _remove(self, folder: Path) -> None:
         grave = self.root / STAGING / f"removed-{uuid.uuid4().hex}"

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def partial_folder(target: Path) -> Path:
     return target.parent / f".{target.name}.partial"
 
 
-def reachable(keep: Iterable[str], manifests: dict[str, Manifest]) -> set[str]:
+def reachable(keep: Iterable[str], manifests: Mapping[str, Manifest]) -> set[str]:
     """The artifacts to keep and everything that they were made from."""
     seen: set[str] = set()
     waiting = list(keep)

@@ -4,7 +4,8 @@ import fcntl
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,12 +90,11 @@ class S3Store:
 
     def list_artifacts(self) -> list[ArtifactRef]:
         """Every published artifact whose manifest can be read."""
-        manifests, _ = self._manifests(self._objects())
-        return [ArtifactRef.to_manifest(manifest, self.uri) for manifest in manifests.values()]
+        return [ArtifactRef.to_manifest(manifest, self.uri) for manifest in self.manifests()[0].values()]
 
-    def damaged_manifests(self) -> dict[str, str]:
-        """What is wrong with each manifest that cannot be read, by the digest in its key."""
-        return self._manifests(self._objects())[1]
+    def manifests(self) -> tuple[dict[str, Manifest], dict[str, str]]:
+        """What the manifests say, and why some say nothing, by the digests in their keys."""
+        return self._manifests(self._objects())
 
     def exists(self, digest: str) -> bool:
         """Whether the artifact was published; its files are not read."""
@@ -115,14 +115,22 @@ class S3Store:
         """Remove an artifact; the manifest goes first, so that no half of it is ever read."""
         self._remove([item.key for item in self.bucket.listing(self._prefix(digest))])
 
-    def gc(self, keep: Collection[str], older_than: float, *, dry_run: bool = False) -> list[str]:
+    def gc(
+        self,
+        keep: Collection[str],
+        older_than: float,
+        *,
+        dry_run: bool = False,
+        manifests: Mapping[str, Manifest] | None = None,
+    ) -> list[str]:
         """Remove what is older than so many seconds and neither kept nor an input of something kept.
 
         Half-uploaded artifacts go too. Returns what was removed; with ``dry_run`` what would be.
+        ``manifests`` are those of the root, where someone has just read them.
         """
         latest = time.time() - older_than
         objects = self._objects()
-        kept = reachable(keep, self._manifests(objects)[0])
+        kept = reachable(keep, self._manifests(objects)[0] if manifests is None else manifests)
         removed = []
         for digest, items in objects.items():
             marks = [item for item in items if item.key.endswith(f"/{digest}/{MANIFEST_FILE}")]
@@ -193,19 +201,25 @@ class S3Store:
             found.setdefault(item.key.removeprefix(root).split("/")[0], []).append(item)
         return found
 
-    def _manifests(self, objects: dict[str, list[S3Object]]) -> tuple[dict[str, Manifest], dict[str, str]]:
-        """What the manifests say, and why some say nothing."""
-        found, damaged = {}, {}
-        for digest, items in objects.items():
-            if any(item.key.endswith(f"/{digest}/{MANIFEST_FILE}") for item in items):
-                try:
-                    found[digest] = self.manifest(digest)
-                except StoreError:
-                    raise
-                except InputError as error:
-                    if self.exists(digest):  # else it was removed in this moment
-                        damaged[digest] = str(error)
-        return found, damaged
+    def _manifests(self, objects: Mapping[str, list[S3Object]]) -> tuple[dict[str, Manifest], dict[str, str]]:
+        marked = [
+            digest
+            for digest, items in objects.items()
+            if any(item.key.endswith(f"/{digest}/{MANIFEST_FILE}") for item in items)
+        ]
+        with ThreadPoolExecutor(self.settings.threads) as pool:
+            said = dict(zip(marked, pool.map(self._said, marked), strict=True))
+        found = {digest: told for digest, told in said.items() if isinstance(told, Manifest)}
+        return found, {digest: told for digest, told in said.items() if isinstance(told, str)}
+
+    def _said(self, digest: str) -> Manifest | str | None:
+        """A manifest, or why it says nothing; None where it was removed in this moment."""
+        try:
+            return self.manifest(digest)
+        except StoreError:
+            raise
+        except InputError as error:
+            return str(error) if self.exists(digest) else None
 
     def _remove(self, keys: list[str]) -> None:
         for key in sorted(keys, key=lambda key: not key.endswith(f"/{MANIFEST_FILE}")):

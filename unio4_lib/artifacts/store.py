@@ -1,7 +1,7 @@
 """Where artifacts live: a folder or an S3 bucket, behind one protocol."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -34,7 +34,7 @@ class Store(Protocol):
 
     def list_artifacts(self) -> list[ArtifactRef]: ...
 
-    def damaged_manifests(self) -> dict[str, str]: ...
+    def manifests(self) -> tuple[dict[str, Manifest], dict[str, str]]: ...
 
     def exists(self, digest: str) -> bool: ...
 
@@ -44,7 +44,14 @@ class Store(Protocol):
 
     def delete(self, digest: str) -> None: ...
 
-    def gc(self, keep: Collection[str], older_than: float, *, dry_run: bool = False) -> list[str]: ...
+    def gc(
+        self,
+        keep: Collection[str],
+        older_than: float,
+        *,
+        dry_run: bool = False,
+        manifests: Mapping[str, Manifest] | None = None,
+    ) -> list[str]: ...
 
     def put_bytes(self, key: str, data: bytes) -> None: ...
 

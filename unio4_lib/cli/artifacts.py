@@ -38,11 +38,10 @@ DEFAULT_ROOT = "runs/artifacts"
 def list_command(root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> None:
     """All artifacts, the newest first."""
     store = open_store(root)
-    found = [(ref, store.manifest(ref)) for ref in store.list_artifacts()]
-    found.sort(key=lambda pair: pair[1].created, reverse=True)
-    damaged = store.damaged_manifests()
+    manifests, damaged = store.manifests()
+    found = sorted(manifests.items(), key=lambda pair: pair[1].created, reverse=True)
     if as_json:
-        whole: list[dict[str, object]] = [_facts(*pair) for pair in found]
+        whole: list[dict[str, object]] = [_facts(manifest, store.uri) for _, manifest in found]
         whole += [{"digest": digest, "damaged": reason} for digest, reason in damaged.items()]
         typer.echo(json.dumps(whole, indent=2))
         return
@@ -54,8 +53,8 @@ def list_command(root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> None:
     table = Table(
         Column("digest", no_wrap=True), "kind", "stage", "created", Column("bytes", justify="right")
     )
-    for ref, manifest in found:
-        table.add_row(ref.digest[:SHORT], ref.kind, ref.producer, manifest.created, f"{ref.bytes:,}")
+    for digest, said in found:
+        table.add_row(digest[:SHORT], said.kind, said.stage, said.created, f"{said.total_bytes:,}")
     console = Console()
     (console if console.is_terminal else Console(width=PLAIN_WIDTH)).print(table)
 
@@ -64,10 +63,15 @@ def list_command(root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> None:
 def show_command(name: Name, root: Root = DEFAULT_ROOT) -> None:
     """One artifact: its files, what it was made from, and what it cost."""
     store = open_store(root)
-    manifest = store.manifest(find_artifact(store, name))
-    ref = ArtifactRef.to_manifest(manifest, store.uri)
+    manifests, damaged = store.manifests()
+    manifest = store.manifest(find_artifact(store.uri, [*manifests, *damaged], name))
     files = {path: entry.size for path, entry in sorted(manifest.files.items())}
-    facts = {**_facts(ref, manifest), "inputs": manifest.inputs, "metrics": manifest.metrics, "files": files}
+    facts = {
+        **_facts(manifest, store.uri),
+        "inputs": manifest.inputs,
+        "metrics": manifest.metrics,
+        "files": files,
+    }
     typer.echo(json.dumps(facts, indent=2))
 
 
@@ -85,8 +89,9 @@ def verify_command(
     store = open_store(root)
     if isinstance(store, FolderStore) and not store.root.is_dir():
         raise InputError(f"{store.root}: no such folder; expected an artifact root (--artifact-root)")
-    kinds = dict.fromkeys(store.damaged_manifests(), "?") | {r.digest: r.kind for r in store.list_artifacts()}
-    digests = [find_artifact(store, name) for name in names] if names else list(kinds)
+    manifests, broken = store.manifests()
+    kinds = dict.fromkeys(broken, "?") | {digest: said.kind for digest, said in manifests.items()}
+    digests = [find_artifact(store.uri, kinds, name) for name in names] if names else list(kinds)
     damaged = 0
     for digest in digests:
         try:
@@ -117,9 +122,9 @@ def gc_command(
     """Remove what no recent fingerprint and no run leads to."""
     work = (cache if cache is not None else default_cache()) / WORK
     store = open_store(root)
-    for digest, reason in store.damaged_manifests().items():
-        typer.echo(_damaged_line(digest, "?", f"{reason}; unio4 artifacts verify --remove removes it"))
     found = collect(store, days * DAY, runs=runs or [Path("runs")], work=work, dry_run=not remove)
+    for digest, reason in found.damaged.items():
+        typer.echo(_damaged_line(digest, "?", f"{reason}; unio4 artifacts verify --remove removes it"))
     for digest in found.artifacts:
         typer.echo(f"artifact   {digest[: SHORT * 4]}")
     for item in found.small:
@@ -134,5 +139,6 @@ def _damaged_line(digest: str, kind: str, reason: str) -> str:
     return f"damaged  {digest[:SHORT]} {kind}: {reason}"
 
 
-def _facts(ref: ArtifactRef, manifest: Manifest) -> dict[str, object]:
+def _facts(manifest: Manifest, root: str) -> dict[str, object]:
+    ref = ArtifactRef.to_manifest(manifest, root)
     return {**ref.model_dump(), "created": manifest.created, "library_version": manifest.library_version}

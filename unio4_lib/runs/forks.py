@@ -62,7 +62,13 @@ def _start() -> Path:
     python.chmod(0o700)
     command = [sys.executable, "-m", __name__, str(folder)]
     alone = os.environ | {"_KFP_RUNTIME": "true"}  # as KFP's command says, too: without most of the SDK
-    process = start_guarded(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = start_guarded(
+        command,
+        farewell=shlex.join(["rm", "-rf", str(folder)]),  # where we are killed, and nothing runs at the end
+        env=alone,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     assert process.stdout is not None
     process.stdout.readline()  # it listens, or it has ended: then tasks are processes as any other
     return folder

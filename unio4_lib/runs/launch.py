@@ -1,6 +1,7 @@
 """How one task becomes a process: directly on this machine, or in a container of its image."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -150,7 +151,7 @@ def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> 
         # A group of its own: an interrupt at the terminal is ours to pass on, as a request to end.
         process = start_guarded(
             launch.command,
-            farewell=":" if launch.name is None else f"{launch.command[0]} kill {launch.name}",
+            farewell=":" if launch.name is None else shlex.join([launch.command[0], "kill", launch.name]),
             env=launch.environment | ({"TMPDIR": scratch} if launch.name is None else {}),
             stdout=file,
             stderr=subprocess.PIPE,

@@ -10,14 +10,17 @@ from typing import Any
 # Its standard input is a pipe of ours, and its end is ours: then the whole group goes, grandchildren too.
 # (Linux's parent-death signal reaches children alone, and KFP's command is a shell around the task.)
 GUARD = """exec 3<&0 </dev/null
-(trap '' TERM INT; read -r _ <&3; $0; kill -KILL 0) >/dev/null 2>&1 &
+(trap '' TERM INT; read -r _ <&3; eval "$0"; kill -KILL 0) >/dev/null 2>&1 &
 exec 3<&-
 exec "$@"
 """
 
 
 def start_guarded(command: Sequence[str], *, farewell: str = ":", **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command in a group of its own; ``farewell`` is run, too, where we die before it has ended."""
+    """Start a command in a group of its own.
+
+    ``farewell`` is a line for the shell, which is run, too, where we die before the command has ended.
+    """
     guarded = ["sh", "-c", GUARD, farewell, *command]
     return subprocess.Popen(guarded, stdin=subprocess.PIPE, process_group=0, **options)
 

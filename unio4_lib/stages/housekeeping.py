@@ -3,7 +3,9 @@
 import shutil
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from unio4_lib.artifacts.ref import ArtifactRef
@@ -11,6 +13,8 @@ from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import Store, StoredBytes
 from unio4_lib.errors import InputError
 from unio4_lib.stages.fingerprint import CHECKPOINTS, FINGERPRINTS, read_entry
+
+READERS = 8  # of entries of the index, of which a distant store may have thousands
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Collection:
     artifacts: list[str]  # digests, and names of what was never published whole
     small: list[StoredBytes]  # entries of the index and checkpoints
     work: list[Path]  # local folders of stages that were killed
+    damaged: dict[str, str]  # what is wrong with manifests that cannot be read, by digest
     bytes: int
     kept: int  # artifacts that stay
 
@@ -35,12 +40,12 @@ def collect(
     latest = time.time() - older_than
     index = store.list_bytes(FINGERPRINTS)
     in_runs = {ref.digest for ref in _references(runs)}
-    digests = {item.key: _digest_of(store, item) for item in index}
-    old = [item for item in index if item.modified < latest and digests[item.key] not in in_runs]
-    keep = in_runs | {digests[item.key] for item in index if item not in old}
-    sizes = dict.fromkeys(store.damaged_manifests(), 0)
-    sizes |= {ref.digest: ref.bytes for ref in store.list_artifacts()}
-    artifacts = store.gc(keep, older_than, dry_run=dry_run)
+    with ThreadPoolExecutor(READERS) as pool:
+        digests = dict(zip(index, pool.map(partial(_digest_of, store), index), strict=True))
+    old = [item for item in index if item.modified < latest and digests[item] not in in_runs]
+    keep = in_runs | {digests[item] for item in set(index).difference(old)}
+    manifests, damaged = store.manifests()
+    artifacts = store.gc(keep, older_than, dry_run=dry_run, manifests=manifests)
     small = [*old, *(item for item in store.list_bytes(CHECKPOINTS) if item.modified < latest)]
     dead = [folder for folder in _folders(work) if _newest(folder) < latest]
     if not dry_run:
@@ -48,8 +53,10 @@ def collect(
             store.delete_bytes(item.key)
         for folder in dead:
             shutil.rmtree(folder, ignore_errors=True)
-    removed = sum(sizes.get(name, 0) for name in artifacts) + sum(item.size for item in small)
-    return Collection(artifacts, small, dead, removed, len(set(sizes) - set(artifacts)))
+    freed = sum(manifests[name].total_bytes for name in artifacts if name in manifests)
+    removed = freed + sum(item.size for item in small)
+    kept = len((manifests.keys() | damaged.keys()) - set(artifacts))
+    return Collection(artifacts, small, dead, damaged, removed, kept)
 
 
 def _digest_of(store: Store, item: StoredBytes) -> str:
@@ -81,11 +88,10 @@ def _newest(folder: Path) -> float:
     return max(path.stat().st_mtime for path in [folder, *folder.rglob("*")])
 
 
-def find_artifact(store: Store, name: str) -> str:
-    """The digest of the artifact, damaged ones included, whose digest begins so."""
-    digests = [*(ref.digest for ref in store.list_artifacts()), *store.damaged_manifests()]
+def find_artifact(place: str, digests: Iterable[str], name: str) -> str:
+    """The one of a root's digests that begins so."""
     found = [digest for digest in digests if digest.startswith(name)]
     if len(found) != 1:
         what = "no artifact" if not found else f"{len(found)} artifacts"
-        raise InputError(f"{store.uri}: {what} that begins with {name}; see unio4 artifacts list")
+        raise InputError(f"{place}: {what} that begins with {name}; see unio4 artifacts list")
     return found[0]
