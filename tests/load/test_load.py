@@ -131,7 +131,7 @@ def soaked(figures: Figures, how: str, readings: list[soak.Reading]) -> None:
     assert soak.growth(readings) == {}
 
 
-@pytest.mark.parametrize(("name", "step"), [("memory", 3 << 20), ("threads", 1), ("bytes left", 1)])
+@pytest.mark.parametrize(("name", "step"), [("memory", 6 << 20), ("threads", 1), ("bytes left", 1)])
 def test_growth_is_seen(name: str, step: int) -> None:
     steady = {"memory": 400 << 20, "threads": 3, "bytes left": 0}
     readings = [{**steady, name: steady[name] + number * step} for number in range(12)]
