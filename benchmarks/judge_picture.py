@@ -8,7 +8,6 @@ right every candidate before the gate: its estimated gain, and its true one over
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ matplotlib.use("svg")
 matplotlib.rcParams.update({"font.size": 9, "svg.hashsalt": "unio4", "axes.spines.top": False})
 matplotlib.rcParams["axes.spines.right"] = False
 from matplotlib import pyplot  # noqa: E402
-from offline_truth import both, path_of  # noqa: E402
+from offline_truth import both, gains_of, path_of  # noqa: E402
 
 LIMIT = 60.0  # percent; larger gains are drawn at the edge
 
@@ -35,19 +34,6 @@ def judged(run: dict[str, Any]) -> list[tuple[float, float]]:
     return [(e / run["data"], t / run["data"]) for e, t in portfolio + path_of(run)]
 
 
-def gains(run: dict[str, Any]) -> Iterator[tuple[float, float, bool]]:
-    """Of each candidate: estimated and true gain in percent over what stood there, and whether it passed."""
-    tracks = len(run["accepted"])
-    current = [both(member) for member in run["candidates"][0]]
-    for place, entry in enumerate(run["decisions"]):
-        track = entry["member"]
-        true = both(run["candidates"][1 + place // tracks][track])
-        estimated = entry["difference"] / abs(entry["current"])
-        yield 100 * estimated, 100 * (true / current[track] - 1), entry["accepted"]
-        if entry["accepted"]:
-            current[track] = true
-
-
 def draw(runs: list[dict[str, Any]], out: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
     sources = list(dict.fromkeys(map(source_of, runs)))
@@ -56,8 +42,8 @@ def draw(runs: list[dict[str, Any]], out: Path) -> None:
         first = run is next(one for one in runs if source_of(one) == name)
         estimates, truth = zip(*judged(run), strict=True)
         left.plot(estimates, truth, "o", ms=3.5, alpha=0.6, color=color, mew=0, label=name if first else None)
-        for estimated, true, passed in gains(run):
-            x, y = (max(-LIMIT, min(LIMIT, value)) for value in (estimated, true))
+        for estimated, true, passed in gains_of(run):
+            x, y = (max(-LIMIT, min(LIMIT, 100 * value)) for value in (estimated, true))
             right.plot(x, y, "o", ms=5 if passed else 3.5, mfc=color if passed else "none", mec=color)
     left.axline((1, 1), slope=1, color="0.7", lw=0.8, zorder=0)
     left.set(xlabel="estimate / mean of the log", ylabel="true return / mean of the log")

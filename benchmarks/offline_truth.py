@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,21 +208,25 @@ def path_of(run: dict[str, Any]) -> list[tuple[float, float]]:
     ]
 
 
+def gains_of(run: dict[str, Any]) -> Iterator[tuple[float, float, bool]]:
+    """Of each candidate: estimated and true gain as a share of what stood there, and whether it passed."""
+    tracks = len(run["accepted"])
+    current = [both(member) for member in run["candidates"][0]]
+    for place, entry in enumerate(run["decisions"]):
+        track = entry["member"]
+        true = both(run["candidates"][1 + place // tracks][track])
+        estimated = entry["difference"] / abs(entry["current"])
+        yield estimated, (true - current[track]) / abs(current[track]), entry["accepted"]
+        if entry["accepted"]:
+            current[track] = true
+
+
 def gate_figures(runs: list[dict[str, Any]]) -> tuple[int, int, int, int]:
     """Replacements accepted, of them truly better; true gains above 5 %, of them accepted."""
-    accepted = right = gains = seen = 0
-    for run in runs:
-        tracks = len(run["accepted"])
-        current = [both(member) for member in run["candidates"][0]]
-        for place, entry in enumerate(run["decisions"]):
-            track = entry["member"]
-            true = both(run["candidates"][1 + place // tracks][track])
-            gained = true > current[track] + 0.05 * abs(current[track])
-            gains, seen = gains + gained, seen + (gained and entry["accepted"])
-            if entry["accepted"]:
-                accepted, right = accepted + 1, right + (true > current[track])
-                current[track] = true
-    return accepted, right, gains, seen
+    seen = [(true, accepted) for run in runs for _, true, accepted in gains_of(run)]
+    passed = [true for true, accepted in seen if accepted]
+    gained = [accepted for true, accepted in seen if true > 0.05]
+    return len(passed), sum(true > 0 for true in passed), len(gained), sum(gained)
 
 
 def table(files: list[Path]) -> None:

@@ -3,18 +3,14 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny_runs
 from mlflow_process import MlflowServer
+from servers import bucket, mlflow_home, rclone_program, s3_server, seaweedfs, weed_bucket
 
 from unio4_lib.runs.spec import PipelineSpec, compiled
-
-# The servers are those of the other services' tests.
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from services.conftest import bucket, mlflow_home, rclone_program, s3_server, seaweedfs, weed_bucket
 
 __all__ = ["bucket", "mlflow_home", "rclone_program", "s3_server", "seaweedfs", "weed_bucket"]
 

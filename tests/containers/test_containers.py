@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from broken_inputs import edited, saved
 from pushed_sources import keys
-from services.conftest import WeedBucket
+from servers import WeedBucket
 from tiny_runs import call, run_arguments, saved_recording
 
 from unio4_lib.runs.spec import PipelineSpec, compiled

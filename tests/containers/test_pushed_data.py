@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from pushed_sources import HARM, KINDS, keys, source_of
-from services.conftest import WeedBucket
+from servers import WeedBucket
 from tiny_runs import call
 
 from unio4_lib.runs.launch import ContainerLauncher

@@ -22,9 +22,7 @@ TABLE = os.environ.get("UNIO4_LOAD_TABLE")
 SECONDS_FOR_A_THOUSAND = 2.0  # of the processor: how busy others keep it is not ours
 FEW = 5 * many_artifacts.IN_A_RUN
 READS = {"list": 1, "verify": 2, "gc": 1}  # of each manifest
-TWICE = (
-    3.0  # calls for twice as many artifacts: a sort has a little more than two, and a search in a list four
-)
+TWICE = 3.0  # calls for twice as many: a sort has a little more than two, a search in a list four
 CAMPAIGN = "make test-load does"
 
 Figures = dict[str, str]
@@ -112,8 +110,10 @@ def test_many_runs_at_once(
     )
 
 
+@pytest.mark.slow
 def test_runs_one_after_another_leave_nothing(dataset: str, figures: Figures, tmp_path: Path) -> None:
-    """In one process; with no time given so few that only what grows with each run is seen."""
+    if not MINUTES:
+        pytest.skip(CAMPAIGN)
     soaked(figures, "in one process", soak.in_one_process(soak.Machine(tmp_path), dataset, MINUTES / 2))
 
 

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import WeedBucket
 from pushed_sources import HARM, KINDS, source_of
+from servers import WeedBucket
 from test_docs import commands
 from tiny_runs import call
 
