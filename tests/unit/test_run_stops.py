@@ -81,10 +81,10 @@ def test_what_was_reached_before_a_failure_can_be_used(
     assert json.loads(out)["policy"].endswith("policies/offline")
 
 
-def test_an_interrupt_ends_both_branches(dataset: str, tmp_path: Path) -> None:
+def test_an_interrupt_ends_all_branches(dataset: str, tmp_path: Path) -> None:
     endless = {
         f"{name}__{key}": ENDLESS for name in ("behavior", "dynamics") for key in ("steps", "patience")
-    }
+    } | {"critics__steps": ENDLESS}
     # A shell may have started the tests with interrupts ignored; a user's terminal never does.
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + (
         "from unio4_lib.cli.commands import main; main()"
@@ -96,7 +96,7 @@ def test_an_interrupt_ends_both_branches(dataset: str, tmp_path: Path) -> None:
         deadline = time.monotonic() + PROMPT_SECONDS
         while not list(tmp_path.glob("*/artifacts/dataset.json")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.5)  # both branches are at work
+        time.sleep(0.5)  # all branches are at work
         process.send_signal(signal.SIGINT)
         try:
             out, err = process.communicate(timeout=PROMPT_SECONDS)
