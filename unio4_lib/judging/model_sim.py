@@ -27,10 +27,17 @@ class ModelSim:
     """
 
     def __init__(
-        self, data: OfflineData, model: DynamicsModel, num_envs: int, *, length: int, noise: float = 1.0
+        self,
+        data: OfflineData,
+        model: DynamicsModel,
+        num_envs: int,
+        *,
+        length: int,
+        noise: float = 1.0,
+        initial: float = 0.0,
     ) -> None:
         self.env_id = "learned models"
-        self.model, self.data, self.noise = model, data, noise
+        self.model, self.data, self.noise, self.initial = model, data, noise, initial
         self.per_model = -(-num_envs // model.members)
         self.num_envs = self.per_model * model.members
         self.observation_dim, self.action_dim = data.observation_dim, data.action_dim
@@ -90,9 +97,14 @@ class ModelSim:
 
     def _begin(self) -> Tensor:
         """Normalized states [N, D] to begin at."""
-        device = self.data.observations.device
-        index = torch.randint(len(self.data), (self.num_envs,), generator=self._generator, device=device)
-        return self.data.observations[index]
+        device, starts = self.data.observations.device, self.data.starts
+
+        def draw(size: int) -> Tensor:
+            return torch.randint(size, (self.num_envs,), generator=self._generator, device=device)
+
+        row, first = draw(len(self.data)), starts[draw(len(starts))]
+        chance = torch.rand(self.num_envs, generator=self._generator, device=device)
+        return self.data.observations[torch.where(chance < self.initial, first, row)]
 
     def _observations(self, states: Tensor) -> Array:
         raw = states * self.data.observation_std + self.data.observation_mean

@@ -11,7 +11,7 @@ from unio4_lib.learning.evaluation import EpisodeStats, SimFactory
 from unio4_lib.learning.ppo import PPO, Metrics
 from unio4_lib.learning.ratchet import LOOK, SAMPLED, Level, Ratchet
 from unio4_lib.learning.value import ValueFunction
-from unio4_lib.nets.policy import GaussianPolicy, Policy
+from unio4_lib.nets.policy import GaussianPolicy, Policy, follow
 from unio4_lib.settings.model import FinetuneConfig
 
 WARMUP_EPOCHS = 20  # passes over the warm-up batch: it is small, and V starts from nothing
@@ -125,9 +125,7 @@ class FineTuning:
             if self.config.warmup_steps > 0:
                 return self._warm_up()
         metrics = self.ppo.train()
-        with torch.no_grad():
-            for mean, newest in zip(self.average.parameters(), self.ppo.policy.parameters(), strict=True):
-                mean.lerp_(newest, 1.0 - self.config.averaging)
+        follow(self.average, self.ppo.policy, 1.0 - self.config.averaging)
         if returns := self.ppo.collector.running_returns():
             self._hold(SAMPLED, Level.of(returns))
         return metrics | self._acting()

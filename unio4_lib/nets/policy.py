@@ -225,6 +225,13 @@ def copy_members(source: GaussianPolicy, target: GaussianPolicy, members: Tensor
 
 
 @torch.no_grad()
+def follow(average: GaussianPolicy, newest: GaussianPolicy, share: float) -> None:
+    """Move a running average of weights towards the newest ones by a share of the way."""
+    for mean, new in zip(average.parameters(), newest.parameters(), strict=True):
+        mean.lerp_(new, share)
+
+
+@torch.no_grad()
 def stack_policies(policies: list[GaussianPolicy]) -> GaussianPolicy:
     """One policy with the members of all, in order; they share scales and shapes."""
     first = policies[0]

@@ -199,15 +199,33 @@ class ImproveConfig(StageConfig):
     clip: float = Field(0.2, gt=0, lt=1, description="Ratio clip (paper: 0.25).")
     entropy: float = Field(0.0, ge=0, description="Entropy bonus (paper: 0).")
     max_grad_norm: float = Field(0.5, gt=0, description="Gradient norm per member (paper: 0.5).")
+    judges: Literal["others", "all"] = Field(
+        "others",
+        description="Models that judge: those that improvement does not learn in, or all of them. Concerns "
+        "advantages=model, which learns in every other model.",
+    )
     rollouts: int = Field(64, ge=1, description="Environments made of models (advantages=model).")
     rollout_steps: int = Field(64, ge=1, description="Steps of each in a round (advantages=model).")
     episode_steps: int = Field(
         200, ge=1, description="Steps after which an episode in the models is cut (advantages=model)."
     )
+    initial_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of these episodes that begin where recorded ones do; others begin at any row.",
+    )
     rollout_noise: float = Field(
         1.0, ge=0, description="Noise of these rollouts, as a share of the models' own (advantages=model)."
     )
     warmup_rounds: int = Field(2, ge=1, description="Rounds' worth of steps that only fit V at first.")
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Weight of what went before in the running average of a candidate over rounds, which is "
+        "what the gate sees (advantages=model); 0: the newest alone.",
+    )
     rollout_discount: float = Field(0.995, ge=0, lt=1, description="Discount of these rollouts.")
     gae_lambda: float = Field(0.97, ge=0, le=1, description="Lambda of their advantages.")
     epochs: int = Field(4, ge=1, description="Passes over each round (advantages=model).")

@@ -273,6 +273,18 @@ def test_before_anything_moves_the_value_function_is_fitted() -> None:
     assert ppo.env_steps == 6 * 16 * 20  # once
 
 
+def test_a_candidate_is_the_running_average_of_the_newest_policies() -> None:
+    learner = model_learner(linear_policies([0.5, 0.2]), averaging=0.6)
+    expected = [parameters_of(track.policy) for track in learner.tracks]
+    for _ in range(3):
+        learner.step()
+        for mean, track in zip(expected, learner.tracks, strict=True):
+            newest = parameters_of(track.policy)
+            mean[:] = [0.6 * old + 0.4 * new for old, new in zip(mean, newest, strict=True)]
+    for found, means in zip(parameters_of(learner.candidates()), zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(found, torch.cat(means))
+
+
 def test_put_back_goes_back_and_leaves_the_others_alone() -> None:
     start = linear_policies([0.5, 0.2])
     learner = model_learner(start)
@@ -286,6 +298,8 @@ def test_put_back_goes_back_and_leaves_the_others_alone() -> None:
     ):
         assert torch.equal(now[0], begun[0])
         assert torch.equal(now[1], old[1])
+    for newest, begun in zip(parameters_of(learner.tracks[0].policy), parameters_of(start), strict=True):
+        assert torch.equal(newest[0], begun[0])
     assert not learner.tracks[0].policy_optimizer.state
     assert learner.tracks[1].policy_optimizer.state
     learner.step()  # and it learns on from there
@@ -324,17 +338,19 @@ def test_the_noise_of_models_and_of_actions_are_drawn_apart() -> None:
     sim: Any = track.collector.sim
     sim.reset(11)
     ours = torch.Generator().manual_seed(11)
-    for _ in range(2):  # what a reset draws
-        torch.randint(7, (sim.num_envs,), generator=ours)
+    for drawn in ("row", "first", "which", "age"):  # by a reset
+        if drawn == "which":
+            torch.rand(sim.num_envs, generator=ours)
+        else:
+            torch.randint(7, (sim.num_envs,), generator=ours)
     assert not torch.equal(torch.rand(9, generator=sim._generator), torch.rand(9, generator=ours))
 
 
 def test_every_round_of_ppo_learns() -> None:
     """Environments are rounded up to whole models; the step size must not reach zero before the end."""
     model: Any = PointMassModel(5)
-    learner = ModelLearner(
-        linear_policies([0.5]), DATA, model, make_config(steps=6, evaluate_every=6, rollouts=6), seed=0
-    )
+    config = make_config(steps=6, evaluate_every=6, rollouts=6, warmup_rounds=2)
+    learner = ModelLearner(linear_policies([0.5]), DATA, model, config, seed=0)
     assert learner.tracks[0].collector.sim.num_envs == learner.tracks[0].config.num_envs == 10
     for _ in range(5):
         learner.step()

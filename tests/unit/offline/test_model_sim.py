@@ -175,6 +175,19 @@ def test_equal_seeds_give_equal_episodes_and_others_do_not() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(first, repeated, strict=True))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_episodes_begins_where_recorded_ones_did(share: float) -> None:
+    """Reset and every later beginning alike; one row in ten is a first one."""
+    sim = make(2000, model=Speakers(), length=1, initial=share)
+    firsts = DATA.observations[DATA.starts].double().numpy() * DATA.observation_std.numpy()
+    firsts = firsts + DATA.observation_mean.numpy()
+    begun = [sim.reset(0), sim.step(np.zeros((sim.num_envs, 1))).observations]
+    for states in begun:
+        distance = np.abs(states[:, None] - firsts[None]).max(axis=2).min(axis=1)
+        found = float((distance < 1e-4).mean())
+        assert found == pytest.approx(share + (1 - share) / 10, abs=0.03)  # 4 standard errors
+
+
 def test_episodes_begin_at_ages_of_their_own() -> None:
     """All of one age would end together, and no batch would see another."""
     sim = make(300, model=Speakers(), length=10)

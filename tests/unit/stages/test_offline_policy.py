@@ -21,7 +21,7 @@ from offline_worlds import (
 )
 from torch import Tensor
 
-from unio4_lib.judging.dynamics import Step
+from unio4_lib.judging.dynamics import DynamicsModel, Step
 from unio4_lib.learning.checkpoint import load_state, save_state
 from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.offline_data import OfflineData
@@ -111,6 +111,23 @@ def test_improvement_begins_at_the_judges_choice() -> None:
     assert (found.chosen, found.acts) == (0, "mean")
     assert len(found.decisions) == 4 * 2
     assert not any(entry.accepted for entry in found.decisions)
+
+
+def test_who_judges_is_a_setting() -> None:
+    """Improvement learns in every other model; the rest judge, or all do."""
+    model = DynamicsModel(4, 1, 1, (8,), generator=torch.Generator().manual_seed(0))
+
+    def parts(**values: Any) -> tuple[list[float], list[float]]:
+        found = World.of(world().critics, model, config(**values))
+        training, judging = (
+            part.net.output.weight.sum(dim=(1, 2)) for part in (found.training, found.judging)
+        )
+        return training.tolist(), judging.tolist()
+
+    every = model.net.output.weight.sum(dim=(1, 2)).tolist()
+    assert parts(judges="others") == (every[::2], every[1::2])
+    assert parts(judges="all") == (every[::2], every)
+    assert parts(judges="others", advantages="critic") == (every, every)
 
 
 def test_an_open_gate_raises_the_true_return() -> None:

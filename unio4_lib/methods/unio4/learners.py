@@ -14,7 +14,7 @@ from unio4_lib.learning.ppo import PPO
 from unio4_lib.learning.surrogate import clipped_surrogate
 from unio4_lib.learning.value import ValueFunction
 from unio4_lib.methods.unio4.advantages import CriticAdvantages, Minibatch
-from unio4_lib.nets.policy import GaussianPolicy, copy_members, stack_policies
+from unio4_lib.nets.policy import GaussianPolicy, copy_members, follow, stack_policies
 from unio4_lib.settings.model import FinetuneConfig, ImproveConfig
 
 WARMUP_EPOCHS = 20  # passes over the first batch, which only fits V
@@ -66,7 +66,10 @@ def ppo_in_models(config: ImproveConfig, num_envs: int) -> FinetuneConfig:
 
 
 class ModelLearner:
-    """The PPO that fine-tunes online, one for each candidate, acting in the learned models."""
+    """The PPO that fine-tunes online, one for each candidate, acting in the learned models.
+
+    The newest policy swings; a candidate is its running average over rounds, as it is online.
+    """
 
     def __init__(
         self,
@@ -84,16 +87,22 @@ class ModelLearner:
             generator = torch.Generator().manual_seed(own)
             value = ValueFunction.create(data.observation_dim, config.value_hidden, generator=generator)
             sim = ModelSim(
-                data, model, config.rollouts, length=config.episode_steps, noise=config.rollout_noise
+                data,
+                model,
+                config.rollouts,
+                length=config.episode_steps,
+                noise=config.rollout_noise,
+                initial=config.initial_share,
             )
             policy = start.members([member]).requires_grad_(True)
             device = policy.observation_mean.device
             settings = ppo_in_models(config, sim.num_envs)
             self.tracks.append(PPO(policy, value.to(device), sim, settings, seed=own))
+        self.averages = [copy.deepcopy(track.policy).requires_grad_(False) for track in self.tracks]
         self.warm = False
 
     def candidates(self) -> GaussianPolicy:
-        return stack_policies([track.policy for track in self.tracks])
+        return stack_policies(self.averages)
 
     def step(self) -> Metrics:
         """One round of PPO for every candidate; the first one fits V before anything moves."""
@@ -103,6 +112,8 @@ class ModelLearner:
                 length = self.config.warmup_rounds * self.config.rollout_steps
                 track.warm_up(track.collect(length), WARMUP_EPOCHS)
         rounds = [track.train() for track in self.tracks]
+        for average, track in zip(self.averages, self.tracks, strict=True):
+            follow(average, track.policy, 1.0 - self.config.averaging)
         shown = ("policy/kl", "policy/clip_fraction", "value/explained_variance")
         return {
             f"improve/{name.split('/')[1]}": torch.stack([metrics[name] for metrics in rounds])
@@ -115,15 +126,22 @@ class ModelLearner:
     def put_back(self, members: Tensor, accepted: GaussianPolicy) -> None:
         for member in torch.nonzero(members).flatten().tolist():
             track = self.tracks[member]
-            track.policy.load_state_dict(accepted.members([member]).state_dict())
+            for policy in (track.policy, self.averages[member]):
+                policy.load_state_dict(accepted.members([member]).state_dict())
             track.policy_optimizer.state.clear()  # momentum belongs to the way that is given up
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tracks": [track.state_dict() for track in self.tracks], "warm": self.warm}
+        return {
+            "tracks": [track.state_dict() for track in self.tracks],
+            "averages": [average.state_dict() for average in self.averages],
+            "warm": self.warm,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for track, saved in zip(self.tracks, state["tracks"], strict=True):
             track.load_state_dict(saved)
+        for average, saved in zip(self.averages, state["averages"], strict=True):
+            average.load_state_dict(saved)
         self.warm = state["warm"]
 
 

@@ -36,7 +36,7 @@ EXTRACTION_STREAM = 7_001  # of the stage's seed
 
 @dataclass(frozen=True)
 class World:
-    """What was learned of the data: two sets of models, so that no policy is judged where it was trained."""
+    """What was learned of the data: critics, the models to learn in, and those that judge."""
 
     critics: Critics
     training: DynamicsModel
@@ -45,8 +45,10 @@ class World:
     @classmethod
     def of(cls, critics: Critics, model: DynamicsModel, config: UniO4Config) -> "World":
         """Where nothing is trained in the models (advantages=critic), all of them judge."""
-        halves = model.halves() if config.improve.advantages == "model" else (model, model)
-        return cls(critics, *halves)
+        if config.improve.advantages == "critic":
+            return cls(critics, model, model)
+        training, others = model.halves()
+        return cls(critics, training, others if config.improve.judges == "others" else model)
 
 
 @dataclass(frozen=True)
