@@ -128,7 +128,7 @@ class DynamicsModel(nn.Module):
         return chosen.requires_grad_(False)
 
     def halves(self) -> tuple["DynamicsModel", "DynamicsModel"]:
-        """Every other member to learn in and the rest to judge: none judges what was learned in it.
+        """Every other member and the rest: what was learned in one half can be judged by the other.
 
         Members are in the order of their hold-out error, so that both halves are equally good. One member
         alone has to do both.

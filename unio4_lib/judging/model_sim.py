@@ -20,10 +20,11 @@ class ModelSim:
     """N environments that are models; see ``sim.base.BatchSim`` for the contract.
 
     The models take turns: step t of environment i is answered by model (i + t) mod M. What one of them gets
-    wrong does not add up over an episode, and a policy learns nothing that pleases one alone. Episodes
-    begin at rows of the dataset and are cut after ``length`` steps, which is a timeout: models are not
-    asked to be right for longer. Where the termination is learned, an episode ends with the probability
-    that the model gives. ``noise`` scales the models' own std; ``num_envs`` is rounded up to a multiple of M.
+    wrong does not add up over an episode, and a policy learns nothing that pleases one alone. The share
+    ``initial`` of all episodes begins where recorded ones do, the others at any row of the dataset; they are
+    cut after ``length`` steps, which is a timeout. Where the termination is learned, an episode ends with the
+    probability that the model gives. ``noise`` scales the models' own std; ``num_envs`` is rounded up to a
+    multiple of M.
     """
 
     def __init__(
@@ -102,9 +103,12 @@ class ModelSim:
         def draw(size: int) -> Tensor:
             return torch.randint(size, (self.num_envs,), generator=self._generator, device=device)
 
-        row, first = draw(len(self.data)), starts[draw(len(starts))]
-        chance = torch.rand(self.num_envs, generator=self._generator, device=device)
-        return self.data.observations[torch.where(chance < self.initial, first, row)]
+        row = draw(len(self.data))
+        if self.initial > 0:
+            first = starts[draw(len(starts))]
+            chance = torch.rand(self.num_envs, generator=self._generator, device=device)
+            row = torch.where(chance < self.initial, first, row)
+        return self.data.observations[row]
 
     def _observations(self, states: Tensor) -> Array:
         raw = states * self.data.observation_std + self.data.observation_mean

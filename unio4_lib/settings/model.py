@@ -145,7 +145,7 @@ class DynamicsConfig(StageConfig):
     elites: int = Field(
         4,
         ge=1,
-        description="Best models kept: every other one to learn in, the rest to judge (paper: 5, for both).",
+        description="Best models kept: improvement learns in every other one; see improve.judges (paper: 5).",
     )
     hidden: Hidden = Field((256, 256, 256), description="Widths (paper: 200 x 4, Adroit 400 x 4).")
     learning_rate: float = Field(
@@ -213,7 +213,8 @@ class ImproveConfig(StageConfig):
         0.0,
         ge=0,
         le=1,
-        description="Share of these episodes that begin where recorded ones do; others begin at any row.",
+        description="Share of these episodes that begin where recorded ones do; the others begin at any row "
+        "(advantages=model).",
     )
     rollout_noise: float = Field(
         1.0, ge=0, description="Noise of these rollouts, as a share of the models' own (advantages=model)."

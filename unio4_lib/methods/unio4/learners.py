@@ -125,9 +125,9 @@ class ModelLearner:
 
     def put_back(self, members: Tensor, accepted: GaussianPolicy) -> None:
         for member in torch.nonzero(members).flatten().tolist():
-            track = self.tracks[member]
+            track, weights = self.tracks[member], accepted.members([member]).state_dict()
             for policy in (track.policy, self.averages[member]):
-                policy.load_state_dict(accepted.members([member]).state_dict())
+                policy.load_state_dict(weights)
             track.policy_optimizer.state.clear()  # momentum belongs to the way that is given up
 
     def state_dict(self) -> dict[str, Any]:
