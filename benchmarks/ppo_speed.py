@@ -27,7 +27,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=10, help="timed rounds, after one untimed")
     parser.add_argument("--sim-threads", type=int, default=None, help="simulator threads (all cores)")
-    parser.add_argument("--torch-threads", type=int, default=1)
     return parser.parse_args()
 
 
@@ -50,7 +49,7 @@ def make_learner(args: argparse.Namespace) -> PPO:
         value_hidden=hidden,
     )
     value = ValueFunction.create(sim.observation_dim, hidden, activation="tanh")
-    return PPO(policy, value, sim, config, seed=0, normalize="running", threads=args.torch_threads)
+    return PPO(policy, value, sim, config, seed=0, normalize="running")
 
 
 def main() -> None:

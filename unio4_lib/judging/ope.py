@@ -6,6 +6,7 @@ All estimators roll every policy through the same models from the same start sta
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from unio4_lib.judging.dynamics import DynamicsModel
 from unio4_lib.learning.critics import Critics
 from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.threads import go_on, side_by_side
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.model import ImproveConfig
 
@@ -67,6 +69,7 @@ def model_rollouts(
         return drawn.expand(count, -1, -1, -1).gather(2, index)
 
     for time in range(horizon):
+        go_on()
         if time % COMPACT_EVERY == 0 and time > 0:
             observations, survival, kept = _compact(observations, survival, kept)
             if observations.shape[2] == 0:
@@ -135,7 +138,7 @@ class PolicyEvaluator:
         self.horizon = min(config.horizon, limit)
         self.bootstraps = self.horizon < limit or time_limit is None
         self.unit = data.reward_unit  # V speaks scaled rewards
-        self.ways = ("mean", "sampled") if config.acting == "both" else ("mean",)
+        self.ways: tuple[str, ...] = ("mean", "sampled") if config.acting == "both" else ("mean",)
 
     def starts(self, count: int, generator: torch.Generator) -> Tensor:
         """Start states [M, K, D]: episode starts (or any rows) of the dataset, spread over the models."""
@@ -147,11 +150,13 @@ class PolicyEvaluator:
         index = torch.randint(size, shape, generator=generator, device=device)
         return self.data.observations[index if pool is None else pool[index]]
 
-    @torch.no_grad()
     def estimate(self, policies: GaussianPolicy, *, seed: int, starts: int | None = None) -> Tensor:
         """Values [W, P, S] in environment units (Q units for AM-Q); equal seeds give equal conditions."""
-        return torch.stack([self._estimate(policies, way, seed, starts) for way in self.ways])
+        return torch.stack(
+            side_by_side([partial(self._estimate, policies, way, seed, starts) for way in self.ways])
+        )
 
+    @torch.no_grad()
     def _estimate(self, policies: GaussianPolicy, way: str, seed: int, starts: int | None) -> Tensor:
         """Values [P, S] of one way of acting."""
         generator = torch.Generator(self.data.observations.device).manual_seed(seed)

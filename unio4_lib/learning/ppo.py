@@ -6,7 +6,7 @@ loops of their own, so an early stop of the one does not starve the other.
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unio4_lib.learning.rollout import Collector, Observer, Rollout
 from unio4_lib.learning.surrogate import clipped_surrogate, generalized_advantages, standardize_advantages
-from unio4_lib.learning.threads import torch_threads
+from unio4_lib.learning.threads import side_by_side, torch_threads
 from unio4_lib.learning.value import ValueFunction
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.model import FinetuneConfig
@@ -65,13 +65,12 @@ class PPO:
         *,
         seed: int,
         normalize: Literal["frozen", "running"] = "frozen",
-        threads: int = 1,
     ) -> None:
         if policy.spec.members != 1:
             found = policy.spec.members
             raise ValueError(f"PPO improves one policy, found {found} members: choose one with members()")
         self.policy, self.value, self.config = policy, value, config
-        self.normalize, self.threads = normalize, threads
+        self.normalize = normalize
         self.device = policy.observation_mean.device
         self.collector = Collector(sim, seed=seed, device=self.device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -97,14 +96,14 @@ class PPO:
 
     def collect(self, steps: int, observer: Observer | None = None) -> Rollout:
         """``steps`` steps of every environment with sampled actions."""
-        with torch_threads(self.threads):
+        with torch_threads(1):
             rollout = self.collector.collect(self.policy, steps, self.generator, observer)
         self.env_steps += rollout.env_steps
         return rollout
 
     def update(self, rollout: Rollout) -> Metrics:
         """Gradient steps of both networks on one batch."""
-        with torch_threads(self.threads):
+        with torch_threads(1):
             return self._update(rollout)
 
     def _update(self, rollout: Rollout) -> Metrics:
@@ -116,16 +115,14 @@ class PPO:
         set_learning_rate(self.value_optimizer, self.config.critic_learning_rate * fraction)
         observations = self.policy.normalize(rollout.observations).flatten(0, 1)
         batch = (observations, rollout.actions.flatten(0, 1), rollout.log_probs.flatten(), advantages)
-        # The two loops share nothing but read-only rows, so a second core may run one of them: unlike
-        # threads inside a matrix product they never wait for each other, and the result is the same.
-        with ThreadPoolExecutor(1) as pool:
-            fitting = pool.submit(self._fit_value_aside, observations, returns.flatten())
-            metrics = self._update_policy(*batch)
-        return metrics | fitting.result() | {"value/explained_variance": before}
-
-    def _fit_value_aside(self, observations: Tensor, returns: Tensor) -> Metrics:
-        with torch_threads(self.threads):  # a new thread would begin with torch's default
-            return self.fit_value(observations, returns, self.config.epochs)
+        # The two loops share nothing but read-only rows.
+        metrics, fitting = side_by_side(
+            [
+                partial(self._update_policy, *batch),
+                partial(self.fit_value, observations, returns.flatten(), self.config.epochs),
+            ]
+        )
+        return metrics | fitting | {"value/explained_variance": before}
 
     @torch.no_grad()
     def targets(self, rollout: Rollout, lam: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,7 +153,7 @@ class PPO:
         """
         observations = self.policy.normalize(rollout.observations).flatten(0, 1)
         metrics: Metrics = {}
-        with torch_threads(self.threads):
+        with torch_threads(1):
             for _ in range(epochs):
                 returns = self.targets(rollout, 1.0)[1]
                 self.value.rescale(returns)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unio4_lib.learning.threads import go_on
 from unio4_lib.nets.policy import Policy
 from unio4_lib.sim.base import Array, BatchSim, StepResult
 
@@ -73,6 +74,7 @@ class Collector:
         noise = noise.to(self.device)
         actions, log_probs = torch.empty_like(noise), noise.new_empty(steps, envs)
         for t in range(steps):
+            go_on()
             observations[t] = self.observations
             distribution = policy.distribution(policy.normalize(self._tensor(observations[t])))
             sampled = distribution.sample(noise[t])

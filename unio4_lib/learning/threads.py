@@ -1,9 +1,16 @@
-"""How many threads the small matrix products of on-policy learning use."""
+"""How many threads the small matrix products of on-policy learning use, and what may run side by side."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
+
+_own = threading.local()  # of each thread: the event that tells its task to end
 
 
 @contextmanager
@@ -20,3 +27,42 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the result any more."""
+
+
+def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Results of tasks that share nothing they change, each in a thread of its own with one torch thread.
+
+    Unlike threads inside a matrix product they never wait for each other, so other cores help without
+    changing a bit. What is switched off for the caller, as gradients are, is not so for its tasks. When
+    the caller is interrupted or a task fails, the others end at their next ``go_on``.
+    """
+    stop = threading.Event()
+
+    def alone(task: Callable[[], Result]) -> Result:
+        _own.stop = stop
+        with torch_threads(1):  # a new thread would begin with torch's default
+            return task()
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        running = [pool.submit(alone, task) for task in tasks]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            stop.set()
+            raise
+        failed = [task for task in running if task.done() and task.exception() is not None]
+        if failed:
+            stop.set()
+            failed[0].result()
+        return [task.result() for task in running]
+
+
+def go_on() -> None:
+    """Between two steps of a long task: raises ``AbandonedError`` where nobody waits for it any more."""
+    stop: threading.Event | None = getattr(_own, "stop", None)
+    if stop is not None and stop.is_set():
+        raise AbandonedError

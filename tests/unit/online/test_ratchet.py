@@ -120,15 +120,20 @@ def test_a_smaller_step_is_a_smaller_rate_and_an_earlier_stop() -> None:
     assert epochs[0] > epochs[1]
 
 
-@pytest.mark.parametrize("tolerated", [None, 0.1])
-def test_a_wild_learner_ends_where_it_began_or_better_only_if_held(tolerated: float | None) -> None:
-    run = tuning(WILD.model_copy(update={"tolerated_fall": tolerated}))
-    curve = list(run.run(score))
-    start, last = curve[0].stats.mean, curve[-1].stats.mean
-    if tolerated is None:
-        assert last < 0 < start and run.ratchet.falls == []
-    else:
-        assert last > 0.9 * start and run.ratchet.falls
+def ends_of_a_wild_learner(tolerated: float | None) -> list[tuple[float, int]]:
+    """Last return as a share of the first, and falls, for several seeds: one may do well by luck."""
+    found = []
+    for seed in range(4):
+        run = tuning(WILD.model_copy(update={"tolerated_fall": tolerated}), seed)
+        curve = list(run.run(score))
+        found.append((curve[-1].stats.mean / curve[0].stats.mean, len(run.ratchet.falls)))
+    return found
+
+
+def test_a_wild_learner_ends_where_it_began_or_better_only_if_held() -> None:
+    free, held = ends_of_a_wild_learner(None), ends_of_a_wild_learner(0.1)
+    assert min(end for end, _ in free) < 0 and not any(falls for _, falls in free)
+    assert min(end for end, _ in held) > 0.8 and all(falls for _, falls in held)
 
 
 def kept_states(run: FineTuning) -> tuple[list[CurvePoint], list[Any]]:

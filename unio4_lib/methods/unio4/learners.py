@@ -1,6 +1,7 @@
 """Who makes candidates for the gate: PPO in the learned models, or the paper's steps along the critics."""
 
 import copy
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +13,7 @@ from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.ppo import PPO
 from unio4_lib.learning.surrogate import clipped_surrogate
+from unio4_lib.learning.threads import side_by_side
 from unio4_lib.learning.value import ValueFunction
 from unio4_lib.methods.unio4.advantages import CriticAdvantages, Minibatch
 from unio4_lib.nets.policy import GaussianPolicy, copy_members, follow, stack_policies
@@ -108,10 +110,8 @@ class ModelLearner:
         """One round of PPO for every candidate; the first one fits V before anything moves."""
         if not self.warm:
             self.warm = True
-            for track in self.tracks:
-                length = self.config.warmup_rounds * self.config.rollout_steps
-                track.warm_up(track.collect(length), WARMUP_EPOCHS)
-        rounds = [track.train() for track in self.tracks]
+            side_by_side([partial(self._warm_up, track) for track in self.tracks])
+        rounds = side_by_side([track.train for track in self.tracks])
         for average, track in zip(self.averages, self.tracks, strict=True):
             follow(average, track.policy, 1.0 - self.config.averaging)
         shown = ("policy/kl", "policy/clip_fraction", "value/explained_variance")
@@ -119,6 +119,10 @@ class ModelLearner:
             f"improve/{name.split('/')[1]}": torch.stack([metrics[name] for metrics in rounds])
             for name in shown
         }
+
+    def _warm_up(self, track: PPO) -> None:
+        length = self.config.warmup_rounds * self.config.rollout_steps
+        track.warm_up(track.collect(length), WARMUP_EPOCHS)
 
     def keep(self, members: Tensor) -> None:
         """PPO goes on from where it is."""

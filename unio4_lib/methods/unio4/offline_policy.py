@@ -221,12 +221,12 @@ def _trust(
     share = config.improve.trust
     if share is None:
         return None
-    plain = {"estimator": "return", "acting": "both", "start_states": "initial", "discount": 1.0}
+    plain = {"estimator": "return", "start_states": "initial", "discount": 1.0}
     settings = config.improve.model_copy(update=plain)
     judge = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
-    judge.bootstraps = False
+    judge.bootstraps, judge.ways = False, ("sampled",)
     starts = SELECTION_FACTOR * settings.starts
-    sampled = judge.estimate(behavior, seed=seed, starts=starts)[judge.ways.index("sampled")]
+    sampled = judge.estimate(behavior, seed=seed, starts=starts)[0]
     names = config.behavior.member_weightings()
     return judge_models(data, names, sampled.mean(dim=1), share, horizon=judge.horizon)
 
