@@ -261,6 +261,13 @@ class ImproveConfig(StageConfig):
     margin: float = Field(
         0.02, ge=0, description="Smallest gain, as a share of the current estimate (paper: 0, RL-100: 0.05)."
     )
+    believed_gain: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of a track's estimated gain over its own start that counts where the delivered "
+        "track is chosen: the longer the way, the more of a gain is the models' error (paper: 1).",
+    )
     trust: float | None = Field(
         0.75,
         gt=0,

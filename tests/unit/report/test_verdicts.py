@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from made_records import checks, make_run
 
+from unio4_lib.methods.unio4.improvement_section import choice_rule
 from unio4_lib.report.facts import LogLine
 from unio4_lib.report.phases import change, dip, find_dip, lowest, normalization, phases
 from unio4_lib.report.record import RunRecord
@@ -343,3 +344,19 @@ def test_a_method_without_clones_is_held_against_the_data(offline: float, says: 
     assert headline(record).replace("\N{NO-BREAK SPACE}", " ").startswith(says)
     record.summary.dataset.mean_return = None
     assert headline(record).startswith("Offline learning came to ") and "data" not in headline(record)
+
+
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        (0.5, "highest estimate, where 50% of its gain over its own start counts."),
+        (1.0, "Delivered is the track with the highest estimate."),
+        (None, "Delivered is the track with the highest estimate."),  # from before the setting
+    ],
+)
+def test_how_the_delivered_track_was_chosen_is_said(share: float | None, says: str) -> None:
+    record = make_run()
+    record.config["improve"].pop("believed_gain")
+    if share is not None:
+        record.config["improve"]["believed_gain"] = share
+    assert choice_rule(record).endswith(says)

@@ -26,7 +26,7 @@ from unio4_lib.learning.checkpoint import load_state, save_state
 from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.methods.unio4 import offline_policy
-from unio4_lib.methods.unio4.offline_policy import Improvement, World, improve_policy
+from unio4_lib.methods.unio4.offline_policy import Improvement, World, choose_track, improve_policy
 from unio4_lib.methods.unio4.second_opinion import compare
 from unio4_lib.methods.unio4.settings import UniO4Config
 from unio4_lib.nets.policy import GaussianPolicy
@@ -138,7 +138,19 @@ def test_an_open_gate_raises_the_true_return() -> None:
     assert any(entry.accepted for entry in found.decisions)
     before, after = true_returns(start, steps=LENGTH)[0], true_returns(found.policies, steps=LENGTH)
     assert after[found.chosen] > before + 1.0
-    assert found.chosen == max(range(2), key=lambda track: sum(found.estimates[track].values()))
+    believed = [
+        sum(found.members[begun].estimates.values()) + sum(estimate.values())
+        for begun, estimate in zip(found.start, found.estimates, strict=True)
+    ]
+    assert found.chosen == max(range(2), key=believed.__getitem__)
+
+
+@pytest.mark.parametrize(("believed", "chosen"), [(0.0, 0), (0.5, 0), (0.7, 1), (1.0, 1)])
+def test_of_a_gain_over_the_own_start_only_a_share_counts(believed: float, chosen: int) -> None:
+    """Tracks from 10 to 12 and from 6 to 14: level where two thirds of the gains are believed."""
+    first = torch.tensor([[[9.0, 11.0], [5.0, 7.0]]])
+    last = torch.tensor([[[11.0, 13.0], [16.0, 12.0]]])
+    assert choose_track(first, last, believed) == chosen
 
 
 def test_a_second_estimate_decides_nothing_and_says_how_far_it_agrees() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unio4_lib.judging.dynamics import DynamicsModel
@@ -136,7 +137,7 @@ def improve_policy(
             carried=carried,
         )
     last = evaluator.estimate(trainer.accepted, seed=seed - 1, starts=starts)
-    chosen = rank(last)[0]
+    chosen = choose_track(estimates[:, begin], last, settings.believed_gain)
     return Improvement(
         trainer.accepted,
         begin,
@@ -153,6 +154,16 @@ def improve_policy(
         trainer.log,
         log,
     )
+
+
+def choose_track(first: Tensor, last: Tensor, believed: float) -> int:
+    """The track to deliver, by estimates [W, T, S] of what each began from and of what became of it.
+
+    Improvement finds what the models get wrong, more of it the longer it goes on, and the highest of several
+    estimates is the one with the largest error. So of two tracks that come out alike the one that began
+    higher is the better founded, and of a gain only the share ``believed`` counts.
+    """
+    return rank(torch.lerp(first, last, believed))[0]
 
 
 def _portfolio(
