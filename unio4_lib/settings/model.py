@@ -266,7 +266,8 @@ class ImproveConfig(StageConfig):
         ge=0,
         le=1,
         description="Share of a track's estimated gain over its own start that counts where the delivered "
-        "track is chosen: the longer the way, the more of a gain is the models' error (paper: 1).",
+        "track is chosen, which takes a lead of the margin over one that began higher: the longer the way, "
+        "the more of a gain is the models' error (paper: 1).",
     )
     trust: float | None = Field(
         0.75,

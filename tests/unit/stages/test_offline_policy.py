@@ -138,19 +138,38 @@ def test_an_open_gate_raises_the_true_return() -> None:
     assert any(entry.accepted for entry in found.decisions)
     before, after = true_returns(start, steps=LENGTH)[0], true_returns(found.policies, steps=LENGTH)
     assert after[found.chosen] > before + 1.0
-    believed = [
+    one, other = (
         sum(found.members[begun].estimates.values()) + sum(estimate.values())
         for begun, estimate in zip(found.start, found.estimates, strict=True)
-    ]
-    assert found.chosen == max(range(2), key=believed.__getitem__)
+    )
+    assert found.chosen == int(other - one > settings.improve.margin * abs(one))
 
 
-@pytest.mark.parametrize(("believed", "chosen"), [(0.0, 0), (0.5, 0), (0.7, 1), (1.0, 1)])
-def test_of_a_gain_over_the_own_start_only_a_share_counts(believed: float, chosen: int) -> None:
+@pytest.mark.parametrize(
+    ("believed", "margin", "chosen"),
+    [
+        (0.0, 0.0, 0),
+        (0.5, 0.0, 0),
+        (0.8, 0.0, 1),
+        (1.0, 0.0, 1),  # the paper's: 14 is more than 12
+        (1.0, 0.16, 1),
+        (1.0, 0.17, 0),  # a sixth more, which is too little
+    ],
+)
+def test_of_a_gain_over_the_own_start_only_a_share_counts(
+    believed: float, margin: float, chosen: int
+) -> None:
     """Tracks from 10 to 12 and from 6 to 14: level where two thirds of the gains are believed."""
     first = torch.tensor([[[9.0, 11.0], [5.0, 7.0]]])
     last = torch.tensor([[[11.0, 13.0], [16.0, 12.0]]])
-    assert choose_track(first, last, believed) == chosen
+    settings = ImproveConfig(believed_gain=believed, margin=margin)
+    assert choose_track(first, last, settings) == chosen
+
+
+@pytest.mark.parametrize(("values", "chosen"), [([-10.0, -9.7], 0), ([-10.0, -8.9], 1), ([5.0, 5.4, 5.6], 2)])
+def test_a_later_track_has_to_be_better_by_the_margin(values: list[float], chosen: int) -> None:
+    estimates = torch.tensor(values).view(1, -1, 1).expand(2, -1, 3)
+    assert choose_track(estimates, estimates, ImproveConfig(margin=0.1)) == chosen
 
 
 def test_a_second_estimate_decides_nothing_and_says_how_far_it_agrees() -> None:

@@ -44,7 +44,7 @@ def improvement_section(record: RunRecord) -> Markup:
     ope = record.stage("report").facts(JudgeFacts).ope
     if ope:
         figures.append(_truth_figure(ope, interval_factor(_ranking_episodes(record))))
-    content += [grid(*figures), _tracks_table(decisions, gate), el("p", choice_rule(record))]
+    content += [grid(*figures), _tracks_table(decisions, gate), el("p", choice_rule(record, gate))]
     if not ope:
         content.append(quiet("This run did not compare estimates with true returns."))
     return section("improvement", title, *content)
@@ -129,14 +129,14 @@ def _gate_sentence(decisions: list[dict[str, Any]]) -> str:
     return text
 
 
-def choice_rule(record: RunRecord) -> str:
+def choice_rule(record: RunRecord, gate: Gate) -> str:
     """Which track is delivered."""
     share = record.setting("improve.believed_gain")
     if share is None or share == 1.0:  # runs from before there was such a setting know no other rule
         return "Delivered is the track with the highest estimate."
     return (
         f"Delivered is the track with the highest estimate, where {words.percent(share)} of its gain over "
-        "its own start counts."
+        f"its own start counts and one that began higher is passed by {words.percent(gate.margin)} or more."
     )
 
 

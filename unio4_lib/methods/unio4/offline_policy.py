@@ -28,6 +28,7 @@ from unio4_lib.methods.unio4.settings import SELECTION_FACTOR, UniO4Config
 from unio4_lib.methods.unio4.trainings import SHOWN, stream_seed
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec, stack_policies
 from unio4_lib.progress import Reporter
+from unio4_lib.settings.model import ImproveConfig
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.training import train
 
@@ -137,7 +138,7 @@ def improve_policy(
             carried=carried,
         )
     last = evaluator.estimate(trainer.accepted, seed=seed - 1, starts=starts)
-    chosen = choose_track(estimates[:, begin], last, settings.believed_gain)
+    chosen = choose_track(estimates[:, begin], last, settings)
     return Improvement(
         trainer.accepted,
         begin,
@@ -156,14 +157,19 @@ def improve_policy(
     )
 
 
-def choose_track(first: Tensor, last: Tensor, believed: float) -> int:
+def choose_track(first: Tensor, last: Tensor, config: ImproveConfig) -> int:
     """The track to deliver, by estimates [W, T, S] of what each began from and of what became of it.
 
     Improvement finds what the models get wrong, more of it the longer it goes on, and the highest of several
-    estimates is the one with the largest error. So of two tracks that come out alike the one that began
-    higher is the better founded, and of a gain only the share ``believed`` counts.
+    estimates is the one with the largest error. So of a gain only the share ``believed_gain`` counts, and the
+    tracks are in the order of the judge's first look: a later one has to be better by the gate's ``margin``.
     """
-    return rank(torch.lerp(first, last, believed))[0]
+    believed = torch.lerp(first, last, config.believed_gain).mean(dim=(0, 2)).tolist()
+    chosen = 0
+    for track, value in enumerate(believed):
+        if value - believed[chosen] > config.margin * abs(believed[chosen]):
+            chosen = track
+    return chosen
 
 
 def _portfolio(
