@@ -109,7 +109,15 @@ def test_data_is_looked_at_without_its_rows(tmp_path: Path, monkeypatch: pytest.
 
 def test_walks_in_the_models_take_time_too() -> None:
     """4 looks at both policies of 2 tracks, acting in 2 ways, 10 steps from 8 starts; then 20 rounds."""
-    sets = ["steps=20", "evaluate_every=5", "horizon=10", "starts=8", "rollouts=4", "rollout_steps=7"]
+    sets = [
+        "members=2",
+        "steps=20",
+        "evaluate_every=5",
+        "horizon=10",
+        "starts=8",
+        "rollouts=4",
+        "rollout_steps=7",
+    ]
     config = load_config(dataset="minari:a/b-v0", overrides=[f"improve.{text}" for text in sets])
     looks, _, walks = find_method("unio4").step("improve-policy").timed(config)
     assert (looks.rows, looks.updates, looks.learns) == (2 * 2 * 2 * 8, 4 * 10, False)
