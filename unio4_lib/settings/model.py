@@ -262,12 +262,7 @@ class ImproveConfig(StageConfig):
         0.02, ge=0, description="Smallest gain, as a share of the current estimate (paper: 0, RL-100: 0.05)."
     )
     believed_gain: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Share of a track's estimated gain over its own start that counts where the delivered "
-        "track is chosen, which takes a lead of the margin over one that began higher: the longer the way, "
-        "the more of a gain is the models' error (paper: 1).",
+        0.5, ge=0, le=1, description="Share of a gain that counts where a track is chosen (paper: 1)."
     )
     trust: float | None = Field(
         0.75,
