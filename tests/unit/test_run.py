@@ -151,8 +151,10 @@ def test_numbers_of_the_summary_fit_each_other(summary: dict[str, Any], folder: 
     decisions = json.loads((folder / "decisions.json").read_text())
     trust = summary["gate"]["trust"]
     trusted = trust is None or trust["trusted"]
-    # Members x steps / evaluate_every, where the models may judge.
-    assert summary["gate"]["checks"] == len(decisions) == (2 * 20 // 5 if trusted else 0)
+    tracks = load_config(dataset="minari:a/b-v0").improve.members
+    assert len(summary["gate"]["estimates"]) == tracks
+    # Tracks x steps / evaluate_every, where the models may judge.
+    assert summary["gate"]["checks"] == len(decisions) == (tracks * 20 // 5 if trusted else 0)
     assert summary["gate"]["accepted"] == sum(entry["accepted"] for entry in decisions)
     estimates = [sum(ways.values()) for ways in summary["gate"]["estimates"]]
     assert summary["gate"]["chosen_member"] == estimates.index(max(estimates))
