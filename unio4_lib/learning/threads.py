@@ -48,8 +48,8 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
             return task()
 
     with ThreadPoolExecutor(len(tasks)) as pool:
-        running = [pool.submit(alone, task) for task in tasks]
         try:
+            running = [pool.submit(alone, task) for task in tasks]
             wait(running, return_when=FIRST_EXCEPTION)
         except BaseException:
             stop.set()

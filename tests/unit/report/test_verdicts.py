@@ -349,7 +349,7 @@ def test_a_method_without_clones_is_held_against_the_data(offline: float, says: 
 @pytest.mark.parametrize(
     ("share", "says"),
     [
-        (0.5, "50% of its gain over its own start counts and one that began higher is passed by 2% or more."),
+        (0.5, "50% of its gain over its own start counts and a later track has to lead by 2%."),
         (1.0, "Delivered is the track with the highest estimate."),
         (None, "Delivered is the track with the highest estimate."),  # from before the setting
     ],
@@ -359,4 +359,6 @@ def test_how_the_delivered_track_was_chosen_is_said(share: float | None, says: s
     record.config["improve"].pop("believed_gain")
     if share is not None:
         record.config["improve"]["believed_gain"] = share
-    assert choice_rule(record, gate_of(record)).endswith(says)
+    gate = gate_of(record)
+    assert choice_rule(record, gate.model_copy(update={"started_from": [3, 1]})).endswith(says)
+    assert choice_rule(record, gate.model_copy(update={"started_from": [3]})) == ""

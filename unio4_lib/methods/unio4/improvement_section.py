@@ -44,7 +44,8 @@ def improvement_section(record: RunRecord) -> Markup:
     ope = record.stage("report").facts(JudgeFacts).ope
     if ope:
         figures.append(_truth_figure(ope, interval_factor(_ranking_episodes(record))))
-    content += [grid(*figures), _tracks_table(decisions, gate), el("p", choice_rule(record, gate))]
+    content += [grid(*figures), _tracks_table(decisions, gate)]
+    content += [el("p", rule)] if (rule := choice_rule(record, gate)) else []
     if not ope:
         content.append(quiet("This run did not compare estimates with true returns."))
     return section("improvement", title, *content)
@@ -130,13 +131,15 @@ def _gate_sentence(decisions: list[dict[str, Any]]) -> str:
 
 
 def choice_rule(record: RunRecord, gate: Gate) -> str:
-    """Which track is delivered."""
+    """Which of several tracks is delivered; empty where there is one."""
+    if len(gate.started_from) < 2:
+        return ""
     share = record.setting("improve.believed_gain")
     if share is None or share == 1.0:  # runs from before there was such a setting know no other rule
         return "Delivered is the track with the highest estimate."
     return (
         f"Delivered is the track with the highest estimate, where {words.percent(share)} of its gain over "
-        f"its own start counts and one that began higher is passed by {words.percent(gate.margin)} or more."
+        f"its own start counts and a later track has to lead by {words.percent(gate.margin)}."
     )
 
 
