@@ -29,6 +29,7 @@ pytestmark = pytest.mark.services
 SETTINGS = S3Settings(
     threads=4, chunk_bytes=MEBIBYTE, attempts=6, pause=0.02, connect_timeout=0.5, read_timeout=0.4
 )
+PATIENT = replace(SETTINGS, read_timeout=60)  # where requests are counted: a busy machine must not add any
 BIG = 6 * MEBIBYTE + 1234
 
 
@@ -253,7 +254,8 @@ def test_a_broken_download_goes_on_where_it_stood(
         download.fetch(download.missing()[0])
     proxy.plans.clear()
     proxy.requests.clear()
-    assert contents(store.fetch(ref, tmp_path / "got")).items() >= contents(folder).items()
+    patient = S3Store(store.bucket.name, store.prefix, PATIENT)
+    assert contents(patient.fetch(ref, tmp_path / "got")).items() >= contents(folder).items()
     ranges = [
         path for method, path in proxy.requests if method == "GET" and path.endswith("weights.safetensors")
     ]
