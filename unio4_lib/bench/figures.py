@@ -11,12 +11,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unio4_lib import __version__
-from unio4_lib.bench.loops import Loop, all_loops
+from unio4_lib.bench.loops import Loop, Training, all_loops
 from unio4_lib.bench.machine import Limits, limits_of, probes
 from unio4_lib.bench.meter import Meter, Timing, Work, resident_bytes
 from unio4_lib.bench.peers import Peer
 from unio4_lib.bench.world import World
 from unio4_lib.errors import InputError
+from unio4_lib.learning.loop import Trainer
 from unio4_lib.learning.memory import keep_freed_memory
 from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.registry import DEFAULT, METHODS
@@ -81,11 +82,11 @@ def run_bench(
         for loop in loops:
             reporter.say(f"making: {loop.name}")
             before = resident_bytes()
-            work[loop.name] = loop.make(world)
-            units = work[loop.name]()  # the first time is like no other
+            work[loop.name] = made = loop.make(world)
+            made()  # the first time is like no other
             memory[loop.name] = (resident_bytes() - before) / 1e6
-            if loop.trains:
-                products[loop.name] = _products(work[loop.name]) / units
+            if isinstance(made, Training):
+                products[loop.name] = _products(made.trainer)
         machine = probes(world.device)
         for number in range(rounds):
             reporter.say(f"round {number + 1} of {rounds}")
@@ -122,10 +123,10 @@ def _figure(
     return Figure(name, unit, timing, timing.processor / yardstick, products, share, memory)
 
 
-def _products(work: Work) -> float:
-    """GFLOP in the products of matrices of one call."""
+def _products(trainer: Trainer) -> float:
+    """GFLOP in the products of matrices of one update."""
     with FlopCounterMode(display=False) as counter:
-        work()
+        trainer.step()
     return counter.get_total_flops() / 1e9
 
 

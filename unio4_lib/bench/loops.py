@@ -24,6 +24,7 @@ from unio4_lib.learning.critics import CriticTrainer
 from unio4_lib.learning.finetune import FineTuning
 from unio4_lib.learning.loop import Trainer
 from unio4_lib.learning.offpolicy import OfflineTraining
+from unio4_lib.learning.replays import fastest
 from unio4_lib.methods.registry import METHODS, find_method
 from unio4_lib.methods.unio4.learners import ModelLearner
 from unio4_lib.sim import make_sim
@@ -32,6 +33,7 @@ from unio4_lib.stages.training import score
 
 HORIZON = 100  # model steps of a rollout that is timed
 ENVIRONMENTS = 32
+AHEAD = 20  # steps that a GPU is told at once
 MEGABYTE = 1e6
 
 
@@ -42,15 +44,30 @@ class Loop:
     name: str
     unit: str
     make: Callable[[World], Work]
-    trains: bool = False  # whether its products of matrices are worth counting
+
+
+class Training:
+    """Work that is updates, taken as a run takes them."""
+
+    def __init__(self, trainer: Trainer, device: torch.device) -> None:
+        self.trainer = trainer
+        self._step, self._wait = fastest(trainer, trainer.step), settled(device)
+        # A run tells a GPU the next steps before it has done the last.
+        self._steps = AHEAD if device.type == "cuda" else 1
+
+    def __call__(self) -> float:
+        for _ in range(self._steps):
+            self._step()
+        self._wait()
+        return float(self._steps)
 
 
 def all_loops() -> list[Loop]:
     """In the order of a run, then the learners of other methods."""
     own = [
-        Loop("cloning", "update", _cloning, trains=True),
-        Loop("critics", "update", _critics, trains=True),
-        Loop("models", "update", _models, trains=True),
+        Loop("cloning", "update", _cloning),
+        Loop("critics", "update", _critics),
+        Loop("models", "update", _models),
         Loop("improvement", "model step", _improvement),
         Loop("judging", "model step", _judging),
         Loop("online PPO", "env step", _online),
@@ -66,39 +83,28 @@ def all_loops() -> list[Loop]:
 def _learners() -> Iterator[Loop]:
     for name in METHODS:
         if find_method(name).pipeline == "offpolicy":
-            yield Loop(name, "update", partial(_learner, name), trains=True)
-
-
-def _updates(trainer: Trainer, device: torch.device) -> Work:
-    wait = settled(device)
-
-    def work() -> float:
-        trainer.step()
-        wait()
-        return 1.0
-
-    return work
+            yield Loop(name, "update", partial(_learner, name))
 
 
 def _cloning(world: World) -> Work:
-    return _updates(CloningTrainer(world.data, world.config().behavior, seed=0), world.device)
+    return Training(CloningTrainer(world.data, world.config().behavior, seed=0), world.device)
 
 
 def _critics(world: World) -> Work:
-    return _updates(CriticTrainer(world.data, world.config().critics, seed=0), world.device)
+    return Training(CriticTrainer(world.data, world.config().critics, seed=0), world.device)
 
 
 def _models(world: World) -> Work:
     ending = known_termination(world.env_id)
     settings = world.config().dynamics.model_copy(update={"steps": 1 << 40})  # its step size falls to zero
-    return _updates(DynamicsTrainer(world.data, settings, seed=0, termination=ending), world.device)
+    return Training(DynamicsTrainer(world.data, settings, seed=0, termination=ending), world.device)
 
 
 def _learner(name: str, world: World) -> Work:
     config = world.config(name)
     room = import_module(METHODS[name].partition(":")[0]).ROOM
     learner = room.make(world.data, config, torch.Generator(world.device).manual_seed(0))
-    return _updates(OfflineTraining(learner, world.data, config.train, seed=0), world.device)
+    return Training(OfflineTraining(learner, world.data, config.train, seed=0), world.device)
 
 
 def _improvement(world: World) -> Work:
