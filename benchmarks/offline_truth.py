@@ -13,7 +13,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import OfflineData
+from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.unio4 import offline_policy
 from unio4_lib.methods.unio4 import trainings as method
@@ -34,6 +37,7 @@ from unio4_lib.progress import Reporter
 from unio4_lib.settings.model import StageConfig, config_digest
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.sources.grammar import load_transitions
+from unio4_lib.stages.device import choose_device
 from unio4_lib.stages.task import Task
 from unio4_lib.stages.training import score
 
@@ -90,11 +94,14 @@ class Stages:
         return made
 
 
-def measure(config: UniO4Config, episodes: int, along: int, cache: Path | None) -> dict[str, Any]:
+def measure(
+    config: UniO4Config, episodes: int, along: int, cache: Path | None, scorers: Executor
+) -> dict[str, Any]:
     """The offline phase of one run, and the truth beside it."""
+    started = time.perf_counter()
     stages, silent, watched = Stages(config, cache), Reporter(None), list[Watched]()
     transitions = stages.make("data", config.prepare, lambda: load_transitions(config.dataset))
-    task, device = Task.of(transitions), torch.device("cpu")
+    task, device = Task.of(transitions), choose_device(config)
     data = OfflineData.build(transitions, config.prepare, discount=config.critics.discount, device=device)
     behavior = stages.make("clones", config.behavior, lambda: method.clone_behavior(data, config, silent)[0])
     critics = stages.make("critics", config.critics, lambda: method.fit_critics(data, config, silent)[0])
@@ -116,41 +123,62 @@ def measure(config: UniO4Config, episodes: int, along: int, cache: Path | None) 
     )
     stages.seconds["improve"] = time.process_time() - begun
 
-    def true(policies: GaussianPolicy, count: int = episodes) -> list[dict[str, float]]:
-        return truth(task, policies, count, config)
-
+    wall, truth = time.perf_counter() - started, Truth(scorers, task, config.evaluate.seed)
     plain = [i for i, name in enumerate(config.behavior.member_weightings()) if name == UNIFORM]
+    of_plain, of_portfolio = (
+        truth.ask(policies, episodes) for policies in (behavior.members(plain), found.portfolio)
+    )
+    of_accepted = truth.ask(found.policies, episodes)
+    of_candidates = [truth.ask(policies, along) for policies in watched[0].seen]
     return {
         "dataset": config.dataset,
         "seed": config.seed,
         "seconds": stages.seconds,
+        "device": device.type,
+        "wall": wall,
         "data": float(transitions.episode_returns().mean()),
-        "plain": true(behavior.members(plain)),
+        "plain": told(of_plain),
         "portfolio": [
             {"name": member.name, "estimate": member.estimates, "true": returns}
-            for member, returns in zip(found.members, true(found.portfolio), strict=True)
+            for member, returns in zip(found.members, told(of_portfolio), strict=True)
         ],
         "begun": found.start,
         "chosen": found.chosen,
         "acts": found.acts,
         "trust": None if found.trust is None else vars(found.trust),
         "decisions": [vars(entry) for entry in found.decisions],
-        "candidates": [true(policy, along) for policy in watched[0].seen],
-        "accepted": true(found.policies),
+        "candidates": [told(asked) for asked in of_candidates],
+        "accepted": told(of_accepted),
     }
 
 
-def truth(task: Task, policies: GaussianPolicy, episodes: int, config: UniO4Config) -> list[dict[str, float]]:
-    """Mean return of every policy by every way of acting."""
-    return [
-        {
-            way: score(
-                task, policies.members([member]), episodes, config.evaluate.seed, sampled=way == "sampled"
-            ).mean
-            for way in WAYS
-        }
-        for member in range(policies.spec.members)
-    ]
+@dataclass
+class Truth:
+    """Returns in the simulator by every way of acting, found by other processes meanwhile."""
+
+    scorers: Executor
+    task: Task
+    seed: int
+
+    def ask(self, policies: GaussianPolicy, episodes: int) -> list[dict[str, Future[float]]]:
+        """One entry for each policy."""
+        alone = [policies.members([member]).cpu() for member in range(policies.spec.members)]
+        return [
+            {
+                way: self.scorers.submit(mean_return, self.task, policy, episodes, self.seed, way)
+                for way in WAYS
+            }
+            for policy in alone
+        ]
+
+
+def mean_return(task: Task, policy: GaussianPolicy, episodes: int, seed: int, way: str) -> float:
+    with torch_threads(1):
+        return float(score(task, policy, episodes, seed, sampled=way == "sampled").mean)
+
+
+def told(asked: list[dict[str, Future[float]]]) -> list[dict[str, float]]:
+    return [{way: found.result() for way, found in ways.items()} for ways in asked]
 
 
 def both(values: dict[str, float]) -> float:
@@ -256,6 +284,7 @@ if __name__ == "__main__":
     one.add_argument(
         "--cache", type=Path, help="folder for clones, critics and models that several calls share"
     )
+    one.add_argument("--scorers", type=int, default=1, help="processes that score")
     many = commands.add_parser("table")
     many.add_argument("files", type=Path, nargs="+")
     arguments = parser.parse_args()
@@ -267,6 +296,7 @@ if __name__ == "__main__":
             preset=arguments.preset, overrides=arguments.set, dataset=arguments.dataset, seed=arguments.seed
         )
         along = arguments.along or arguments.episodes
-        result = measure(chosen, arguments.episodes, along, arguments.cache)
+        with ProcessPoolExecutor(arguments.scorers, mp_context=get_context("spawn")) as pool:
+            result = measure(chosen, arguments.episodes, along, arguments.cache, pool)
         arguments.out.write_text(json.dumps(result))
         table([arguments.out])

@@ -3,15 +3,18 @@
     python benchmarks/trained_long.py iql minari:unio4/hopper/medium-v0 --ages 10000 50000 100000 --seeds 0 1
     python benchmarks/trained_long.py rebrac minari:unio4/hopper/medium-v0 --set train.batch_size=1024
 
-Seeds train one after the other, on a GPU where there is one; policies are scored by other processes
-meanwhile. One line of JSON for each policy.
+Seeds train side by side, each in a thread and on a GPU in a stream of its own; other processes score their
+policies meanwhile. One line of JSON for each policy.
 """
 
 import argparse
 import copy
 import json
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
@@ -21,7 +24,7 @@ import torch
 from unio4_lib.learning.loop import run_loop
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining
-from unio4_lib.learning.threads import torch_threads
+from unio4_lib.learning.threads import side_by_side, torch_threads
 from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.registry import METHODS
 from unio4_lib.nets.policy import Policy
@@ -47,10 +50,11 @@ def trained(
     config: Any, data: OfflineData, seed: int, ages: list[int]
 ) -> Iterator[tuple[int, float, Policy]]:
     """Age, seconds of training so far, and the policy of each age."""
-    draws = torch.Generator(data.observations.device).manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed)
     learner = import_module(METHODS[config.method].partition(":")[0]).ROOM.make(data, config, draws)
     training = OfflineTraining(learner, data, config.train, seed=seed)
-    for entry in run_loop(training, ages[-1], name=config.method, evaluate_every=10_000, log_every=1_000):
+    every = math.gcd(*ages)
+    for entry in run_loop(training, ages[-1], name=config.method, evaluate_every=every, log_every=every):
         if entry.step in ages:
             yield entry.step, entry.seconds, copy.deepcopy(learner.policy).cpu()
 
@@ -63,6 +67,14 @@ def score_both_ways(task: Task, policy: Policy, episodes: int) -> dict[str, floa
         }
 
 
+def stream_of_its_own(device: torch.device) -> AbstractContextManager[object]:
+    """What waits for nobody else's work on the device."""
+    if device.type == "cpu":
+        return nullcontext()
+    torch.cuda.synchronize(device)
+    return torch.cuda.stream(torch.cuda.Stream(device))
+
+
 def main() -> None:
     args = arguments()
     ages = sorted(args.ages)
@@ -70,15 +82,22 @@ def main() -> None:
     config: Any = load_config(dataset=args.dataset, method=args.method, overrides=overrides)
     transitions, device = load_transitions(args.dataset), choose_device(config)
     data = OfflineData.build(transitions, config.prepare, discount=config.train.discount, device=device)
-    task, waiting = Task.of(transitions), list[tuple[dict[str, Any], Future[dict[str, float]]]]()
-    with ProcessPoolExecutor(args.scorers, mp_context=get_context("spawn")) as pool:
-        for seed in args.seeds:
-            for age, seconds, policy in trained(config, data, seed, ages):
-                row = {"method": args.method, "dataset": args.dataset, "set": args.set, "seed": seed}
-                row |= {"updates": age, "seconds": round(seconds, 1), "device": device.type}
-                waiting.append((row, pool.submit(score_both_ways, task, policy, args.episodes)))
-        for row, scores in waiting:
-            print(json.dumps(row | scores.result()), flush=True)
+    task = Task.of(transitions)
+
+    with ProcessPoolExecutor(args.scorers, mp_context=get_context("spawn")) as scorers:
+
+        def follow(seed: int) -> list[tuple[dict[str, Any], Future[dict[str, float]]]]:
+            rows = []
+            with stream_of_its_own(device):
+                for age, seconds, policy in trained(config, data, seed, ages):
+                    row = {"method": args.method, "dataset": args.dataset, "set": args.set, "seed": seed}
+                    row |= {"updates": age, "seconds": round(seconds, 1), "device": device.type}
+                    rows.append((row, scorers.submit(score_both_ways, task, policy, args.episodes)))
+            return rows
+
+        for rows in side_by_side([partial(follow, seed) for seed in args.seeds]):
+            for row, scores in rows:
+                print(json.dumps(row | scores.result()), flush=True)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _models(world: World) -> Work:
 def _learner(name: str, world: World) -> Work:
     config = world.config(name)
     room = import_module(METHODS[name].partition(":")[0]).ROOM
-    learner = room.make(world.data, config, torch.Generator(world.device).manual_seed(0))
+    learner = room.make(world.data, config, torch.Generator().manual_seed(0))
     return Training(OfflineTraining(learner, world.data, config.train, seed=0), world.device)
 
 
