@@ -86,18 +86,19 @@ def main() -> None:
 
     with ProcessPoolExecutor(args.scorers, mp_context=get_context("spawn")) as scorers:
 
-        def follow(seed: int) -> list[tuple[dict[str, Any], Future[dict[str, float]]]]:
-            rows = []
+        def follow(seed: int) -> None:
             with stream_of_its_own(device):
                 for age, seconds, policy in trained(config, data, seed, ages):
                     row = {"method": args.method, "dataset": args.dataset, "set": args.set, "seed": seed}
                     row |= {"updates": age, "seconds": round(seconds, 1), "device": device.type}
-                    rows.append((row, scorers.submit(score_both_ways, task, policy, args.episodes)))
-            return rows
+                    scores = scorers.submit(score_both_ways, task, policy, args.episodes)
+                    scores.add_done_callback(partial(tell, row))
 
-        for rows in side_by_side([partial(follow, seed) for seed in args.seeds]):
-            for row, scores in rows:
-                print(json.dumps(row | scores.result()), flush=True)
+        side_by_side([partial(follow, seed) for seed in args.seeds])
+
+
+def tell(row: dict[str, Any], scores: Future[dict[str, float]]) -> None:
+    print(json.dumps(row | scores.result()), flush=True)
 
 
 if __name__ == "__main__":
