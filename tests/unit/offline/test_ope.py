@@ -1,5 +1,6 @@
 """Policy evaluation on a point mass whose truth is known: ranks, falls, common random numbers."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -360,6 +361,16 @@ def test_equal_policies_have_equal_bits_by_sampled_actions_too() -> None:
     assert not torch.equal(mean[0], sampled[0])
     again = evaluator.estimate(linear_policies([0.7, -0.3, 0.7]), seed=0)
     assert torch.equal(again[1], sampled)
+
+
+def test_ways_side_by_side_have_the_bits_of_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_after_the_other(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+        return [task() for task in tasks]
+
+    evaluator, policies = make_evaluator(PointMassModel(noise=0.3), acting="both"), linear_policies([0.7, 0.1])
+    together = evaluator.estimate(policies, seed=3)
+    monkeypatch.setattr(ope, "side_by_side", one_after_the_other)
+    assert torch.equal(evaluator.estimate(policies, seed=3), together)
 
 
 def test_noise_of_actions_is_not_the_noise_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
