@@ -368,7 +368,7 @@ def test_ways_side_by_side_have_the_bits_of_one_after_the_other(monkeypatch: pyt
         return [task() for task in tasks]
 
     policies = linear_policies([0.7, 0.1])
-    evaluator = make_evaluator(PointMassModel(noise=0.3), acting="both")
+    evaluator = make_evaluator(PointMassModel(noise=0.3), acting="both", starts=20_000)
     together = evaluator.estimate(policies, seed=3)
     monkeypatch.setattr(ope, "side_by_side", one_after_the_other)
     assert torch.equal(evaluator.estimate(policies, seed=3), together)
