@@ -132,7 +132,9 @@ def ends_of_a_wild_learner(tolerated: float | None) -> list[tuple[float, int]]:
 def test_a_wild_learner_ends_where_it_began_or_better_only_if_held() -> None:
     free, held = ends_of_a_wild_learner(None), ends_of_a_wild_learner(0.1)
     assert min(end for end, _ in free) < 0 and not any(falls for _, falls in free)
-    assert min(end for end, _ in held) > 0.8 and all(falls for _, falls in held)
+    assert min(end for end, _ in held) > 0.8
+    # One that falls again and again was never put back.
+    assert all(0 < falls < 6 for _, falls in held)
 
 
 def kept_states(run: FineTuning) -> tuple[list[CurvePoint], list[Any]]:
