@@ -94,9 +94,8 @@ def start_postgresql(pods: Pods, programs: Path) -> None:
     subprocess.run([*become, *init, *quick], check=True, capture_output=True, cwd="/")
     server = [programs / "postgres", "-D", data, "-p", "5432", "-k", data, "-c", "fsync=off"]
     pods.background([*become, *map(str, server)], "postgresql.log")
-    address = (
-        f"host=127.0.0.1 user={asked['POSTGRES_USER']} dbname=postgres password={asked['POSTGRES_PASSWORD']}"
-    )
+    address = f"host=127.0.0.1 dbname=postgres user={asked['POSTGRES_USER']}"
+    address += f" password={asked['POSTGRES_PASSWORD']}"
     create = [programs / "psql", address, "-c", f'CREATE DATABASE "{asked["POSTGRES_DB"]}"']
     wait_until("PostgreSQL", lambda: run_inside(pods, *map(str, create)).returncode == 0)
 
