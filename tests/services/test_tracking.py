@@ -296,9 +296,8 @@ def test_a_training_that_is_killed(mlflow_server: MlflowServer, key: str, tmp_pa
 
 
 def has_ended(server: MlflowServer, key: str) -> bool:
-    if MlflowClient(server.uri).get_experiment_by_name(key) is None:
-        return False
-    return all(run.info.end_time for run in runs_of(server, key).values())
+    known = MlflowClient(server.uri).get_experiment_by_name(key) is not None
+    return known and all(run.info.end_time for run in runs_of(server, key).values())
 
 
 @pytest.mark.parametrize("by_kfp", [False, True])
