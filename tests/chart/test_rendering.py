@@ -8,6 +8,7 @@ import pytest
 import yaml
 from chart_values import BAD, GOOD, Values
 from kubernetes_rules import violations
+from quick_yaml import documents
 from rendered_chart import (
     CHART,
     LONGEST_RELEASE,
@@ -204,7 +205,7 @@ def test_pipelines_read_the_secrets_of_their_release() -> None:
     assert "secretName: other-unio4-mlflow-pipeline\n" in text
     assert ": unio4-s3" not in text
     for pipeline in data["data"].values():
-        assert next(iter(yaml.safe_load_all(pipeline)))["pipelineInfo"]["name"]
+        assert documents(pipeline)[0]["pipelineInfo"]["name"]
 
 
 def test_without_keys_the_pipelines_ask_for_an_optional_secret() -> None:

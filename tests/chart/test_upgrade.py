@@ -37,10 +37,10 @@ class Release:
         self.helm = helm_python.Config(kubeconfig_content=api.kubeconfig, namespace="team")
 
     def install(self, chart: Path, values: dict[str, Any]) -> None:
-        self.helm.install(chart, "unio4", values, namespace="team", wait="hookOnly", timeout=60)
+        self.helm.install(chart, "unio4", values, namespace="team", wait="hookOnly", timeout=600)
 
     def upgrade(self, chart: Path, values: dict[str, Any]) -> None:
-        self.helm.upgrade(chart, "unio4", values, namespace="team", wait="hookOnly", timeout=60)
+        self.helm.upgrade(chart, "unio4", values, namespace="team", wait="hookOnly", timeout=600)
 
     def secrets(self) -> dict[str, Object]:
         found = self.api.found("Secret")
@@ -99,7 +99,7 @@ def test_a_rollback_registers_what_it_went_back_to(release: Release) -> None:
     release.install(CHART, {})
     release.upgrade(CHART, {"pipeline": {"parameters": {"preset": "paper"}}})
     release.api.history.clear()
-    release.helm.rollback("unio4", wait="hookOnly", timeout=60)
+    release.helm.rollback("unio4", wait="hookOnly", timeout=600)
     jobs = [name for verb, kind, name in release.api.history if (verb, kind) == ("create", "Job")]
     assert jobs == ["unio4-bucket", "unio4-register"]
 

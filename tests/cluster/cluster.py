@@ -1,6 +1,7 @@
 """A release on a cluster, by Helm and kubectl."""
 
 import base64
+import json
 import socket
 import subprocess
 import time
@@ -9,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 CHART = Path(__file__).parents[2] / "charts" / "unio4"
 
@@ -44,7 +43,7 @@ class Cluster:
 
     def read(self, *what: str) -> Any:
         """Objects of the release's namespace."""
-        return yaml.safe_load(self.kubectl("get", *what, "--output=yaml"))
+        return json.loads(self.kubectl("get", *what, "--output=json"))
 
     def secret(self, name: str) -> dict[str, str]:
         """What a secret holds; nothing where there is none."""

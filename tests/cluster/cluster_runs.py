@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from cluster import Cluster, StepFailedError
 from services import Http, basic_auth_of
-from tiny_runs import SETTINGS
+from tiny_settings import SETTINGS
 
 API = "/api/2.0/mlflow"
 EXPERIMENT = "unio4-chart-test"
@@ -116,6 +116,7 @@ def opened(cluster: Cluster, kfp: str | None, mlflow: str | None) -> Iterator[Pl
         kfp = kfp or stack.enter_context(cluster.forward("ml-pipeline", 8888, cluster.kfp_namespace))
         mlflow = mlflow or stack.enter_context(cluster.forward(f"{cluster.prefix}-mlflow", 5000))
         compiled = cluster.read("configmap", f"{cluster.prefix}-pipelines")["data"]["unio4.yaml"]
+        spec = next(yaml.load_all(compiled, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
         login = cluster.secret(f"{cluster.prefix}-mlflow")
         headers = basic_auth_of(login.get("MLFLOW_TRACKING_USERNAME"), login.get("MLFLOW_TRACKING_PASSWORD"))
-        yield Place(cluster, kfp, Http("MLflow", mlflow, lambda: headers), next(yaml.safe_load_all(compiled)))
+        yield Place(cluster, kfp, Http("MLflow", mlflow, lambda: headers), spec)

@@ -24,8 +24,8 @@ PLACES = 200
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything of a run, and the checkpoints of all its trainings, in the store and on the disk."""
     place = tmp_path_factory.mktemp("root")
-    config = tiny_config(saved_recording(tmp_path_factory.mktemp("recorded")), checkpoint_seconds=0)
-    refs = all_artifacts(config, place)
+    dataset = saved_recording(tmp_path_factory.mktemp("recorded"))
+    refs, config = all_artifacts(tiny_config(dataset), place), tiny_config(dataset, checkpoint_seconds=0)
     for name in TRAINING:
         inputs = inputs_of(find_stage(name).inputs, refs)
         context = StageContext(place, cache=place / "cache", reuse=False, preemption=AskedToEnd(4))

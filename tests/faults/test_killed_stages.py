@@ -8,13 +8,14 @@ import json
 import os
 import random
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stage_process import LONGEST_SECONDS, start, steps_of
 from tiny_runs import SETTINGS, saved_recording
-from whole_runs import STAGES, all_artifacts, find_stage
+from whole_runs import STAGES, find_stage, inputs_of
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.methods.configs import load_config
@@ -24,18 +25,18 @@ KILLS = int(os.environ.get("UNIO4_KILLS", "1"))
 INTERVAL_SECONDS = 0.1
 # The store follows the disk in the background, on a machine that does other things too.
 SLACK_SECONDS = 2.0
-# Large enough to be killed in their middle: a second or so each.
+# Large enough to be killed in their middle: some checkpoints each.
 LONGER = {
-    "behavior.steps": 1000,
-    "critics.steps": 1000,
-    "dynamics.steps": 1000,
-    "improve.steps": 250,
-    "finetune.env_steps": 6000,
+    "behavior.steps": 400,
+    "critics.steps": 400,
+    "dynamics.steps": 400,
+    "improve.steps": 80,
+    "finetune.env_steps": 3000,
     "finetune.evaluate_every": 1000,
-    "evaluate.episodes": 40,
+    "evaluate.episodes": 20,
     "checkpoint_seconds": INTERVAL_SECONDS,
 }
-COLLECTED = "collect:InvertedPendulum-v5?level=expert&train_steps=20000&steps=400"
+COLLECTED = "collect:InvertedPendulum-v5?level=expert&train_steps=6000&steps=400"
 RESUMING = ("clone-behavior", "fit-critics", "fit-dynamics", "improve-policy", "finetune-online")
 
 
@@ -47,10 +48,22 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> UniO4Config:
     )
 
 
+@dataclass
+class Whole:
+    """Every artifact of a run that nobody interrupts, and how long each stage took."""
+
+    refs: dict[str, ArtifactRef] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
 @pytest.fixture(scope="module")
-def whole(config: UniO4Config, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ArtifactRef]:
-    """Every artifact of a run that nobody interrupts."""
-    return all_artifacts(config, tmp_path_factory.mktemp("whole"))
+def whole(config: UniO4Config, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    made, folder = Whole(), tmp_path_factory.mktemp("whole")
+    for stage in STAGES:
+        inputs, place = inputs_of(stage.inputs, made.refs), folder / stage.name
+        made.seconds[stage.name] = _finished(stage.name, config, inputs, place, folder / "root")
+        made.refs[stage.kind] = ArtifactRef.load(place / "ref.json")
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +75,13 @@ def moments() -> random.Random:
 def test_killed_anywhere_it_goes_on_elsewhere(
     name: str,
     config: UniO4Config,
-    whole: dict[str, ArtifactRef],
+    whole: Whole,
     moments: random.Random,
     tmp_path: Path,
 ) -> None:
     stage = find_stage(name)
-    inputs = {kind: whole[kind] for kind in stage.inputs}
-    _kill_and_go_on(name, config, inputs, whole[stage.kind].digest, moments, tmp_path)
+    inputs, digest = inputs_of(stage.inputs, whole.refs), whole.refs[stage.kind].digest
+    _kill_and_go_on(name, config, inputs, digest, whole.seconds[name], moments, tmp_path)
 
 
 def test_collecting_goes_on_from_its_training(
@@ -76,9 +89,9 @@ def test_collecting_goes_on_from_its_training(
 ) -> None:
     collecting = config.model_copy(update={"dataset": COLLECTED})
     place, root = tmp_path / "whole", tmp_path / "whole-root"
-    _finished("prepare-dataset", collecting, {}, place, root)
+    seconds = _finished("prepare-dataset", collecting, {}, place, root)
     digest = ArtifactRef.load(place / "ref.json").digest
-    _kill_and_go_on("prepare-dataset", collecting, {}, digest, moments, tmp_path)
+    _kill_and_go_on("prepare-dataset", collecting, {}, digest, seconds, moments, tmp_path)
 
 
 def _kill_and_go_on(
@@ -86,18 +99,19 @@ def _kill_and_go_on(
     config: UniO4Config,
     inputs: dict[str, ArtifactRef],
     digest: str,
+    seconds: float,
     moments: random.Random,
     tmp_path: Path,
 ) -> None:
-    began = _finished(name, config, inputs, tmp_path / "timed", tmp_path / "timed-root")
     kills = 0
     for number in range(4 * KILLS):
         place, root = tmp_path / f"killed-{number}", tmp_path / f"root-{number}"
         process = start(name, config, inputs, place, str(root))
-        killed_after = moments.uniform(0.0, began)
+        killed_after = moments.uniform(0.0, seconds)
         process.join(killed_after)
         process.kill()
         process.join()
+        saved = any((root / "checkpoints").rglob("*.ckpt"))
         again = tmp_path / f"again-{number}"
         _finished(name, config, inputs, again, root)
         first, second = steps_of(place / "steps"), steps_of(again / "steps")
@@ -105,6 +119,7 @@ def _kill_and_go_on(
         entry.update(_repeated(first, second, killed_after))
         _write_down(entry)
         assert ArtifactRef.load(again / "ref.json").digest == digest, entry
+        assert not (saved and entry["killed"] and (again / "from-the-beginning").exists()), entry
         if name in RESUMING and entry["killed"]:
             assert entry["repeated_seconds"] < INTERVAL_SECONDS + SLACK_SECONDS, entry
         kills += entry["killed"]  # a stage may have been faster than the kill

@@ -1,11 +1,12 @@
 """A process that is asked to end saves what it has, says 75, and is taken up elsewhere."""
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from survivors import until
 from tiny_runs import run_arguments, saved_recording
 from whole_runs import STAGES, TRAINING, AskedToEnd, all_artifacts, find_stage, inputs_of, tiny_config
 
@@ -16,7 +17,8 @@ from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.runner import StageOutcome, run_stage
 
 ENDLESS = 300_000  # steps: minutes at this size
-PROMPT_SECONDS = 20.0
+PROMPT_SECONDS = 60.0  # on a busy machine; those steps would take minutes there, too
+LONGEST_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +70,19 @@ def test_sigterm_ends_a_run_with_75_and_both_branches_have_saved(tmp_path: Path)
         "unio4_lib.cli",
         *run_arguments(dataset, tmp_path / "runs", **endless),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    cache, own = tmp_path / "cache", {**os.environ, "UNIO4_CACHE": str(tmp_path / "cache")}
+
+    def both_at_work() -> bool:
+        finished = {path.name for path in (tmp_path / "runs/artifacts/fingerprints").glob("*")}
+        begun = {path.parent.name for path in cache.glob("work/*/artifact-*")}
+        return len(finished) == 2 and len(begun - finished) == 2
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own
+    ) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("dataset: ")
-        time.sleep(3.0)  # both branches are at work
+        until(both_at_work, LONGEST_SECONDS)
         process.terminate()
         try:
             out, err = process.communicate(timeout=PROMPT_SECONDS)

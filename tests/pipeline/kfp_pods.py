@@ -8,10 +8,11 @@ merges them strategically; here kubectl does, with the same code of Kubernetes.
 import json
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from quick_yaml import documents
 
 Values = dict[str, Any]
 
@@ -28,7 +29,7 @@ class Refused(Exception):  # noqa: N818 - as KFP says it
 
 def pods(path: Path, kubectl: Path, arguments: Values | None = None) -> list[Values]:
     """One pod for each executor of a compiled pipeline."""
-    spec, platform = yaml.safe_load_all(path.read_text())
+    spec, platform = documents(path.read_text())
     declared = spec["root"]["inputDefinitions"]["parameters"]
     given = {name: one["defaultValue"] for name, one in declared.items() if "defaultValue" in one}
     given |= arguments or {}
@@ -37,8 +38,8 @@ def pods(path: Path, kubectl: Path, arguments: Values | None = None) -> list[Val
     made = []
     for name, executor in spec["deploymentSpec"]["executors"].items():
         base = _template(spec["pipelineInfo"]["name"], retried=name in retried)
-        patch = {"spec": driver_patch(executor["container"], extras[name], given)}
-        made.append(_merged(base, patch, kubectl))
+        patch = driver_patch(executor["container"], extras[name], given)
+        made.append(base | {"spec": _merged(json.dumps(base["spec"]), json.dumps(patch), kubectl)})
     return made
 
 
@@ -182,11 +183,14 @@ def _template(pipeline: str, *, retried: bool) -> Values:
     }  # fmt: skip
 
 
-def _merged(base: Values, patch: Values, kubectl: Path) -> Values:
+@cache
+def _merged(base: str, patch: str, kubectl: Path) -> Values:
+    """Specifications of a pod, merged; kubectl is asked once for what many pipelines have in common."""
+    pod = f'{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "a"}}, "spec": {base}}}'
     line = [str(kubectl), "patch", "--local", "-f", "-", "--type", "strategic", "-o", "json"]
     done = subprocess.run(
-        [*line, "-p", json.dumps(patch)], input=json.dumps(base), capture_output=True, text=True, check=False
+        [*line, "-p", f'{{"spec": {patch}}}'], input=pod, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    found: Values = json.loads(done.stdout)
+    found: Values = json.loads(done.stdout)["spec"]
     return found

@@ -5,6 +5,8 @@ from pathlib import Path
 from kfp import compiler, dsl
 from kfp.dsl.base_component import BaseComponent
 
+SLOW_SECONDS = 120.0  # longer than a busy machine takes to end a task
+
 
 @dsl.component(base_image="python", install_kfp_package=False)
 def note(folder: str, name: str, seconds: float, value: int = 0) -> str:
@@ -14,6 +16,21 @@ def note(folder: str, name: str, seconds: float, value: int = 0) -> str:
     began = time.time()
     time.sleep(seconds)
     Path(folder, name).write_text(f"{began} {time.time()} {value!r}")
+    return name
+
+
+@dsl.component(base_image="python", install_kfp_package=False)
+def meet(folder: str, name: str, other: str) -> str:
+    import time
+    from pathlib import Path
+
+    began = time.time()
+    Path(folder, f"{name}-came").touch()
+    while not Path(folder, f"{other}-came").exists():
+        if time.time() > began + 120.0:  # a busy machine is slow, not stuck
+            raise TimeoutError(f"{other} does not come")
+        time.sleep(0.01)
+    Path(folder, name).write_text(f"{began} {time.time()} None")
     return name
 
 
@@ -62,8 +79,8 @@ def compiled_to(pipeline: BaseComponent, folder: Path) -> Path:
 
 @dsl.pipeline(name="side-by-side")
 def side_by_side(folder: str) -> None:
-    left = note(folder=folder, name="left", seconds=1.0).set_display_name("left")
-    right = note(folder=folder, name="right", seconds=1.0).set_display_name("right")
+    left = meet(folder=folder, name="left", other="right").set_display_name("left")
+    right = meet(folder=folder, name="right", other="left").set_display_name("right")
     note(folder=folder, name="after", seconds=0.0).after(left, right)
 
 
@@ -83,7 +100,7 @@ def retried(folder: str, codes: list) -> None:
 def closed(folder: str, codes: list) -> None:
     with dsl.ExitHandler(write_status(folder=folder), name="inside"):
         task = end_with(folder=folder, name="first", codes=codes)
-        note(folder=folder, name="slow", seconds=20.0)
+        note(folder=folder, name="slow", seconds=SLOW_SECONDS)
         note(folder=folder, name="second", seconds=0.0).after(task)
 
 

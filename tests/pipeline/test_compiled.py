@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kfp import compiler
 from kfp import components as kfp_components
+from quick_yaml import documents
 
 import components
 from pipelines.compile import COMPILED, PIPELINES, compile_all
@@ -57,8 +57,8 @@ def test_every_condition_is_understood() -> None:
 
 
 def platform(name: str) -> dict[str, Any]:
-    documents = list(yaml.safe_load_all((COMPILED / f"{name}.yaml").read_text()))
-    executors: dict[str, Any] = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    _, kubernetes = documents((COMPILED / f"{name}.yaml").read_text())
+    executors: dict[str, Any] = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     return executors
 
 
@@ -83,9 +83,9 @@ def test_settings_reach_the_pipeline(tmp_path: Path) -> None:
     )
     compiled_to = tmp_path / "unio4.yaml"
     compiler.Compiler().compile(PIPELINES["unio4"](PipelineSettings.load(path)), str(compiled_to))
-    documents = list(yaml.safe_load_all(compiled_to.read_text()))
-    container = documents[0]["deploymentSpec"]["executors"]["exec-finetune-online"]["container"]
-    placed = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-finetune-online"]
+    spec, kubernetes = documents(compiled_to.read_text())
+    container = spec["deploymentSpec"]["executors"]["exec-finetune-online"]["container"]
+    placed = kubernetes["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-finetune-online"]
     assert container["image"] == "example.org/team/finetune-online:v9"
     assert container["resources"]["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert placed["nodeSelector"]["nodeSelectorJson"]["runtimeValue"]["constant"] == {"pool": "gpu"}

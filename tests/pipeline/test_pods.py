@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kfp_pods import Refused, driver_patch, pods
-from kubectl_binary import WITHOUT, find_kubectl
 from kubernetes_rules import quantity, violations
+from quick_yaml import documents
 
 from pipelines.compile import COMPILED, PIPELINES, compile_all
 from pipelines.settings import PipelineSettings, Resources
@@ -17,14 +16,6 @@ from unio4_lib.cli.component import resolve_run
 
 GPU = {"accelerator": "nvidia.com/gpu", "accelerators": "2", "node_selector": {"pool": "gpu"}}
 GPU |= {"tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "cpu_limit": "16"}
-
-
-@pytest.fixture(scope="module")
-def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = find_kubectl(tmp_path_factory.mktemp("kubectl"))
-    if found is None:
-        pytest.skip(WITHOUT)
-    return found
 
 
 def refused(made: list[dict[str, Any]]) -> list[str]:
@@ -41,7 +32,7 @@ def test_every_pod_of_the_released_pipelines_is_accepted(kubectl: Path, name: st
 def test_no_variable_has_two_sources() -> None:
     """Argo joins what has one name, and Kubernetes refuses the result."""
     for path in COMPILED.glob("*.yaml"):
-        spec, platform = yaml.safe_load_all(path.read_text())
+        spec, platform = documents(path.read_text())
         extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         for name, extra in extras.items():
             main = driver_patch(spec["deploymentSpec"]["executors"][name]["container"], extra, WHATEVER)
@@ -106,7 +97,7 @@ def test_what_kfps_plug_in_for_mlflow_adds_meets_no_name_of_ours() -> None:
     """Joined with ours, a plain value would make a pod that is refused, and a reference would be lost."""
     added = {"MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE"}
     added |= {f"MLFLOW_TRACKING_{name}" for name in ("AUTH", "TOKEN", "USERNAME", "PASSWORD")}
-    spec, platform = yaml.safe_load_all((COMPILED / "unio4.yaml").read_text())
+    spec, platform = documents((COMPILED / "unio4.yaml").read_text())
     extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     for name, executor in spec["deploymentSpec"]["executors"].items():
         patch = driver_patch(executor["container"], extras[name], WHATEVER)
@@ -137,7 +128,7 @@ def test_a_run_fits_into_the_one_object_that_argo_keeps_of_it() -> None:
     """
     told = {"tracking": "http://mlflow:5000", "experiment": "unio4", "run_name": "r" * 60, "sweep": ""}
     settings = resolve_run("minari:a", "unio4", "paper", 0, [], artifact_root="s3://b/p", reuse=True, **told)
-    spec, platform = yaml.safe_load_all((COMPILED / "unio4.yaml").read_text())
+    spec, platform = documents((COMPILED / "unio4.yaml").read_text())
     extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     given = {name: one.get("defaultValue", "") for name, one in parameters_of(spec).items()}
     tasks = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from quick_yaml import documents
 
 from pipelines.compile import COMPILED
 
@@ -48,7 +48,7 @@ def seconds(text: str) -> float:
 
 def retries(path: Path) -> dict[str, tuple[dict[str, Any], float]]:
     """Of each task that is a pod: how it is retried, and how long an attempt may take."""
-    spec, platform = yaml.safe_load_all(path.read_text())
+    spec, platform = documents(path.read_text())
     extras = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     components = spec["components"]
     graphs = [one["dag"]["tasks"] for one in (spec["root"], *components.values()) if "dag" in one]

@@ -9,7 +9,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-STALL_SECONDS = 1.0
+IMPATIENT_SECONDS = 1.0  # for clients that are to notice a stall; others have time
+STALL_SECONDS = 3.0
 ERRORS = {
     "500": (500, "InternalError"),
     "503": (503, "SlowDown"),
@@ -61,6 +62,7 @@ class FaultyProxy:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer waits 40 ms for the client to have heard its head
     proxy: FaultyProxy
 
     def handle_one_request(self) -> None:
@@ -98,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET  # noqa: N815
 
     def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes, int]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.proxy.target, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.proxy.target, timeout=120)
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in ("expect", "connection"):

@@ -42,7 +42,7 @@ class MlflowServer:
 
     def answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as response:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=10) as response:
                 return bool(response.status == 200)
         except OSError:
             return False
@@ -51,5 +51,5 @@ class MlflowServer:
         """End it at once, with its workers; what they were writing is lost."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait()
             self._process = None

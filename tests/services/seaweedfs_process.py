@@ -11,7 +11,7 @@ from pathlib import Path
 from mlflow_process import free_port
 
 PORTS = [f"{part}.{port}" for part in ("master", "volume", "filer") for port in ("port", "port.grpc")]
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120  # a busy machine is slow, not stuck
 STARTS = 3  # a port that was free may be taken meanwhile
 
 

@@ -5,11 +5,12 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_proxy import FaultyProxy
+from faulty_proxy import IMPATIENT_SECONDS, FaultyProxy
 from tiny_runs import call, run_arguments, saved_recording
 from whole_runs import STAGE_NAMES
 
@@ -20,7 +21,7 @@ pytest.importorskip("boto3", reason='no boto3: pip install "unio4[s3]"')
 pytestmark = pytest.mark.services
 
 # As patient as by default, in less time.
-QUICK = S3Settings(pause=0.02, connect_timeout=0.5, read_timeout=0.5)
+QUICK = S3Settings(pause=0.02)
 FAULT_CHANCE = 0.05
 
 Capture = pytest.CaptureFixture[str]
@@ -32,7 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "S3Settings", lambda: QUICK)
 
 
@@ -137,6 +138,7 @@ def test_a_run_survives_what_is_transient(
     capsys: Capture,
 ) -> None:
     proxy.chance = FAULT_CHANCE
+    monkeypatch.setattr(stores, "S3Settings", lambda: replace(QUICK, read_timeout=IMPATIENT_SECONDS))
     more = ("--quiet", "--set", "checkpoint_seconds=0.1")
     code, out, err = run_on(bucket, dataset, tmp_path / "machine", monkeypatch, capsys, *more)
     assert code == 0, err

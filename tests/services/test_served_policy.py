@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow_process import MlflowServer, free_port
-from sender_here import send_here
+from sender_here import LONGEST_SECONDS, send_here
 
 from unio4_lib.errors import InputError
 from unio4_lib.nets.files import load_policy, save_policy
@@ -142,7 +142,7 @@ def test_a_policy_answers_over_http(policy_folder: Path, tmp_path: Path) -> None
     finally:
         if process.poll() is None:
             os.killpg(process.pid, 9)
-            process.wait(10)
+            process.wait()
     here = load_policy(policy_folder)[0].act(some_observations())
     np.testing.assert_allclose(answer["predictions"], here, atol=1e-6, rtol=0)
 
@@ -150,12 +150,12 @@ def test_a_policy_answers_over_http(policy_folder: Path, tmp_path: Path) -> None
 def ask(url: str, body: bytes, process: subprocess.Popen[bytes]) -> dict[str, list[list[float]]]:
     """Ask until the server is up."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONGEST_SECONDS
     while True:
         assert process.poll() is None, "the server has ended"
         assert time.monotonic() < deadline, "the server does not answer"
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=60) as response:
                 return dict(json.loads(response.read()))
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from error

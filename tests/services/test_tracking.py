@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from mlflow_process import MlflowServer
-from sender_here import send_here
+from sender_here import LONGEST_SECONDS, send_here
 
 from unio4_lib.tracking import spool
 from unio4_lib.tracking.tracker import Tracker, make_tracker
@@ -30,8 +30,9 @@ STAGE, PRINT = "clone-behavior", "f" * 64
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "5"), ("BACKOFF_FACTOR", "0")):
+def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is noticed at once; one that is busy is waited for."""
+    for name, value in (("MAX_RETRIES", "0"), ("TIMEOUT", "120"), ("BACKOFF_FACTOR", "0")):
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
 
 
@@ -127,7 +128,7 @@ def test_waiting_at_the_end_is_explained(
     mlflow_server: MlflowServer, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    for patience, explained in ((0.0, True), (60.0, False)):
+    for patience, explained in ((0.0, True), (LONGEST_SECONDS, False)):
         monkeypatch.setattr("unio4_lib.tracking.tracker.PATIENCE_SECONDS", patience)
         folder = tmp_path / str(patience)
         with tracker_of(mlflow_server, key, folder, say=said.append) as tracker, tracker.run() as run:
@@ -285,7 +286,7 @@ def test_a_training_that_is_killed(mlflow_server: MlflowServer, key: str, tmp_pa
     )
     done = subprocess.run([sys.executable, "-c", code, mlflow_server.uri, key, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 60  # its sender lives on for a moment
+    deadline = time.monotonic() + LONGEST_SECONDS  # its sender lives on for a moment
     while spool.count_waiting(tmp_path) or not has_ended(mlflow_server, key):
         assert time.monotonic() < deadline, (tmp_path / "sender.log").read_text()
         time.sleep(0.2)
@@ -295,9 +296,8 @@ def test_a_training_that_is_killed(mlflow_server: MlflowServer, key: str, tmp_pa
 
 
 def has_ended(server: MlflowServer, key: str) -> bool:
-    if MlflowClient(server.uri).get_experiment_by_name(key) is None:
-        return False
-    return all(run.info.end_time for run in runs_of(server, key).values())
+    known = MlflowClient(server.uri).get_experiment_by_name(key) is not None
+    return known and all(run.info.end_time for run in runs_of(server, key).values())
 
 
 @pytest.mark.parametrize("by_kfp", [False, True])
@@ -357,7 +357,7 @@ def test_a_server_that_dies_and_comes_back_has_everything(
     mlflow_server.start()
     # The next run brings along what was left.
     with tracker_of(mlflow_server, f"{key}-next", tmp_path / "two", leftovers=tmp_path) as tracker:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONGEST_SECONDS
         while spool.count_waiting(tmp_path / "one"):
             assert time.monotonic() < deadline, (tmp_path / "two" / "sender.log").read_text()
             time.sleep(0.2)
@@ -370,7 +370,7 @@ def test_a_server_that_dies_and_comes_back_has_everything(
 
 
 def wait_until_something_arrives(server: MlflowServer, key: str) -> None:
-    deadline = time.monotonic() + 180  # on a machine with much else to do
+    deadline = time.monotonic() + LONGEST_SECONDS
     while True:
         experiment = MlflowClient(server.uri).get_experiment_by_name(key)
         if experiment is not None and STAGE in runs_of(server, key):

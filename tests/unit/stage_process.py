@@ -61,6 +61,8 @@ def work(name: str, config: dict[str, Any], refs: dict[str, Any], place: Path, r
     tracker = WritingTracker(place / "steps")
     with StageContext(root, cache=place / "cache", tracker=tracker) as context:
         outcome = run_stage(find_stage(name), UniO4Config.model_validate(config), inputs, context)
+    if not outcome.resumed and not outcome.reused:
+        (place / "from-the-beginning").touch()
     outcome.ref.save(place / "ref.json")
 
 

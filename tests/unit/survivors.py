@@ -18,8 +18,8 @@ def left_behind(word: str) -> list[str]:
     return found
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for what must come soon."""
+def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait for what must come; a busy machine is slow, not stuck."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it does not come true"

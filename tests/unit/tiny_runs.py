@@ -1,10 +1,11 @@
-"""The whole method in about a second: settings, a dataset, and the command called in this process."""
+"""Tiny runs: a dataset, and the command called in this process."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_settings import SETTINGS
 
 from unio4_lib.cli import commands as cli
 from unio4_lib.sources.collect import collect
@@ -12,47 +13,6 @@ from unio4_lib.sources.collect_spec import CollectSpec
 from unio4_lib.sources.grammar import load_transitions
 
 ENVIRONMENT = "InvertedPendulum-v5"
-SETTINGS = {
-    "seed": 1,
-    "device": "cpu",
-    "behavior.members": 2,
-    "behavior.hidden": [16, 16],
-    "behavior.steps": 40,
-    "behavior.batch_size": 32,
-    "behavior.evaluate_every": 20,
-    "extract.members": 2,
-    "extract.steps": 40,
-    "critics.q_hidden": [16, 16],
-    "critics.v_hidden": [16, 16],
-    "critics.steps": 40,
-    "critics.monte_carlo_steps": 10,
-    "critics.refresh_every": 10,
-    "critics.batch_size": 32,
-    "dynamics.members": 3,
-    "dynamics.elites": 2,
-    "dynamics.hidden": [16, 16],
-    "dynamics.steps": 40,
-    "dynamics.batch_size": 32,
-    "dynamics.evaluate_every": 20,
-    "improve.steps": 20,
-    "improve.batch_size": 32,
-    "improve.evaluate_every": 5,
-    "improve.horizon": 10,
-    "improve.starts": 8,
-    "improve.rollouts": 4,
-    "improve.rollout_steps": 10,
-    "improve.value_hidden": [16],
-    "finetune.env_steps": 600,
-    "finetune.num_envs": 4,
-    "finetune.rollout_steps": 32,
-    "finetune.epochs": 2,
-    "finetune.minibatch_size": 64,
-    "finetune.warmup_steps": 128,
-    "finetune.evaluate_every": 200,
-    "finetune.evaluate_episodes": 3,
-    "finetune.value_hidden": [16],
-    "evaluate.episodes": 4,
-}
 
 
 def set_arguments(**changed: Any) -> list[str]:

@@ -1,6 +1,9 @@
 """One contract for all offline trainers: equal seeds give equal bits, and stopping changes nothing."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from unio4_lib.settings.model import (
 )
 
 STEPS, EVERY = 24, 3
+STOPS = (3, 7, 13, 20)
 DATA = make_data(point_mass_transitions(episodes=12))
 
 
@@ -63,18 +67,20 @@ def dynamics(seed: int) -> Trainer:
     return DynamicsTrainer(DATA, config, seed=seed, termination=None)
 
 
-def improve(advantages: Any, anchor_every: int | None = None) -> Callable[[int], ImproveTrainer]:
+def improve(
+    advantages: Any, anchor_every: int | None = None, gains: Sequence[float] = (0.3, 0.5, 0.1, 0.0, 0.7, 0.2)
+) -> Callable[[int], ImproveTrainer]:
     """A gate that lets some candidates pass and puts others back within the test."""
     config = ImproveConfig(
         steps=STEPS, evaluate_every=EVERY, batch_size=16, learning_rate=0.02, horizon=8, starts=4, patience=2,
-        confidence=0.6, margin=0.0, start_states="dataset", model_noise=True, rollouts=4,
-        rollout_steps=12, episode_steps=8, value_hidden=(8,), epochs=3,
+        confidence=0.6, margin=0.0, start_states="dataset", model_noise=True, rollouts=2,
+        rollout_steps=12, episode_steps=8, value_hidden=(8,), epochs=2,
         anchor_every=anchor_every, advantages=advantages,
     )  # fmt: skip
 
     def make(seed: int) -> ImproveTrainer:
         model: Any = PointMassModel(noise=0.3)
-        policies = linear_policies([0.3, 0.5, 0.1, 0.0, 0.7, 0.2])
+        policies = linear_policies(list(gains))
         frozen = critics("iql")(0).result().requires_grad_(False)
         learner: Learner
         if advantages == "critic":
@@ -101,7 +107,7 @@ TRAINERS: dict[str, Callable[[int], Any]] = {
     "dynamics": dynamics,
     "improve-critic": improve("critic"),
     "improve-critic-anchored": improve("critic", anchor_every=5),
-    "improve-model": improve("model"),
+    "improve-model": improve("model", gains=(0.3, 0.0, 0.7)),  # each has a PPO of its own
     "fitted-q": fitted,
 }
 ALL_TRAINERS = pytest.mark.parametrize("name", TRAINERS)
@@ -118,51 +124,49 @@ def through_a_file(state: dict[str, Any], folder: Path) -> Any:
     return load_state(folder / "state")
 
 
+@dataclass
+class Whole:
+    """A run that nobody interrupts: what it logs, how it ends, and what checkpoints on its way would have."""
+
+    log: list[tuple[int, dict[str, float]]]
+    end: Any
+    states: dict[int, Any]
+
+
+@cache
+def whole(name: str) -> Whole:
+    torch.manual_seed(1)  # the process's own generator plays no part
+    trainer = TRAINERS[name](0)
+    made = Whole([], None, {})
+    for entry in run_loop(trainer, STEPS, name="test", evaluate_every=EVERY, log_every=1):
+        made.log.append((entry.step, entry.values))
+        if entry.step in STOPS:
+            made.states[entry.step] = copy.deepcopy(trainer.state_dict())
+    made.end = copy.deepcopy(trainer.state_dict())
+    return made
+
+
 @ALL_TRAINERS
 def test_equal_seeds_give_equal_bits_and_others_do_not(name: str) -> None:
-    make = TRAINERS[name]
-    first, again, other = make(0), make(0), make(1)
-    # The process's own generator plays no part.
-    torch.manual_seed(1)
-    log = run(first)
+    """Also where nobody asked for a state on the way."""
+    again, other = TRAINERS[name](0), TRAINERS[name](1)
     torch.manual_seed(2)
-    assert run(again) == log
-    assert run(other) != log
-    assert same_bits(first.state_dict(), again.state_dict())
-    assert not same_bits(first.state_dict(), other.state_dict())
+    assert run(again) == whole(name).log
+    assert run(other) != whole(name).log
+    assert same_bits(again.state_dict(), whole(name).end)
+    assert not same_bits(other.state_dict(), whole(name).end)
 
 
 @ALL_TRAINERS
-@pytest.mark.parametrize("stop", [3, 7, 13, 20])
+@pytest.mark.parametrize("stop", STOPS)
 def test_a_run_taken_up_again_is_the_same_run(name: str, stop: int, tmp_path: Path) -> None:
-    make = TRAINERS[name]
-    whole = make(0)
-    log = run(whole)
-    state = through_a_file(stopped_at(make, stop), tmp_path)
-    resumed = make(0)
+    state = through_a_file(whole(name).states[stop], tmp_path)
+    resumed = TRAINERS[name](0)
     run(resumed, 5)  # a new process is less dirty than this: loading must overwrite everything
     resumed.load_state_dict(state)
     assert same_bits(resumed.state_dict(), state)
-    assert run(resumed, start=stop) == log[stop:]
-    assert same_bits(resumed.state_dict(), whole.state_dict())
-
-
-def stopped_at(make: Callable[[int], Any], stop: int) -> dict[str, Any]:
-    """State of a run that died right after ``stop`` steps, as its checkpoint has it."""
-    trainer, states = make(0), {}
-    for entry in run_loop(
-        trainer,
-        STEPS,
-        name="test",
-        evaluate_every=EVERY,
-        log_every=1,
-        checkpoint=lambda step: states.update({step: trainer.state_dict()}) if step == stop else None,
-    ):
-        if entry.step > stop:
-            raise AssertionError("went on without a checkpoint")
-        if entry.step == stop:
-            break
-    return states.get(stop) or trainer.state_dict()
+    assert run(resumed, start=stop) == whole(name).log[stop:]
+    assert same_bits(resumed.state_dict(), whole(name).end)
 
 
 def test_the_gate_of_these_runs_accepts_refuses_and_puts_back() -> None:

@@ -1,5 +1,8 @@
 """The switch from offline to online: no drop, an honest curve, a run that can be taken up again."""
 
+import copy
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -33,11 +36,17 @@ def score(policy: GaussianPolicy, *, sampled: bool = False) -> EpisodeStats:
     return evaluate(lambda rows: policy.act(rows, noise.standard_normal((len(rows), 1))), PointMass, 16, 7)
 
 
-def half_trained(seed: int = 0) -> GaussianPolicy:
-    ppo = make_ppo(seed)
+@cache
+def _half_trained() -> GaussianPolicy:
+    ppo = make_ppo()
     for _ in range(8):
         ppo.train()
     return ppo.policy
+
+
+def half_trained() -> GaussianPolicy:
+    """A policy that nobody else has; trained once."""
+    return copy.deepcopy(_half_trained())
 
 
 def tuning(config: FinetuneConfig = CONFIG, seed: int = 0) -> FineTuning:

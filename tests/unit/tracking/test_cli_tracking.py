@@ -40,7 +40,7 @@ def test_the_ui_needs_runs_and_a_free_port(tmp_path: Path, capsys: Capture) -> N
 
 SLOW_SERVER = """
 import http.server, pathlib, subprocess, sys, time
-worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "worker of {marker}"])
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "worker of {marker}"])
 time.sleep(1.0)
 pathlib.Path("{marker}").touch()
 place = ("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))
@@ -66,7 +66,7 @@ def test_the_ui_speaks_when_it_answers_and_leaves_nothing_behind(tmp_path: Path,
         assert marker.exists()
         assert left_behind(str(tmp_path))
         process.send_signal(number)
-        code = process.wait(10)
+        code = process.wait(60)
     assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
     until(lambda: not left_behind(str(tmp_path)))
 
