@@ -19,7 +19,6 @@ from unio4_lib.stages.runner import run_stage
 
 LONGEST_SECONDS = 240.0  # a busy machine is slow, not stuck
 PRELOADED = [
-    "torch._dynamo",  # the first optimizer of a process asks for it
     "unio4_lib.cli.commands",
     "unio4_lib.cli.stage",
     "unio4_lib.learning.checkpoint",

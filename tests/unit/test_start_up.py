@@ -1,11 +1,14 @@
 """What commands and stages import before they do anything: start-up is mostly that."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from tiny_runs import run_arguments, saved_recording
 
 from unio4_lib.methods.registry import find_method
 from unio4_lib.stages.step import PREPARE
@@ -86,3 +89,20 @@ def heavy(module: str) -> set[str]:
 @pytest.mark.parametrize("module", NEEDED)
 def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
     assert heavy(module) == set(NEEDED[module].split())
+
+
+WATCHED = """
+import atexit, sys
+atexit.register(lambda: print("torch._dynamo" in sys.modules))
+from unio4_lib.cli import main
+sys.argv[0] = "unio4"
+main()
+"""
+
+
+def test_no_run_needs_torchs_compiler(tmp_path: Path) -> None:
+    """An optimizer of PyTorch's own imports it, for more than a second of every process that learns."""
+    arguments = [*run_arguments(saved_recording(tmp_path), tmp_path / "runs"), "--quiet"]
+    ended = subprocess.run([sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == "False"

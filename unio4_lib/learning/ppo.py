@@ -15,6 +15,7 @@ from torch import Tensor
 from unio4_lib.learning.rollout import Collector, Observer, Rollout
 from unio4_lib.learning.surrogate import clipped_surrogate, generalized_advantages, standardize_advantages
 from unio4_lib.learning.threads import side_by_side, torch_threads
+from unio4_lib.learning.updates import Group, limit_norm
 from unio4_lib.learning.value import ValueFunction
 from unio4_lib.nets.policy import GaussianPolicy
 from unio4_lib.settings.model import FinetuneConfig
@@ -75,15 +76,11 @@ class PPO:
         self.collector = Collector(sim, seed=seed, device=self.device)
         self.generator = torch.Generator().manual_seed(seed)
         self.value_generator = torch.Generator().manual_seed(seed + VALUE_STREAM)
-        self.policy_optimizer = self._optimizer(policy, config.actor_learning_rate)
-        self.value_optimizer = self._optimizer(value, config.critic_learning_rate)
+        self.policy_group = Group([policy], config.actor_learning_rate, epsilon=ADAM_EPSILON)
+        self.value_group = Group([value], config.critic_learning_rate, epsilon=ADAM_EPSILON)
         self.observation_count = 0  # rows behind the running observation statistics
         self.env_steps = 0
         self.step = 1.0  # share of the policy's step size, and of its KL, that updates may use
-
-    @staticmethod
-    def _optimizer(module: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:
-        return torch.optim.Adam(module.parameters(), learning_rate, eps=ADAM_EPSILON, fused=True)
 
     def train(self, observer: Observer | None = None) -> Metrics:
         """One round: collect a batch, then improve policy and value function on it."""
@@ -111,8 +108,8 @@ class PPO:
         advantages = standardize_advantages(advantages).flatten()
         self.value.rescale(returns)
         fraction = remaining_fraction(self.env_steps, self.config.env_steps) if self.config.anneal else 1.0
-        set_learning_rate(self.policy_optimizer, self.config.actor_learning_rate * fraction * self.step)
-        set_learning_rate(self.value_optimizer, self.config.critic_learning_rate * fraction)
+        self.policy_group.learning_rate = self.config.actor_learning_rate * fraction * self.step
+        self.value_group.learning_rate = self.config.critic_learning_rate * fraction
         observations = self.policy.normalize(rollout.observations).flatten(0, 1)
         batch = (observations, rollout.actions.flatten(0, 1), rollout.log_probs.flatten(), advantages)
         # The two loops share nothing but read-only rows.
@@ -175,7 +172,7 @@ class PPO:
                     clip=config.clip,
                     entropy=config.entropy,
                 )
-                self._apply(self.policy_optimizer, found.loss.sum())
+                self._apply(self.policy_group, found.loss.sum())
                 epoch.append({f"policy/{name}": value.detach()[0] for name, value in found._asdict().items()})
             history.append(average(epoch))
             # One look per epoch, not per minibatch: reading a number waits for the device.
@@ -192,7 +189,7 @@ class PPO:
         for _ in range(epochs):
             for rows in self._minibatches(len(observations), self.value_generator):
                 loss, metrics = value_loss(self.value, observations[rows], targets[rows])
-                self._apply(self.value_optimizer, loss)
+                self._apply(self.value_group, loss)
                 history.append(metrics)
         return average(history)
 
@@ -201,11 +198,10 @@ class PPO:
         order = torch.randperm(rows, generator=generator).to(self.device)
         return order.tensor_split(max(1, math.ceil(rows / self.config.minibatch_size)))
 
-    def _apply(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.max_grad_norm)
-        optimizer.step()
+    def _apply(self, group: Group, loss: Tensor) -> None:
+        gradients = group.gradients(loss)
+        limit_norm(gradients, self.config.max_grad_norm)
+        group.move(gradients)
 
     @torch.no_grad()
     def _follow_observations(self, observations: Tensor) -> None:
@@ -229,16 +225,16 @@ class PPO:
         """Go on from earlier networks; nothing that later ones left behind counts any more."""
         self.policy.load_state_dict(networks["policy"])
         self.value.load_state_dict(networks["value"])
-        for optimizer in (self.policy_optimizer, self.value_optimizer):
-            optimizer.state.clear()  # momentum belongs to the way that is given up
+        for group in (self.policy_group, self.value_group):
+            group.forget()  # momentum belongs to the way that is given up
         self.collector.forget()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides how the run goes on."""
         return {
             **self.networks(),
-            "policy_optimizer": _copied(self.policy_optimizer.state_dict()),
-            "value_optimizer": _copied(self.value_optimizer.state_dict()),
+            "policy_group": self.policy_group.state_dict(),
+            "value_group": self.value_group.state_dict(),
             "generator": self.generator.get_state(),
             "value_generator": self.value_generator.get_state(),
             "collector": self.collector.state_dict(),
@@ -247,17 +243,12 @@ class PPO:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("policy", "value", "policy_optimizer", "value_optimizer", "collector"):
+        for name in ("policy", "value", "policy_group", "value_group", "collector"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         self.value_generator.set_state(state["value_generator"])
         self.observation_count = state["observation_count"]
         self.env_steps = state["env_steps"]
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
 
 
 def average(history: list[Metrics]) -> Metrics:

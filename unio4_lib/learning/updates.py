@@ -35,8 +35,9 @@ def straight(steps: int, last: float = 0.0) -> Schedule:
 class Group:
     """Parameters that one loss moves, by Adam; ``parts`` are modules or single parameters.
 
-    ``decay`` is that of weights, apart from the gradient (AdamW). How many steps were taken is known twice:
-    to Python as ``taken``, and on the device as ``clock``, which schedules and losses go by.
+    ``decay`` is that of weights, apart from the gradient (AdamW). ``learning_rate`` may be set anew at any
+    time. How many steps were taken is known twice: to Python as ``taken``, and on the device as ``clock``,
+    which schedules and losses go by.
     """
 
     def __init__(
@@ -46,13 +47,15 @@ class Group:
         share: Schedule | None = None,
         *,
         decay: float = 0.0,
+        epsilon: float = EPSILON,
     ) -> None:
         self.parameters: list[Tensor] = [
             parameter
             for part in parts
             for parameter in (part.parameters() if isinstance(part, nn.Module) else (part,))
         ]
-        self.learning_rate, self.share, self.decay = learning_rate, share, decay
+        self.learning_rate, self.share = learning_rate, share
+        self.decay, self.epsilon = decay, epsilon
         self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
         self._taken, self._count = 0, torch.zeros((), device=self.parameters[0].device)
@@ -79,6 +82,10 @@ class Group:
     def _taken_one(self) -> None:
         self._taken += 1
 
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Of a loss [], in memory as their parameters: Adam walks through it, whatever the strides."""
+        return [part.contiguous() for part in torch.autograd.grad(loss, self.parameters)]
+
     @torch.no_grad()
     def move(self, gradients: Sequence[Tensor]) -> None:
         """One step of Adam."""
@@ -87,7 +94,7 @@ class Group:
         self._count += 1
         torch._fused_adamw_(
             self.parameters,
-            [part.contiguous() for part in gradients],  # it walks through memory, whatever the strides
+            list(gradients),
             self.means,
             self.squares,
             [],
@@ -96,7 +103,7 @@ class Group:
             beta1=BETAS[0],
             beta2=BETAS[1],
             weight_decay=self.decay,
-            eps=EPSILON,
+            eps=self.epsilon,
             amsgrad=False,
             maximize=False,
         )
@@ -132,7 +139,7 @@ class Updates:
         All gradients are those of the networks as they were.
         """
         totals = {name: reduce(losses[name], (weights or {}).get(name)) for name in losses}
-        found = [torch.autograd.grad(total, self.groups[name].parameters) for name, total in totals.items()]
+        found = [self.groups[name].gradients(total) for name, total in totals.items()]
         for name, gradients in zip(totals, found, strict=True):
             self.groups[name].move(gradients)
         return {f"learner/{name}_loss": total.detach() for name, total in totals.items()}
@@ -158,3 +165,10 @@ class Updates:
 def reduce(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     """The one place where losses of rows become a number."""
     return losses.mean() if weights is None else (weights * losses).mean()
+
+
+@torch.no_grad()
+def limit_norm(gradients: list[Tensor], most: float) -> None:
+    """Scale gradients so that their norm, over all of them together, is at most so large."""
+    norm = torch.nn.utils.get_total_norm(gradients)
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))

@@ -28,7 +28,6 @@ from unio4_lib.runs.processes import start_guarded
 
 # With them come PyTorch, the simulators, and all that stages of several methods share.
 PRELOADED = (
-    "torch._dynamo",  # the first optimizer of a process asks for it
     "kfp.dsl.executor",
     "unio4_lib.cli.component",
     "unio4_lib.methods.offpolicy",

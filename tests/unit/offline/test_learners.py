@@ -21,8 +21,8 @@ from unio4_lib.methods.unio4.advantages import CriticAdvantages, Minibatch
 from unio4_lib.methods.unio4.learners import (
     CriticLearner,
     ModelLearner,
-    clip_gradients,
     clipped_objective,
+    limit_norms,
     ppo_in_models,
 )
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
@@ -149,18 +149,16 @@ def test_gradients_are_clipped_as_those_of_separate_networks() -> None:
     batch = minibatch_of(policy, 0.0)
     sizes = torch.tensor([[0.01], [1.0], [30.0]]).double()  # one member below the limit, two above
     loss, _ = clipped_objective(policy, batch._replace(advantages=sizes * batch.advantages), CLIP, 0.0)
-    loss.backward()
-    raw = [parameter.grad.clone() for parameter in policy.parameters() if parameter.grad is not None]
-    norms = []
-    clip_gradients(policy, 0.5)
+    raw = torch.autograd.grad(loss, list(policy.parameters()))
+    limited, norms = [gradient.clone() for gradient in raw], []
+    limit_norms(limited, 0.5)
     for member in range(E):
         alone = [torch.zeros_like(gradient[member], requires_grad=True) for gradient in raw]
         for parameter, gradient in zip(alone, raw, strict=True):
             parameter.grad = gradient[member].clone()
         norms.append(float(torch.nn.utils.clip_grad_norm_(alone, 0.5)))
-        for parameter, own in zip(policy.parameters(), alone, strict=True):
-            assert parameter.grad is not None
-            torch.testing.assert_close(parameter.grad[member], own.grad)
+        for gradient, own in zip(limited, alone, strict=True):
+            torch.testing.assert_close(gradient[member], own.grad)
     assert norms[0] < 0.5 < norms[1] < norms[2]
 
 
@@ -196,8 +194,8 @@ def test_the_step_size_falls_to_zero_and_the_clip_stays() -> None:
     learner = critic_learner(right_critics(), linear_policies([0.5]))
     rates = []
     for _ in range(20):
+        rates.append(float(learner.group.rate()))
         learner.step()
-        rates.append(learner.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3 * (1 - k / 20) for k in range(20)])
     assert learner.config.clip == 0.25
 
@@ -222,8 +220,7 @@ def test_ratios_refer_to_what_was_accepted_or_put_back() -> None:
         learner.step()
     assert same_bits(parameters_of(learner.source.anchor), parameters_of(start))
     before = parameters_of(learner.candidates())
-    moments = [state["exp_avg"].clone() for state in learner.optimizer.state.values()]
-    squares = [state["exp_avg_sq"].clone() for state in learner.optimizer.state.values()]
+    group, kept = learner.group, learner.group.state_dict()
     learner.keep(torch.tensor([False, True, False]))
     learner.put_back(torch.tensor([True, False, False]), start)
     after = zip(
@@ -236,12 +233,12 @@ def test_ratios_refer_to_what_was_accepted_or_put_back() -> None:
         assert torch.equal(anchor[0], begun[0])
         assert torch.equal(anchor[1], old[1])
         assert torch.equal(anchor[2], begun[2])
-    for state, moment, square in zip(learner.optimizer.state.values(), moments, squares, strict=True):
-        assert state["exp_avg"][0].abs().max() == 0
-        assert torch.equal(state["exp_avg"][1:], moment[1:])
-        # The second moment stays: the members share Adam's step count, so zeroing it would enlarge steps.
-        assert torch.equal(state["exp_avg_sq"], square)
-    assert moments[-1][0].abs().max() > 0
+    for mean, old in zip(group.means, kept["means"], strict=True):
+        assert mean[0].abs().max() == 0
+        assert torch.equal(mean[1:], old[1:])
+    # The second moment stays: the members share Adam's step count, so zeroing it would enlarge steps.
+    assert all(map(torch.equal, group.squares, kept["squares"]))
+    assert kept["means"][-1][0].abs().max() > 0
 
 
 def model_learner(start: GaussianPolicy, seed: int = 0, **values: Any) -> ModelLearner:
@@ -300,8 +297,7 @@ def test_put_back_goes_back_and_leaves_the_others_alone() -> None:
         assert torch.equal(now[1], old[1])
     for newest, begun in zip(parameters_of(learner.tracks[0].policy), parameters_of(start), strict=True):
         assert torch.equal(newest[0], begun[0])
-    assert not learner.tracks[0].policy_optimizer.state
-    assert learner.tracks[1].policy_optimizer.state
+    assert learner.tracks[0].policy_group.taken == 0 < learner.tracks[1].policy_group.taken
     learner.step()  # and it learns on from there
     assert not torch.equal(parameters_of(learner.candidates())[0][0], parameters_of(start)[0][0])
 
@@ -351,7 +347,7 @@ def test_every_round_of_ppo_learns() -> None:
     assert learner.tracks[0].collector.sim.num_envs == learner.tracks[0].config.num_envs == 10
     for _ in range(5):
         learner.step()
-    assert learner.tracks[0].policy_optimizer.param_groups[0]["lr"] > 0.1 * 1e-3
+    assert learner.tracks[0].policy_group.learning_rate > 0.1 * 1e-3
 
 
 @pytest.mark.parametrize("kind", ["critic", "model"])

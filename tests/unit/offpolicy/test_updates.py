@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unio4_lib.learning.updates import Group, Schedule, Updates, half_cosine, straight
+from unio4_lib.learning.updates import Group, Schedule, Updates, half_cosine, limit_norm, straight
 from unio4_lib.nets.ensemble import EnsembleMLP
 
 RATE = 1e-2
@@ -78,6 +78,24 @@ def test_a_group_moves_as_by_torch_adam(
         adam.step()
         assert torch.equal(metrics["learner/fit_loss"], loss.detach())
         assert same(ours, theirs), step
+
+
+@pytest.mark.parametrize("most", [0.1, 1e6])
+def test_norms_are_limited_and_steps_are_those_of_torch_to_the_bit(most: float) -> None:
+    """With an epsilon of one's own and a rate that is set anew, as PPO does it; 1e6 limits nothing."""
+    ours, theirs = net(), net()
+    group = Group([ours], 1.0, epsilon=1e-5)
+    adam = torch.optim.Adam(theirs.parameters(), eps=1e-5, fused=True)
+    for step in range(5):
+        group.learning_rate = adam.param_groups[0]["lr"] = RATE / (step + 1)
+        gradients = group.gradients(errors(ours, step).sum())
+        limit_norm(gradients, most)
+        group.move(gradients)
+        adam.zero_grad()
+        errors(theirs, step).sum().backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), most)
+        adam.step()
+    assert same(ours, theirs)
 
 
 def test_a_loss_moves_its_group_alone() -> None:

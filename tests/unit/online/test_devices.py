@@ -72,10 +72,7 @@ def on_meta() -> PPO:
     config = FinetuneConfig(num_envs=8, rollout_steps=16, epochs=2, minibatch_size=64, target_kl=None)
     policy = GaussianPolicy(PolicySpec(1, 1, 1, (8,))).to(META)
     made = make_ppo()
-    ppo = PPO(policy, made.value.to(META), PointMass(8), config, seed=0)
-    for optimizer in (ppo.policy_optimizer, ppo.value_optimizer):
-        optimizer.param_groups[0]["fused"] = False  # has no kernel there
-    return ppo
+    return PPO(policy, made.value.to(META), PointMass(8), config, seed=0)
 
 
 def some_rollout(steps: int = 16, envs: int = 8) -> Rollout:

@@ -85,11 +85,11 @@ def test_a_look_that_shows_a_fall_brings_the_last_good_networks_back() -> None:
     now = run.ppo.networks()
     for part in ("policy", "value"):
         assert all(torch.equal(value, now[part][name]) for name, value in good[part].items())
-    assert not run.ppo.policy_optimizer.state and not run.ppo.value_optimizer.state
+    assert run.ppo.policy_group.taken == run.ppo.value_group.taken == 0
     assert not run.ppo.collector.recent_returns
     full = run.config.actor_learning_rate * (1 - (run.ppo.env_steps + 256) / run.config.env_steps)
     run.advance()
-    assert run.ppo.policy_optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * full)
+    assert run.ppo.policy_group.learning_rate == pytest.approx(0.5 * full)
     list(points)
     assert run.ratchet.step == 1.0  # 19.5 was a new best
     assert run.delivered_return == 19.5
@@ -116,7 +116,7 @@ def test_a_smaller_step_is_a_smaller_rate_and_an_earlier_stop() -> None:
         run = tuning(CONFIG.model_copy(update=changes | {"actor_learning_rate": 2e-3 / step}))
         run.ppo.step = step
         epochs.append(run.ppo.train()["policy/epochs"].item())
-        assert run.ppo.policy_optimizer.param_groups[0]["lr"] == pytest.approx(2e-3)
+        assert run.ppo.policy_group.learning_rate == pytest.approx(2e-3)
     assert epochs[0] > epochs[1]
 
 

@@ -1,6 +1,7 @@
 """Who makes candidates for the gate: PPO in the learned models, or the paper's steps along the critics."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.ppo import PPO
 from unio4_lib.learning.surrogate import clipped_surrogate
 from unio4_lib.learning.threads import side_by_side
+from unio4_lib.learning.updates import Group, straight
 from unio4_lib.learning.value import ValueFunction
 from unio4_lib.methods.unio4.advantages import CriticAdvantages, Minibatch
 from unio4_lib.nets.policy import GaussianPolicy, copy_members, follow, stack_policies
@@ -132,7 +134,7 @@ class ModelLearner:
             track, weights = self.tracks[member], accepted.members([member]).state_dict()
             for policy in (track.policy, self.averages[member]):
                 policy.load_state_dict(weights)
-            track.policy_optimizer.state.clear()  # momentum belongs to the way that is given up
+            track.policy_group.forget()  # momentum belongs to the way that is given up
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -166,11 +168,10 @@ def clipped_objective(
 
 
 @torch.no_grad()
-def clip_gradients(policy: GaussianPolicy, max_norm: float) -> None:
-    """Limit the gradient norm of each member on its own, as if it were a network alone."""
-    gradients = [p.grad for p in policy.parameters() if p.grad is not None]
+def limit_norms(gradients: Sequence[Tensor], most: float) -> None:
+    """Limit the norm of each member's gradients on its own, as if it were a network alone."""
     squares = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
-    factor = (max_norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    factor = (most / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *([1] * (gradient.dim() - 1))))
 
@@ -181,8 +182,7 @@ class CriticLearner:
     def __init__(self, start: GaussianPolicy, source: CriticAdvantages, config: ImproveConfig) -> None:
         self.config, self.source = config, source
         self.policy = copy.deepcopy(start).requires_grad_(True)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)
-        self.steps = 0
+        self.group = Group([self.policy], config.learning_rate, straight(config.steps))
 
     def candidates(self) -> GaussianPolicy:
         return self.policy
@@ -190,13 +190,9 @@ class CriticLearner:
     def step(self) -> Metrics:
         batch = self.source.next(self.policy)
         loss, metrics = clipped_objective(self.policy, batch, self.config.clip, self.config.entropy)
-        remaining = 1.0 - self.steps / self.config.steps
-        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * remaining
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_gradients(self.policy, self.config.max_grad_norm)
-        self.optimizer.step()
-        self.steps += 1
+        gradients = self.group.gradients(loss)
+        limit_norms(gradients, self.config.max_grad_norm)
+        self.group.move(gradients)
         return metrics
 
     def keep(self, members: Tensor) -> None:
@@ -204,22 +200,20 @@ class CriticLearner:
 
     def put_back(self, members: Tensor, accepted: GaussianPolicy) -> None:
         copy_members(accepted, self.policy, members)
-        for state in self.optimizer.state.values():
+        for mean in self.group.means:
             # The second moment stays: members share Adam's step count, so zeroing it would enlarge the
             # next hundred steps.
-            state["exp_avg"][members.to(state["exp_avg"].device)] = 0.0
+            mean[members.to(mean.device)] = 0.0
         self.source.renew(members, self.policy)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "group": self.group.state_dict(),
             "source": self.source.state_dict(),
-            "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.group.load_state_dict(state["group"])
         self.source.load_state_dict(state["source"])
-        self.steps = state["steps"]
