@@ -121,7 +121,8 @@ class PolicyEvaluator:
     a policy that falls early scores as well as one that lives).
 
     ``ways`` are the mean action and, unless only that is to be judged, sampled actions: the two returns of
-    one policy can differ by a factor of two, in either direction.
+    one policy can differ by a factor of two, in either direction. Without ``bootstrap`` nothing is added for
+    what follows the horizon.
     """
 
     def __init__(
@@ -132,13 +133,15 @@ class PolicyEvaluator:
         config: ImproveConfig,
         *,
         time_limit: int | None,
+        ways: tuple[str, ...] | None = None,
+        bootstrap: bool = True,
     ) -> None:
         self.data, self.model, self.critics, self.config = data, model, critics, config
         limit = config.horizon if time_limit is None else time_limit
         self.horizon = min(config.horizon, limit)
-        self.bootstraps = self.horizon < limit or time_limit is None
+        self.bootstraps = bootstrap and (self.horizon < limit or time_limit is None)
         self.unit = data.reward_unit  # V speaks scaled rewards
-        self.ways: tuple[str, ...] = ("mean", "sampled") if config.acting == "both" else ("mean",)
+        self.ways = ways or (("mean", "sampled") if config.acting == "both" else ("mean",))
 
     def starts(self, count: int, generator: torch.Generator) -> Tensor:
         """Start states [M, K, D]: episode starts (or any rows) of the dataset, spread over the models."""

@@ -123,10 +123,11 @@ def test_the_terminal_value_is_in_environment_units() -> None:
     critics: Any = FunctionCritics(behavior_q, lambda s: torch.full(s.shape[:-1], 8.0))
     config = ImproveConfig(horizon=1, starts=4, start_states="dataset", model_noise=False, acting="mean")
     model: Any = PointMassModel()
-    evaluator = PolicyEvaluator(scaled, model, critics, config, time_limit=None)
-    policies = linear_policies([0.0])
-    x = evaluator.starts(4, torch.Generator().manual_seed(0)).reshape(1, 4)
-    torch.testing.assert_close(by_mean(evaluator, policies, seed=0), reward(x) + 2.0)
+    for bootstrap, more in ((True, 2.0), (False, 0.0)):
+        evaluator = PolicyEvaluator(scaled, model, critics, config, time_limit=None, bootstrap=bootstrap)
+        policies = linear_policies([0.0])
+        x = evaluator.starts(4, torch.Generator().manual_seed(0)).reshape(1, 4)
+        torch.testing.assert_close(by_mean(evaluator, policies, seed=0), reward(x) + more)
 
 
 def test_amq_sums_or_averages_q_over_the_steps_lived() -> None:

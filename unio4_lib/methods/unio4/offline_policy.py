@@ -240,8 +240,15 @@ def _trust(
         return None
     plain = {"estimator": "return", "start_states": "initial", "discount": 1.0}
     settings = config.improve.model_copy(update=plain)
-    judge = PolicyEvaluator(data, world.judging, world.critics, settings, time_limit=time_limit)
-    judge.bootstraps, judge.ways = False, ("sampled",)
+    judge = PolicyEvaluator(
+        data,
+        world.judging,
+        world.critics,
+        settings,
+        time_limit=time_limit,
+        ways=("sampled",),
+        bootstrap=False,
+    )
     starts = SELECTION_FACTOR * settings.starts
     sampled = judge.estimate(behavior, seed=seed, starts=starts)[0]
     names = config.behavior.member_weightings()
