@@ -42,7 +42,6 @@ def dataset_facts(source: str, transitions: Transitions) -> DatasetFacts:
         mean_return=about["returns"]["mean"],
         normalized=about["normalized_mean"],
         digest=about["digest"],
-        normalized_mean=about["normalized_mean"],
         returns=Spread(**about["returns"] | {"histogram": histogram(returns)}),
         lengths=Spread(**about["lengths"] | {"histogram": histogram(lengths)}),
         ends=Ends(**about["ends"]),

@@ -108,7 +108,6 @@ class DatasetFacts(Facts, Data):
     """Of the prepared data: what the summary says of it, and more."""
 
     digest: str = ""
-    normalized_mean: float | None = None
     returns: Spread | None = None
     lengths: Spread | None = None
     ends: Ends | None = None

@@ -54,7 +54,7 @@ def features(facts: DatasetFacts) -> Features:
         facts.transitions,
         facts.episodes or 0,
         (facts.returns.mean - low) / max(high - low, LEAST) if high > low else 1.0,
-        facts.normalized_mean,
+        facts.normalized,
         float(np.mean([_in_use(column) for column in counts])) if counts else 0.0,
     )
 

@@ -67,7 +67,7 @@ def test_it_says_how_sure_it_is(scores: dict[str, list[float]], says: str) -> No
 
 
 def test_features_are_size_quality_and_coverage() -> None:
-    told = DatasetFacts.model_validate(facts()["prepare-dataset"] | {"normalized_mean": 12.5})
+    told = DatasetFacts.model_validate(facts()["prepare-dataset"] | {"normalized": 12.5})
     told.actions[0].counts, told.actions[1].counts = [5, 5, 0, 0], [8, 0, 0, 0]
     found = features(told)
     assert (found.transitions, found.episodes, found.normalized) == (7000, 70, 12.5)
