@@ -19,6 +19,7 @@ from unio4_lib.cli.report import make_report
 from unio4_lib.errors import InputError
 from unio4_lib.learning.checkpoint import Checkpointer, load_state, save_state
 from unio4_lib.nets.files import load_policy, save_policy
+from unio4_lib.nets.kinds import build_policy
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.runs.preflight import check_source
 from unio4_lib.sources.grammar import load_transitions
@@ -53,6 +54,18 @@ PIPES: dict[str, Callable[[Path], object]] = {
 def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     assert "not a plain file" in refused(lambda: PIPES[name](tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "ends", [[float("nan"), 5.0], [0.0, 10**400], [5.0, 1.0], [1.0], ["a", "b"], [False, True]]
+)
+def test_a_family_of_no_range_is_refused(ends: list[object], tmp_path: Path) -> None:
+    spec = PolicySpec(1, 4, 1, (8,), kind="family", coefficients=(1.0, 5.0))
+    save_policy(build_policy(spec), tmp_path, env_id="Hopper-v5")
+    told = json.loads((tmp_path / "policy.json").read_text())
+    told["spec"]["coefficients"] = ends
+    (tmp_path / "policy.json").write_text(json.dumps(told))
+    assert "the smaller one first" in refused(lambda: load_policy(tmp_path))
 
 
 def test_a_device_is_not_read(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from unio4_lib.nets.ensemble import Activation, EnsembleMLP, select_members
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0  # the paper's bounds: std between 0.0067 and 1
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+LARGEST = 1e30  # number in a description that a policy can still reckon with
 
 Kind = Literal["gaussian", "deterministic", "squashed", "family", "squashed_family", "expanded"]
 
@@ -87,8 +88,14 @@ class PolicySpec:
         sizes = (spec.members, spec.observation_dim, spec.action_dim, *spec.hidden)
         if not all(type(size) is int and size >= 1 for size in sizes):
             raise ValueError(f"members and sizes are {sizes}; expected whole numbers of at least 1")
-        if isinstance(spec.std_scale, bool) or not 0 < spec.std_scale < math.inf:
+        if isinstance(spec.std_scale, bool) or not 0 < spec.std_scale < LARGEST:
             raise ValueError(f"std_scale is {spec.std_scale}; expected a number above 0")
+        ends = spec.coefficients
+        numbers = all(type(end) in (int, float) and abs(end) < LARGEST for end in ends)
+        if len(ends) != 2 or not numbers or ends[0] > ends[1]:
+            raise ValueError(
+                f"coefficients are {str(ends)[:60]}; expected two numbers, the smaller one first"
+            )
         return spec
 
     def weights(self) -> int:
