@@ -190,6 +190,14 @@ class _Computation:
             outcome = self._publish(work, began)
             self._clean_up(checkpoints)
             return outcome
+        except FileNotFoundError as error:
+            place = self.context.work.parent
+            if not Path(str(error.filename)).is_relative_to(place):
+                raise
+            raise InputError(
+                f"{error.filename}: gone while {self.stage.name} was at work; start it again, and let nobody "
+                f"delete the cache {place} meanwhile"
+            ) from error
         finally:
             checkpoints.close(FLUSH_SECONDS)
             shutil.rmtree(folder, ignore_errors=True)

@@ -23,7 +23,7 @@ from unio4_lib.runs.inline import run
 from unio4_lib.settings.model import StageConfig
 from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.repair import Stages
-from unio4_lib.stages.runner import run_stage
+from unio4_lib.stages.runner import StageWork, run_stage
 
 SECONDS_OF_A_REUSED_RUN = 5.0  # on a busy machine; most of it is importing
 # Read to refuse a dataset early; they change no result of these stages.
@@ -276,3 +276,21 @@ def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, dataset: s
     folders = [RunFolder(tmp_path, config) for _ in range(3)]
     assert len({folder.run_id for folder in folders}) == 3
     assert all((tmp_path / folder.run_id / "config.yaml").exists() for folder in folders)
+
+
+def test_a_cache_that_is_deleted_under_its_hands_is_one_line(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = StageWork.finish
+
+    def too_late(work: StageWork, *rest: Any) -> None:
+        shutil.rmtree(tmp_path / "cache")
+        finish(work, *rest)
+
+    stage, config = find_stage("prepare-dataset"), tiny_config(dataset)
+    with StageContext(tmp_path / "root", cache=tmp_path / "cache") as context:
+        with monkeypatch.context() as changed, pytest.raises(InputError) as raised:
+            changed.setattr(StageWork, "finish", too_late)
+            run_stage(stage, config, {}, context)
+        assert "gone while prepare-dataset was at work; start it again" in str(raised.value)
+        assert not run_stage(stage, config, {}, context).reused
