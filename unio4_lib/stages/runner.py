@@ -1,5 +1,6 @@
 """One stage from its inputs to its artifact: reused, resumed or computed."""
 
+import errno
 import json
 import resource
 import shutil
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from unio4_lib.artifacts.integrity import read_manifest
-from unio4_lib.artifacts.manifest import Manifest
+from unio4_lib.artifacts.manifest import Manifest, list_files
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError, StoreRefused
-from unio4_lib.errors import InputError
+from unio4_lib.errors import InputError, Preempted
 from unio4_lib.learning.journal import Journal
 from unio4_lib.report.facts import Facts, Log, LogLine
 from unio4_lib.report.part import P, read_part
@@ -190,19 +191,26 @@ class _Computation:
             outcome = self._publish(work, began)
             self._clean_up(checkpoints)
             return outcome
-        except FileNotFoundError as error:
-            place = self.context.work.parent
-            if not Path(str(error.filename)).is_relative_to(place):
+        except (InputError, Preempted):
+            raise
+        except Exception as error:
+            if not self._lost(folder, error):
                 raise
             raise InputError(
-                f"{error.filename}: gone while {self.stage.name} was at work; start it again, and let nobody "
-                f"delete the cache {place} meanwhile"
+                f"{folder}: gone while {self.stage.name} was at work; start it again, and let nobody delete "
+                "the cache meanwhile"
             ) from error
         finally:
             checkpoints.close(FLUSH_SECONDS)
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # a checkpoint is left there, or another process is at work
                 work_folder.rmdir()
+
+    def _lost(self, folder: Path, error: Exception) -> bool:
+        """Whether the cache was deleted: writers in native code have classes of their own for that."""
+        if isinstance(error, FileNotFoundError):
+            return Path(str(error.filename)).is_relative_to(self.context.work.parent)
+        return not folder.is_dir()
 
     def _checkpointer(self, folder: Path) -> "Checkpointer":
         from unio4_lib.learning.checkpoint import Checkpointer
@@ -238,6 +246,9 @@ class _Computation:
             metrics={**work.metrics, SECONDS: round(seconds, 2), PEAK_MEMORY: peak},
         )
         ref = self.context.store.publish(work.folder, manifest)
+        # Files that went before the manifest was made are missed by nobody else.
+        if not work.folder.is_dir() or list_files(work.folder) != sorted(manifest.files):
+            raise FileNotFoundError(errno.ENOENT, "files were deleted", str(work.folder))
         write_entry(self.context.store, self.key, IndexEntry(ref=ref, source=self.source))
         resumed = work.journal.resumed is not None
         return StageOutcome(ref, time.perf_counter() - began, False, resumed, peak, work.metrics)

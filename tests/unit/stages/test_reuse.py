@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 from tiny_runs import call, files_under, saved_recording, set_arguments
 from whole_runs import STAGE_NAMES, STAGES, find_stage, tiny_config
 
@@ -278,13 +279,35 @@ def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, dataset: s
     assert all((tmp_path / folder.run_id / "config.yaml").exists() for folder in folders)
 
 
-def test_a_cache_that_is_deleted_under_its_hands_is_one_line(
+def test_what_was_being_deleted_when_it_was_published_is_not_remembered(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file goes before the manifest is made, the others afterwards: what is published lacks one."""
+    stage, config = find_stage("prepare-dataset"), tiny_config(dataset)
+
+    def in_between(store: Any, folder: Path, manifest: Any) -> ArtifactRef:
+        ref = publish(store, folder, manifest)
+        shutil.rmtree(folder)
+        return ref
+
+    with StageContext(tmp_path / "root", cache=tmp_path / "cache") as context:
+        publish = type(context.store).publish
+        with monkeypatch.context() as changed, pytest.raises(InputError, match="gone while prepare-dataset"):
+            changed.setattr(type(context.store), "publish", in_between)
+            run_stage(stage, config, {}, context)
+        assert not run_stage(stage, config, {}, context).reused
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_cache_that_is_deleted_under_its_hands_is_one_line(
+    native: bool, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish = StageWork.finish
 
     def too_late(work: StageWork, *rest: Any) -> None:
         shutil.rmtree(tmp_path / "cache")
+        if native:
+            save_file({}, work.folder / "a.safetensors")
         finish(work, *rest)
 
     stage, config = find_stage("prepare-dataset"), tiny_config(dataset)
