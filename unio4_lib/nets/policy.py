@@ -89,7 +89,9 @@ class PolicySpec:
         if not all(type(size) is int and size >= 1 for size in sizes):
             raise ValueError(f"members and sizes are {sizes}; expected whole numbers of at least 1")
         if isinstance(spec.std_scale, bool) or not 0 < spec.std_scale < LARGEST:
-            raise ValueError(f"std_scale is {spec.std_scale}; expected a number above 0")
+            raise ValueError(
+                f"std_scale is {str(spec.std_scale)[:60]}; expected a number above 0 and below {LARGEST:g}"
+            )
         ends = spec.coefficients
         numbers = all(type(end) in (int, float) and abs(end) < LARGEST for end in ends)
         if len(ends) != 2 or not numbers or ends[0] > ends[1]:
