@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from operator import attrgetter
@@ -38,6 +38,7 @@ from unio4_lib.stages.fingerprint import (
 from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.stages.sizes import check_sizes
 from unio4_lib.stages.step import FACTS_FILE, LOG_FILE, Step
+from unio4_lib.stages.work_folder import shared
 from unio4_lib.tracking.tracker import StageTracker
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def run_stage(
     with context.tracker.stage(stage.name, key) as tracker:
         if context.tracker.active:
             tracked.begin(tracker, stage, config, refs)
-        outcome = _reused(stage, key, source, context, began) if context.reuse else None
+        outcome = _reused(stage, config, key, source, context, began) if context.reuse else None
         if outcome is None:
             outcome = _Computation(stage, config, refs, context, tracker, key, source).run(began)
         if context.tracker.active:
@@ -129,7 +130,7 @@ def _checked(stage: Step, inputs: Mapping[str, ArtifactRef]) -> dict[str, Artifa
 
 
 def _reused(
-    stage: Step, key: str, source: str | None, context: StageContext, began: float
+    stage: Step, config: RunConfig, key: str, source: str | None, context: StageContext, began: float
 ) -> StageOutcome | None:
     """What was made before, if it is still whole; what is not is said in one line and made again."""
     try:
@@ -150,10 +151,27 @@ def _reused(
     except StoreRefused as error:  # who may only read can reuse all the same
         context.reporter.say(f"{stage.name}: {error}")
     context.reporter.say(f"{stage.name}: reused {entry.ref.digest[:16]} of {manifest.created}")
+    if (context.work / key).exists():  # of a process that was killed when the artifact was whole
+        with suppress(OSError), shared(context.work / key):  # in a cache that may be written
+            _discard(stage, _checkpointer(config, key, context), context)
     metrics = dict(manifest.metrics)
     metrics.pop(SECONDS, None)
     peak = int(metrics.pop(PEAK_MEMORY, 0))
     return StageOutcome(entry.ref, time.perf_counter() - began, True, False, peak, metrics)
+
+
+def _checkpointer(config: RunConfig, key: str, context: StageContext) -> "Checkpointer":
+    from unio4_lib.learning.checkpoint import Checkpointer
+
+    return Checkpointer(config.checkpoint_seconds, context.work / key, context.store, f"{CHECKPOINTS}/{key}")
+
+
+def _discard(stage: Step, checkpoints: "Checkpointer", context: StageContext) -> None:
+    """The checkpoints have done their duty; what cannot be removed now is left to the collection."""
+    try:
+        checkpoints.discard()
+    except InputError as error:
+        context.reporter.say(f"{stage.name}: old checkpoints stay for now: {error}")
 
 
 class _Computation:
@@ -176,20 +194,25 @@ class _Computation:
         check_sizes(self.config, [self.stage])
         work_folder = self.context.work / self.key
         folder = work_folder / f"artifact-{uuid.uuid4().hex[:8]}"
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(
-                f"{folder.parent}: cannot be written ({error.strerror}); choose another --cache "
-                f"({CACHE_VARIABLE})"
-            ) from error
-        checkpoints = self._checkpointer(work_folder)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(shared(work_folder))
+                folder.mkdir()
+            except OSError as error:
+                raise InputError(
+                    f"{work_folder}: cannot be written ({error.strerror}); choose another --cache "
+                    f"({CACHE_VARIABLE})"
+                ) from error
+            return self._compute(folder, began)
+
+    def _compute(self, folder: Path, began: float) -> StageOutcome:
+        checkpoints = _checkpointer(self.config, self.key, self.context)
         try:
             journal = self._journal(checkpoints)
             work = StageWork(self.stage, self.config, self.refs, folder, self.context, self.tracker, journal)
             attrgetter(self.stage.function)(import_module(self.stage.module))(work)
             outcome = self._publish(work, began)
-            self._clean_up(checkpoints)
+            _discard(self.stage, checkpoints, self.context)
             return outcome
         except (InputError, Preempted):
             raise
@@ -203,20 +226,12 @@ class _Computation:
         finally:
             checkpoints.close(FLUSH_SECONDS)
             shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # a checkpoint is left there, or another process is at work
-                work_folder.rmdir()
 
     def _lost(self, folder: Path, error: Exception) -> bool:
         """Whether the cache was deleted: writers in native code have classes of their own for that."""
         if isinstance(error, FileNotFoundError):
             return Path(str(error.filename)).is_relative_to(self.context.work.parent)
         return not folder.is_dir()
-
-    def _checkpointer(self, folder: Path) -> "Checkpointer":
-        from unio4_lib.learning.checkpoint import Checkpointer
-
-        store, key = self.context.store, f"{CHECKPOINTS}/{self.key}"
-        return Checkpointer(self.config.checkpoint_seconds, folder, store, key)
 
     def _journal(self, checkpoints: "Checkpointer") -> Journal:
         """Where the training begins; a checkpoint that cannot be read is said in one line."""
@@ -252,10 +267,3 @@ class _Computation:
         write_entry(self.context.store, self.key, IndexEntry(ref=ref, source=self.source))
         resumed = work.journal.resumed is not None
         return StageOutcome(ref, time.perf_counter() - began, False, resumed, peak, work.metrics)
-
-    def _clean_up(self, checkpoints: "Checkpointer") -> None:
-        """The checkpoints have done their duty; what cannot be removed now is left to the collection."""
-        try:
-            checkpoints.discard()
-        except InputError as error:
-            self.context.reporter.say(f"{self.stage.name}: old checkpoints stay for now: {error}")

@@ -101,6 +101,18 @@ def test_a_setting_computes_again_what_reads_it(
     assert computed_stages(again(root, tiny_config(dataset, **changed))[0]) == stages
 
 
+def test_what_processes_left_that_were_killed_goes_with_the_next_run(root: Path, dataset: str) -> None:
+    work = StageContext(root).work
+    folders = [work / entry.name for entry in (root / "fingerprints").iterdir()]
+    kept = [root / "checkpoints" / folder.name / "state-0.ckpt" for folder in folders]
+    for path in [*kept, *(folder / name for folder in folders for name in ("state-0.ckpt", ".a.tmp"))]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"whole or half")
+    assert computed_stages(again(root, tiny_config(dataset))[0]) == set()
+    assert [folder for folder in folders if folder.exists()] == []
+    assert [path for path in kept if path.exists()] == []
+
+
 def test_reuse_can_be_switched_off(computed: tuple[Path, dict[str, Any]], root: Path, dataset: str) -> None:
     summary, _ = again(root, tiny_config(dataset), reuse=False)
     assert computed_stages(summary) == set(STAGE_NAMES)
