@@ -28,6 +28,14 @@ def row_weights(data: OfflineData, weighting: str, advantages: Tensor | None = N
     return weights / weights.mean()
 
 
+def promised_gain(data: OfflineData, weighting: str) -> float:
+    """How much more than the mean episode the weighted one returned, as a share of the mean's size."""
+    returns, _ = data.episode_returns()
+    weights = row_weights(data, weighting)[data.starts]
+    mean = float(returns.mean())
+    return (float((weights * returns).sum() / weights.sum()) - mean) / max(abs(mean), 1e-9)
+
+
 def _by_return(data: OfflineData, temperature: float) -> Tensor:
     """(R - R_max) / (T sd(R)) of each row's episode; where too few episodes would be left, T is raised."""
     returns, episode = data.episode_returns()

@@ -1,5 +1,6 @@
 """The offline phase behind clones, critics and models, in a toy world whose truth is known."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -199,13 +200,13 @@ def test_who_puts_the_choice_below_the_plain_clone_does_not_agree() -> None:
 
 
 def test_models_that_invent_falls_decide_nothing() -> None:
-    """In them clones return less than half of what was recorded: a clone of better episodes is delivered."""
+    """In them clones return less than half of what was recorded: the safest clone is delivered."""
     found = improved(config(), world(judging=PointMassModel(2, survival=0.8)))
     assert found.trust is not None
     assert not found.trust.trusted
     assert found.trust.modeled < 0.6 * found.trust.recorded
-    assert (found.start, found.chosen, found.acts) == ([1], 0, "mean")  # return:1, though it is the worst
-    assert equal(found.policies, clones().members([1]).narrowed(0.5))
+    assert (found.start, found.chosen, found.acts) == ([0], 0, "mean")  # plain, though it is not the best
+    assert equal(found.policies, clones().members([0]).narrowed(0.5))
     assert found.decisions == []
     assert len(found.members) == 5  # the report still shows what the judge saw
 
@@ -243,11 +244,25 @@ def test_sampled_actions_must_be_far_better(mean: float, sampled: float, acts: s
 
 
 @pytest.mark.parametrize(
-    ("names", "member"),
-    [(["uniform", "return:1", "return:0.5"], 1), (["uniform", "uniform"], 0), (["return:0.5", "uniform"], 0)],
+    ("names", "alike", "member"),
+    [
+        (["uniform", "return:1", "return:0.5"], False, 1),
+        (["uniform", "return:1", "return:0.5"], True, 0),
+        (["uniform", "uniform"], False, 0),
+        (["return:0.5", "uniform"], False, 0),
+        (["return:0.5", "uniform"], True, 1),
+        (["return:0.5", "return:1"], True, 0),
+    ],
 )
-def test_the_safest_clone_is_the_first_of_better_episodes(names: list[str], member: int) -> None:
-    assert offline_policy._safest(names) == member
+def test_the_safest_clone_is_of_the_better_episodes_only_if_episodes_differ(
+    names: list[str], alike: bool, member: int
+) -> None:
+    """Half of them return 1, the others 9; or all of them about 10."""
+    transitions = point_mass_transitions(episodes=40, length=LENGTH)
+    returns = 10.0 + 0.1 * (np.arange(40) % 2) if alike else 1.0 + 8.0 * (np.arange(40) % 2)
+    rewards = np.repeat(returns / LENGTH, LENGTH).astype(np.float32)
+    data = make_data(dataclasses.replace(transitions, rewards=rewards))
+    assert offline_policy._safest(names, data) == member
 
 
 class EveryState:

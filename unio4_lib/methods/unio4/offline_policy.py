@@ -19,7 +19,7 @@ from unio4_lib.learning.critics import Critics
 from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.loop import LogEntry
 from unio4_lib.learning.offline_data import OfflineData
-from unio4_lib.learning.row_weights import data_advantages
+from unio4_lib.learning.row_weights import data_advantages, promised_gain
 from unio4_lib.methods.unio4.advantages import CriticAdvantages
 from unio4_lib.methods.unio4.improve import GateEntry, ImproveTrainer, rank
 from unio4_lib.methods.unio4.learners import CriticLearner, Learner, ModelLearner
@@ -33,6 +33,7 @@ from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.training import train
 
 SAMPLED_GAIN = 0.15  # of the mean action's estimate, from which sampled actions are delivered
+PROMISED_GAIN = 0.5  # of the data's mean return, from which a clone of the better episodes is the safest one
 EXTRACTION_STREAM = 7_001  # of the stage's seed
 
 
@@ -121,7 +122,7 @@ def improve_policy(
     fitted, more = ask(portfolio, data, config, reporter, journal, carried)
     trust = _trust(data, behavior, world, config, time_limit=time_limit, seed=seed - 3)
     trusted = trust is None or trust.trusted
-    order = rank(estimates) if trusted else [_safest(names)]
+    order = rank(estimates) if trusted else [_safest(names, data)]
     begin = order[: min(settings.members, len(order))]
     start = portfolio.members(begin)
     trainer = ImproveTrainer(start, make_learner(start, data, world, config), evaluator, settings, seed=seed)
@@ -255,9 +256,17 @@ def _trust(
     return judge_models(data, names, sampled.mean(dim=1), share, horizon=judge.horizon)
 
 
-def _safest(names: list[str]) -> int:
-    """The clone to deliver where nothing may be judged: of the better episodes, but not of a few alone."""
-    return min(range(len(names)), key=lambda member: names[member] == "uniform")
+def _safest(names: list[str], data: OfflineData) -> int:
+    """The clone to deliver where nothing may be judged.
+
+    Weights leave fewer rows to learn from. If episodes differ much that is worth it: a plain clone mixes all
+    of them. If they hardly differ there is little to win, and the plain clone is the surer one.
+    """
+    plain = names.index(UNIFORM) if UNIFORM in names else 0
+    for member, name in enumerate(names):
+        if name != UNIFORM:
+            return member if promised_gain(data, name) > PROMISED_GAIN else plain
+    return plain
 
 
 def _acts(ways: tuple[str, ...], estimates: Tensor) -> str:
