@@ -39,8 +39,9 @@ def improvement_section(record: RunRecord) -> Markup:
             "By rollouts in the learned models. Every look draws new starts, hence the common ups and downs."
         )
         strong = None if chosen is None else str(chosen)
-        draw = curves(estimates, "c-offline", "estimate", "Estimates of the accepted policies", strong=strong)
-        figures.append(figure("Estimated return of each track's accepted policy", draw, note))
+        draw = curves(estimates, "c-offline", "estimate", "Estimates of what was accepted", strong=strong)
+        whose = "each track's accepted policy" if len(estimates) > 1 else "the accepted policy"
+        figures.append(figure(f"Estimated return of {whose}", draw, note))
     ope = record.stage("report").facts(JudgeFacts).ope
     if ope:
         figures.append(_truth_figure(ope, interval_factor(_ranking_episodes(record))))
