@@ -190,7 +190,7 @@ def reports(folder: Path) -> Target:
         "summary.json": {**record.summary.to_json(), "seconds": 60.0},
         "metrics.json": {name: Log(entries=stage.log).to_json() for name, stage in record.stages.items()},
         "facts.json": {name: stage.told for name, stage in record.stages.items()},
-        "decisions.json": record.decisions,
+        "decisions.json": [entry.to_json() for entry in record.decisions],
         "curve.json": record.curve,
     }
     (folder / "run").mkdir()

@@ -16,7 +16,7 @@ from unio4_lib.nets.policy import Policy
 from unio4_lib.report.facts import OfflineFacts, OnlineFacts, ReportFacts
 from unio4_lib.report.html import REPORT
 from unio4_lib.report.phases import find_dip
-from unio4_lib.report.record import make_record
+from unio4_lib.report.record import Course, Decision, make_record
 from unio4_lib.report.summary import SCHEMA, Costs, Data, Gate, Score, Summary
 from unio4_lib.settings.keys import flat_settings
 from unio4_lib.settings.model import config_digest
@@ -53,7 +53,7 @@ class Findings:
 
     gate: Gate | None = None
     facts: ReportFacts = field(default_factory=ReportFacts)  # beside the scores
-    decisions: Sequence[dict[str, Any]] = ()
+    decisions: Sequence[Decision] = ()
 
 
 def delivered(work: StageWork) -> list[Scored]:
@@ -93,8 +93,7 @@ def finish(work: StageWork, method: Method, scores: dict[str, Score], found: Fin
         logs={name: work.read(kind, LOG_FILE) for kind, name in stages.items()},
         facts={name: work.read(kind, FACTS_FILE) for kind, name in stages.items()}
         | {work.stage.name: facts.to_json()},
-        decisions=list(found.decisions),
-        curve=_curve(work),
+        course=Course(decisions=list(found.decisions), curve=_curve(work)),
     )
     work.write(STAGE_FACTS_FILE, {name: stage.told for name, stage in record.stages.items()})
     write_page(record, work.folder / REPORT, method)

@@ -67,9 +67,9 @@ def steps_taken(record: RunRecord) -> tuple[int, int] | None:
     gate = record.summary.gate
     if gate is None:
         return None
-    own = [entry for entry in record.decisions if entry["member"] == gate.chosen_member]
+    own = [entry for entry in record.decisions if entry.member == gate.chosen_member]
     if own:
-        return sum(bool(entry["accepted"]) for entry in own), len(own)
+        return sum(entry.accepted for entry in own), len(own)
     return gate.accepted, gate.checks
 
 

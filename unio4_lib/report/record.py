@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from unio4_lib.errors import InputError
 from unio4_lib.report.facts import Log, LogLine
-from unio4_lib.report.part import P, read_part
+from unio4_lib.report.part import P, Part, read_part
 from unio4_lib.report.summary import Costs, Score, Summary, read_summary
 from unio4_lib.settings.yaml_io import read_yaml
 
@@ -21,7 +23,27 @@ SUMMARY, CONFIG, LOGS, FACTS, DECISIONS, CURVE = (
     "curve.json",
 )
 FAILED = "failed.txt"
-DECIDED = ("step", "member", "candidate", "current", "difference", "stderr", "accepted")
+
+
+class Decision(Part):
+    """What a gate said of one candidate."""
+
+    step: int
+    member: int  # track
+    candidate: float  # its estimate
+    current: float  # that of the policy it was to replace
+    difference: float
+    stderr: float
+    accepted: bool
+    refusal: str | None = None  # the test that refused
+
+
+class Course(Part):
+    """How a run went: by its gate offline, and by evaluations online."""
+
+    decisions: list[Decision] = Field([])
+    # Environment steps, mean return, standard error.
+    curve: list[Annotated[list[float], Field(min_length=3, max_length=3)]] = Field([])
 
 
 @dataclass(frozen=True)
@@ -65,8 +87,8 @@ class RunRecord:
     summary: Summary
     config: dict[str, Any]
     stages: dict[str, StageRecord]
-    decisions: list[dict[str, Any]]
-    curve: list[Any]  # [env_steps, mean return, standard error]
+    decisions: list[Decision]
+    curve: list[list[float]]  # environment steps, mean return, standard error
 
     @property
     def name(self) -> str:
@@ -100,8 +122,7 @@ def make_record(
     *,
     logs: Mapping[str, Any],
     facts: Mapping[str, Any],
-    decisions: list[dict[str, Any]],
-    curve: list[Any],
+    course: Course,
     places: tuple[str, str] = (LOGS, FACTS),
 ) -> RunRecord:
     """Join what is known of each stage: its cost from the summary, which may not know all of them.
@@ -123,7 +144,7 @@ def make_record(
         )
         for name, about in {**costs, **unknown}.items()
     }
-    return RunRecord(summary, config, stages, decisions, curve)
+    return RunRecord(summary, config, stages, course.decisions, course.curve)
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -137,28 +158,18 @@ def read_run(folder: Path) -> RunRecord:
     config = read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if not isinstance(config, dict):
         raise InputError(f"{folder / CONFIG}: {type(config).__name__} at the top; expected settings")
-    decisions = _read_json(folder / DECISIONS, list)
-    _check_decisions(decisions, folder / DECISIONS)
+    course = {
+        "decisions": _read_json(folder / DECISIONS, list),
+        "curve": _read_json(folder / CURVE, list) or summary.online_curve or [],
+    }
     return make_record(
         summary,
         config,
         logs=_read_json(folder / LOGS, dict),
         facts=_read_json(folder / FACTS, dict),
-        decisions=decisions,
-        curve=_read_json(folder / CURVE, list) or summary.online_curve or [],
+        course=read_part(Course, course, f"{folder / DECISIONS} or {CURVE}", "a file"),
         places=(str(folder / LOGS), str(folder / FACTS)),
     )
-
-
-def _check_decisions(decisions: list[Any], path: Path) -> None:
-    """Every line of the gate's log has the numbers that are drawn."""
-    for place, entry in enumerate(decisions):
-        known = entry if isinstance(entry, dict) else {}
-        wrong = [name for name in DECIDED if not isinstance(known.get(name), int | float)]
-        if wrong:
-            raise InputError(
-                f"{path}: entry {place} has no number {wrong[0]}; expected a file written by unio4"
-            )
 
 
 def _read_json(path: Path, kind: type) -> Any:

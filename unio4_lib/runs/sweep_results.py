@@ -5,7 +5,8 @@ import json
 from unio4_lib.errors import InputError
 from unio4_lib.methods.registry import DEFAULT
 from unio4_lib.report.leaderboard import Entry
-from unio4_lib.report.record import make_record
+from unio4_lib.report.part import read_part
+from unio4_lib.report.record import Course, make_record
 from unio4_lib.report.summary import read_summary
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.step import STAGE_FACTS_FILE, SUMMARY_FILE
@@ -42,8 +43,7 @@ def _entry(member: Member, found: Result, context: StageContext) -> Entry:
         found.config,
         logs={},
         facts=json.loads((folder / STAGE_FACTS_FILE).read_bytes()),
-        decisions=[],
         places=("", str(folder / STAGE_FACTS_FILE)),
-        curve=summary.online_curve or [],
+        course=read_part(Course, {"curve": summary.online_curve or []}, str(folder / SUMMARY_FILE), "a file"),
     )
     return Entry(member.dataset, member.seed, member.method, record)

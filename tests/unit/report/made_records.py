@@ -8,7 +8,7 @@ from unio4_lib.methods.pages import write_page
 from unio4_lib.methods.registry import find_method
 from unio4_lib.methods.reproduce import reproduce_command
 from unio4_lib.report import html, verdicts
-from unio4_lib.report.record import RunRecord, make_record
+from unio4_lib.report.record import Course, RunRecord, make_record
 from unio4_lib.report.summary import read_summary
 
 UNIO4 = find_method("unio4")
@@ -155,9 +155,8 @@ def make_run(
     }
     points = curve if curve is not None else [[0, offline, 4.0], [30000, 150.0, 4.0], [300000, online, 4.0]]
     found = read_summary(summary, "made")
-    return make_record(
-        found, config, logs=logs, facts=facts() if with_facts else {}, decisions=decisions(), curve=points
-    )
+    course = Course.model_validate({"decisions": decisions(), "curve": points})
+    return make_record(found, config, logs=logs, facts=facts() if with_facts else {}, course=course)
 
 
 def render_report(record: RunRecord) -> str:

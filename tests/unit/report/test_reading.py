@@ -30,7 +30,7 @@ def write_run(folder: Path, record: RunRecord) -> Path:
         "summary.json": {**record.summary.to_json(), "online_curve": record.curve},
         "metrics.json": {name: Log(entries=stage.log).to_json() for name, stage in record.stages.items()},
         "facts.json": {name: stage.told for name, stage in record.stages.items()},
-        "decisions.json": record.decisions,
+        "decisions.json": [entry.to_json() for entry in record.decisions],
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content))
@@ -137,6 +137,7 @@ def test_the_command_compares_runs(tmp_path: Path, capsys: Capture) -> None:
 BROKEN = {
     "config.yaml": "[1, 2]",
     "decisions.json": '["what"]',
+    "curve.json": "[[0, 1.5]]",
     "facts.json": '{"prepare-dataset": {"returns": 5}}',
     "metrics.json": '{"fit-critics": [{"step": "first", "values": {}}]}',
 }
@@ -152,7 +153,8 @@ BROKEN = {
         ("list", ["run"], "list at the top"),
         ("partial", ["run"], "expected a summary written by unio4"),
         ("config.yaml", ["run"], "config.yaml: list at the top; expected settings"),
-        ("decisions.json", ["run"], "decisions.json: entry 0 has no number step"),
+        ("decisions.json", ["run"], "error: run/decisions.json or curve.json: decisions.0: input should be "),
+        ("curve.json", ["run"], "decisions.json or curve.json: curve.0: list should have at least 3 items"),
         ("facts.json", ["run"], "error: run/facts.json: prepare-dataset: returns: input should be "),
         ("metrics.json", ["run"], "error: run/metrics.json: fit-critics: entries.0.step: input should be "),
         ("whole", ["run", "run"], "given twice"),

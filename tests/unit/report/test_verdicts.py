@@ -16,8 +16,8 @@ from unio4_lib.report.verdicts import Check, headline
 def refuse_all(record: RunRecord, track: int) -> None:
     """No candidate of a track passed the gate."""
     for entry in record.decisions:
-        if entry["member"] == track and entry["accepted"]:
-            entry.update(accepted=False, refusal="too small")
+        if entry.member == track and entry.accepted:
+            entry.accepted, entry.refusal = False, "too small"
 
 
 def gate_of(record: RunRecord) -> Gate:

@@ -11,7 +11,7 @@ from unio4_lib.report.curves import SIZE, curves
 from unio4_lib.report.markup import Markup, el
 from unio4_lib.report.page import FULL, figure, grid, quiet, section, table
 from unio4_lib.report.phases import FEW_EPISODES
-from unio4_lib.report.record import RunRecord
+from unio4_lib.report.record import Decision, RunRecord
 from unio4_lib.report.summary import Gate
 from unio4_lib.words import interval_factor
 
@@ -119,12 +119,12 @@ def _portfolio_table(gate: Gate) -> Markup:
     return table(["Policy: how it was cloned, or by whom it was trained", *heads, "Start of"], rows)
 
 
-def _gate_sentence(decisions: list[dict[str, Any]]) -> str:
-    accepted = sum(bool(entry["accepted"]) for entry in decisions)
+def _gate_sentence(decisions: list[Decision]) -> str:
+    accepted = sum(entry.accepted for entry in decisions)
     text = (
         f"The gate looked at {words.count(len(decisions))} candidates and let {words.count(accepted)} pass."
     )
-    reasons = Counter(entry["refusal"] for entry in decisions if entry.get("refusal"))
+    reasons = Counter(entry.refusal for entry in decisions if entry.refusal)
     if reasons:
         told = ", ".join(f"{words.count(count)} {reason}" for reason, count in reasons.most_common())
         text += f" Refused: {told}."
@@ -144,12 +144,12 @@ def choice_rule(record: RunRecord, gate: Gate) -> str:
     )
 
 
-def _tracks_table(decisions: list[dict[str, Any]], gate: Gate) -> Markup:
+def _tracks_table(decisions: list[Decision], gate: Gate) -> Markup:
     """What became of each track."""
     estimates, rows = gate.estimates, list[list[str]]()
-    for track in sorted({entry["member"] for entry in decisions}):
-        own = [entry for entry in decisions if entry["member"] == track]
-        passed = [entry["step"] for entry in own if entry["accepted"]]
+    for track in sorted({entry.member for entry in decisions}):
+        own = [entry for entry in decisions if entry.member == track]
+        passed = [entry.step for entry in own if entry.accepted]
         final = [words.number(value) for value in estimates[track].values()] if track < len(estimates) else []
         last = f"step {words.count(passed[-1])}" if passed else words.UNKNOWN
         name = f"track {track}" + (", chosen" if track == gate.chosen_member else "")
@@ -158,8 +158,8 @@ def _tracks_table(decisions: list[dict[str, Any]], gate: Gate) -> Markup:
     return table(["Track", "Accepted", "Last accepted", f"Estimate at the final choice, {ways}"], rows)
 
 
-def _gate_figure(decisions: list[dict[str, Any]], gate: Gate, chosen: int | None, factor: float) -> Markup:
-    members = sorted({entry["member"] for entry in decisions})
+def _gate_figure(decisions: list[Decision], gate: Gate, chosen: int | None, factor: float) -> Markup:
+    members = sorted({entry.member for entry in decisions})
     limits = _limits(decisions, factor)
     title = "What each candidate would have gained over the policy it was to replace, by estimate"
     note = (
@@ -172,7 +172,7 @@ def _gate_figure(decisions: list[dict[str, Any]], gate: Gate, chosen: int | None
         size = ((width - 20 * (columns - 1)) / columns, 190.0)
         panels = []
         for member in members:
-            own = [entry for entry in decisions if entry["member"] == member]
+            own = [entry for entry in decisions if entry.member == member]
             panels.append(_gate_panel(own, member, size, limits, factor, chosen=member == chosen))
         return el("div", panels, class_="multiples", style=f"--columns:{columns}")
 
@@ -189,18 +189,18 @@ def gate_rule(gate: Gate) -> str:
     )
 
 
-def _limits(decisions: list[dict[str, Any]], factor: float) -> tuple[float, float]:
+def _limits(decisions: list[Decision], factor: float) -> tuple[float, float]:
     """A scale on which the ordinary decisions can be read; a few disasters must not flatten them."""
-    reach = [abs(entry["difference"]) + factor * entry["stderr"] for entry in decisions]
-    passed = [entry["difference"] + factor * entry["stderr"] for entry in decisions if entry["accepted"]]
+    reach = [abs(entry.difference) + factor * entry.stderr for entry in decisions]
+    passed = [entry.difference + factor * entry.stderr for entry in decisions if entry.accepted]
     usual = max([3 * statistics.median(reach), *passed])
-    low = max(-usual, min(entry["difference"] - factor * entry["stderr"] for entry in decisions))
-    high = min(usual, max(entry["difference"] + factor * entry["stderr"] for entry in decisions))
+    low = max(-usual, min(entry.difference - factor * entry.stderr for entry in decisions))
+    high = min(usual, max(entry.difference + factor * entry.stderr for entry in decisions))
     return span([low, high, 0.0])
 
 
 def _gate_panel(
-    decisions: list[dict[str, Any]],
+    decisions: list[Decision],
     member: int,
     size: tuple[float, float],
     limits: tuple[float, float],
@@ -208,7 +208,7 @@ def _gate_panel(
     *,
     chosen: bool,
 ) -> Markup:
-    steps = [entry["step"] for entry in decisions]
+    steps = [entry.step for entry in decisions]
     chart = Chart(size, (0, max(steps) * 1.04), limits, left=38, right=6, top=28)
     name = f"track {member}" + (", chosen" if chosen else "")
     chart.y_axis()
@@ -216,18 +216,18 @@ def _gate_panel(
     chart.x_axis("steps")
     chart.add("line", class_="base", x1=chart.x.start, x2=chart.x.end, y1=chart.y(0), y2=chart.y(0))
     for entry in decisions:
-        gain, error = entry["difference"], entry["stderr"]
-        word = "accepted" if entry["accepted"] else f"refused, {entry.get('refusal') or 'no reason kept'}"
+        gain, error = entry.difference, entry.stderr
+        word = "accepted" if entry.accepted else f"refused, {entry.refusal or 'no reason kept'}"
         text = (
-            f"step {words.count(entry['step'])}: {word}\ngain {words.with_error(gain, error)}\n"
-            f"candidate {words.number(entry['candidate'])}, current {words.number(entry['current'])}"
+            f"step {words.count(entry.step)}: {word}\ngain {words.with_error(gain, error)}\n"
+            f"candidate {words.number(entry.candidate)}, current {words.number(entry.current)}"
         )
         reach = factor * error
         if not limits[0] <= gain <= limits[1]:
-            _triangle(chart, entry["step"], up=gain > limits[1], text=text)
+            _triangle(chart, entry.step, up=gain > limits[1], text=text)
             continue
-        chart.interval(entry["step"], gain - reach, gain + reach, "c-offline thin pale")
-        chart.dot(entry["step"], gain, "c-offline" if entry["accepted"] else "c-offline hollow", text, 4)
+        chart.interval(entry.step, gain - reach, gain + reach, "c-offline thin pale")
+        chart.dot(entry.step, gain, "c-offline" if entry.accepted else "c-offline hollow", text, 4)
     return chart.svg(f"Gains and decisions of {name}")
 
 

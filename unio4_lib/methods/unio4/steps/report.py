@@ -13,6 +13,8 @@ from unio4_lib.methods.unio4.stored import CANDIDATES, PORTFOLIO, START, read_cr
 from unio4_lib.nets.files import load_policy
 from unio4_lib.nets.policy import GaussianPolicy, stack_policies
 from unio4_lib.report.aggregate import rank_correlation
+from unio4_lib.report.part import read_part
+from unio4_lib.report.record import Course, Decision
 from unio4_lib.report.summary import Gate
 from unio4_lib.settings.weightings import UNIFORM
 from unio4_lib.stages.device import choose_device
@@ -44,7 +46,7 @@ def report(work: StageWork[UniO4Config], method: Method) -> None:
     for name in ("rank_correlation", "fqe_rank_correlation"):
         if (correlation := getattr(ranking, name)) is not None:
             work.metrics[f"ope/{name}"] = correlation
-    found = Findings(gate, JudgeFacts(ope=ranking), work.read("offline", DECISIONS_FILE))
+    found = Findings(gate, JudgeFacts(ope=ranking), _decisions(work))
     finish(work, method, scores, found)
 
 
@@ -62,6 +64,11 @@ def _scored_policies(work: StageWork[UniO4Config]) -> list[Scored]:
     return [*found, Scored("start", start), *delivered(work)]
 
 
+def _decisions(work: StageWork[UniO4Config]) -> list[Decision]:
+    read = {"decisions": work.read("offline", DECISIONS_FILE)}
+    return read_part(Course, read, f"offline/{DECISIONS_FILE}", "a file").decisions
+
+
 def _ranking(work: StageWork[UniO4Config], task: Task) -> Ranking:
     """How well the models' estimates rank all that they judged; nothing is decided by it any more.
 
@@ -73,8 +80,7 @@ def _ranking(work: StageWork[UniO4Config], task: Task) -> Ranking:
         load_policy(folder / name, GaussianPolicy)[0].to(device) for name in (PORTFOLIO, CANDIDATES)
     )
     # Tracks that never passed the gate are where they began: the same policy twice would flatter.
-    decisions = work.read("offline", DECISIONS_FILE)
-    passed = sorted({entry["member"] for entry in decisions if entry["accepted"]})
+    passed = sorted({entry.member for entry in _decisions(work) if entry.accepted})
     policies = stack_policies([portfolio, tracks.members(passed)] if passed else [portfolio])
     labels = [member.name for member in gate.portfolio] + [f"improved {track}" for track in passed]
     world = World.of(read_critics(work), read_dynamics(work), config)
