@@ -23,11 +23,12 @@ PAGES = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), CHART / "README.md"
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`((?:kubectl|helm) [^`]+)`")
 ENDS = {"|", ">", ";", "&&", "||"}
+ELSEWHERE = "github.com/"  # kubectl would have to download it
 NOBODY = ("connection refused", "was refused", "cluster unreachable")
 
 
-def texts() -> Iterator[str]:
-    """All lines that may be commands."""
+def written() -> Iterator[str]:
+    """All lines of the documentation that may be commands."""
     for page in PAGES:
         text = page.read_text()
         for block in BLOCK.findall(text):
@@ -36,14 +37,18 @@ def texts() -> Iterator[str]:
         yield from (found.replace("\\|", "|") for found in INLINE.findall(text))
     for example in (CHART / "examples").glob("*.yaml"):
         yield from example.read_text().replace("\\\n#", " ").splitlines()
+
+
+def printed() -> Iterator[str]:
+    """All lines that `helm install` may print; Helm needs seconds for them: not while tests are collected."""
     for values in GOOD.values():
         yield from notes(values).splitlines()
 
 
-def commands(program: str) -> list[str]:
+def commands(program: str, lines: Iterator[str]) -> list[str]:
     """The different whole commands of a program, without what follows in the shell."""
     found = set()
-    for text in texts():
+    for text in lines:
         line = text.removeprefix("#").strip()
         if not line.startswith(f"{program} "):
             continue
@@ -87,22 +92,35 @@ def said(program: Path, folder: Path, command: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_there_are_commands() -> None:
-    assert len(commands("kubectl")) > 12
-    assert len(commands("helm")) > 5
-
-
-@pytest.mark.parametrize("command", [one for one in commands("kubectl") if "github.com/" not in one])
-def test_kubectl_reads(kubectl: Path, folder: Path, command: str) -> None:
+def check_kubectl(kubectl: Path, folder: Path, command: str) -> None:
     if command.startswith("create secret"):
         assert " created (dry run)" in said(kubectl, folder, f"{command} --dry-run=client")
     else:
-        assert any(words in said(kubectl, folder, command) for words in NOBODY)
+        assert any(words in said(kubectl, folder, command) for words in NOBODY), command
 
 
-@pytest.mark.parametrize("command", commands("helm"))
+def test_there_are_commands() -> None:
+    assert len(commands("kubectl", written())) > 12
+    assert len(commands("helm", written())) > 5
+
+
+@pytest.mark.parametrize("command", [one for one in commands("kubectl", written()) if ELSEWHERE not in one])
+def test_kubectl_reads(kubectl: Path, folder: Path, command: str) -> None:
+    check_kubectl(kubectl, folder, command)
+
+
+@pytest.mark.parametrize("command", commands("helm", written()))
 def test_helm_reads(helm: Path, folder: Path, command: str) -> None:
     assert any(words in said(helm, folder, command) for words in NOBODY)
+
+
+def test_what_is_printed_is_read(kubectl: Path, helm: Path, folder: Path) -> None:
+    for_kubectl, for_helm = commands("kubectl", printed()), commands("helm", printed())
+    assert for_kubectl and for_helm
+    for command in for_kubectl:
+        check_kubectl(kubectl, folder, command)
+    for command in for_helm:
+        assert any(words in said(helm, folder, command) for words in NOBODY), command
 
 
 def test_a_wrong_command_is_noticed(kubectl: Path, helm: Path, folder: Path) -> None:

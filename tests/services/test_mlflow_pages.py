@@ -26,7 +26,7 @@ from mlflow.tracking import MlflowClient
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-WIDTHS = (1280, 390)
+WIDTHS, HEIGHT = (1280, 390), 5000
 RUN_NAME, MODEL = "seen in a browser", "seen-pendulum"
 # What MLflow 3.17's own pages say on any experiment, whatever was tracked.
 MLFLOWS_OWN = re.compile(
@@ -92,31 +92,44 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield tab
 
 
-@pytest.fixture(params=WIDTHS)
-def tab(chromium: Browser, mlflow_home: MlflowServer, request: pytest.FixtureRequest) -> Iterator["Pages"]:
-    """Pages of one width; whatever a test looks at, nothing was complained of and nobody far was asked."""
-    # MLflow's pages remember what was opened.
-    chromium.call("Storage.clearDataForOrigin", origin=mlflow_home.uri, storageTypes="all")
-    pages = Pages(chromium, request.param)
+@pytest.fixture
+def tab(chromium: Browser, mlflow_home: MlflowServer) -> Iterator["Pages"]:
+    """MLflow's pages; whatever a test looks at, nothing was complained of and nobody far was asked."""
+    pages = Pages(chromium, mlflow_home.uri)
     yield pages
     assert [text for text in pages.complaints if not MLFLOWS_OWN.search(text)] == []
     assert {urlsplit(url).hostname for url in pages.requests} <= {"127.0.0.1", None}
 
 
 class Pages:
-    """MLflow's pages at one width, with what it lays over and beside them put away."""
+    """MLflow's pages, with what it lays over and beside them put away."""
 
-    def __init__(self, tab: Browser, width: int) -> None:
-        self.tab, self.width = tab, width
+    def __init__(self, tab: Browser, server: str) -> None:
+        self.tab, self.server = tab, server
         self.complaints: list[str] = []
         self.requests: list[str] = []
 
-    def open(self, address: str) -> None:
-        self.tab.open("about:blank", width=self.width)
-        self.tab.open(address, width=self.width, height=5000)
+    def open(self, address: str, width: int) -> None:
+        # MLflow's pages remember what was opened.
+        self.tab.call("Storage.clearDataForOrigin", origin=self.server, storageTypes="all")
+        self.tab.open("about:blank", width=width)
+        self.tab.open(address, width=width, height=HEIGHT)
         self.tab.wait_for("document.querySelector('main, [role=main], #root')?.innerText", address)
         self.tab.evaluate(f"{CLICK}('{ASSISTANT}')")
-        if self.width < 600:
+        self._put_sidebar_away(width)
+
+    def at_every_width(self, address: str) -> Iterator[int]:
+        """A page that is loaded once: MLflow's program takes seconds to begin."""
+        self.open(address, WIDTHS[0])
+        yield WIDTHS[0]
+        for width in WIDTHS[1:]:
+            self.tab.resize(width, HEIGHT)
+            self.tab.wait_for(f"innerWidth === {width}", "the other width")
+            self._put_sidebar_away(width)
+            yield width
+
+    def _put_sidebar_away(self, width: int) -> None:
+        if width < 600:
             self.tab.wait_for(f"{CLICK}('{SIDEBAR}')", "the sidebar")
 
     def wait_for(self, expression: str, what: str) -> Any:
@@ -130,8 +143,9 @@ class Pages:
         )
 
 
-def test_stages_are_nested_below_their_run(tracked: Tracked, tab: Pages) -> None:
-    tab.open(f"{tracked.address}/runs")
+@pytest.mark.parametrize("width", WIDTHS)
+def test_stages_are_nested_below_their_run(width: int, tracked: Tracked, tab: Pages) -> None:
+    tab.open(f"{tracked.address}/runs", width)
     rows = f"({ROWS}).includes({json.dumps(RUN_NAME)})"
     tab.wait_for(rows, "the run")
     assert STAGE_NAMES[0] not in tab.tab.evaluate(ROWS)
@@ -141,54 +155,55 @@ def test_stages_are_nested_below_their_run(tracked: Tracked, tab: Pages) -> None
 
 
 def test_a_run_shows_its_numbers(tracked: Tracked, tab: Pages) -> None:
-    tab.open(tracked.page("run"))
-    tab.wait_for_text("scores/online")
-    shown = {row[0]: row[1] for row in tab.tab.evaluate(TABLE) if len(row) > 1}
-    for name, score in tracked.summary["scores"].items():
-        assert float(shown[f"scores/{name}"]) == pytest.approx(score["mean_return"])
-        assert float(shown[f"scores_stderr/{name}"]) == pytest.approx(score["stderr"])
-    assert float(shown["gate/checks"]) == tracked.summary["gate"]["checks"]
-    text = tab.wait_for_text("The gate accepted")  # of the description
-    for part in (*STAGE_NAMES, tracked.summary["dataset"]["id"], MODEL):
-        assert part in text
-    tab.open(tracked.page("finetune-online"))
-    tab.wait_for_text("Fine-tunes the policy")
+    for _ in tab.at_every_width(tracked.page("run")):
+        tab.wait_for_text("scores/online")
+        shown = {row[0]: row[1] for row in tab.tab.evaluate(TABLE) if len(row) > 1}
+        for name, score in tracked.summary["scores"].items():
+            assert float(shown[f"scores/{name}"]) == pytest.approx(score["mean_return"])
+            assert float(shown[f"scores_stderr/{name}"]) == pytest.approx(score["stderr"])
+        assert float(shown["gate/checks"]) == tracked.summary["gate"]["checks"]
+        text = tab.wait_for_text("The gate accepted")  # of the description
+        for part in (*STAGE_NAMES, tracked.summary["dataset"]["id"], MODEL):
+            assert part in text
+    for _ in tab.at_every_width(tracked.page("finetune-online")):
+        tab.wait_for_text("Fine-tunes the policy")
 
 
 @pytest.mark.parametrize("stage", ["run", "finetune-online"])
 def test_charts_are_drawn(stage: str, tracked: Tracked, tab: Pages) -> None:
-    tab.open(tracked.page(stage, "/model-metrics"))
     if stage == "run":
         wanted = [[tracked.summary["scores"]["online"]["mean_return"]], [tracked.runs["run"]]]
     else:
         curve = tracked.summary["online_curve"]
         wanted = [[point[0] for point in curve], [point[1] for point in curve]]
     there = f"lines.some(line => JSON.stringify(line) === JSON.stringify({json.dumps(wanted)}))"
-    drawn = tab.wait_for(f"(lines => {there} && lines)({CHARTS})", f"a chart of {wanted}")
-    assert len(drawn) >= 3
+    for _ in tab.at_every_width(tracked.page(stage, "/model-metrics")):
+        drawn = tab.wait_for(f"(lines => {there} && lines)({CHARTS})", f"a chart of {wanted}")
+        assert len(drawn) >= 3
 
 
 def test_the_report_and_the_model_are_there(tracked: Tracked, tab: Pages) -> None:
-    tab.open(tracked.page("run", "/artifacts/report.html"))
-    tab.wait_for_text("summary.json")
-    frame = "document.querySelector('iframe')"
-    tab.wait_for(f"{frame}?.getBoundingClientRect().width > 100", "the report")
-    text = tab.wait_for(f"fetch({frame}.src).then(answer => answer.text())", "the text of the report")
-    online = tracked.summary["scores"]["online"]
-    assert words.with_error(online["mean_return"], online["stderr"]) in text
+    frame, online = "document.querySelector('iframe')", tracked.summary["scores"]["online"]
+    for _ in tab.at_every_width(tracked.page("run", "/artifacts/report.html")):
+        tab.wait_for_text("summary.json")
+        tab.wait_for(f"{frame}?.getBoundingClientRect().width > 100", "the report")
+        text = tab.wait_for(f"fetch({frame}.src).then(answer => answer.text())", "the text of the report")
+        assert words.with_error(online["mean_return"], online["stderr"]) in text
     (version,) = tracked.client.search_model_versions(f"run_id = '{tracked.runs['run']}'")
-    tab.open(f"{tracked.address.partition('#')[0]}#/models/{MODEL}/versions/{version.version}")
-    assert "Inputs (1)" in tab.wait_for_text("Outputs (1)")
+    models = f"{tracked.address.partition('#')[0]}#/models"
+    for _ in tab.at_every_width(f"{models}/{MODEL}/versions/{version.version}"):
+        assert "Inputs (1)" in tab.wait_for_text("Outputs (1)")
 
 
-def test_scores_of_runs_stand_side_by_side(tracked: Tracked, tab: Pages) -> None:
+@pytest.mark.parametrize("width", WIDTHS)
+def test_scores_of_runs_stand_side_by_side(width: int, tracked: Tracked, tab: Pages) -> None:
     """Behind the link in the experiment's description; MLflow's own list has no column for them."""
-    tab.open(f"{tracked.address}/runs")
+    tab.open(f"{tracked.address}/runs", width)
     tab.wait_for(f"({ROWS}).includes({json.dumps(RUN_NAME)})", "the run")
     assert "scores/online" not in tab.tab.evaluate(HEADS)
-    tab.open(tab.wait_for(LINK, "the link to the runs with their scores"))
+    tab.open(tab.wait_for(LINK, "the link to the runs with their scores"), width)
     tab.wait_for("document.body.innerText.includes('1 matching run')", "the list without stages")
-    if tab.width > 600:  # MLflow has no columns on a phone
+    if width > 600:  # MLflow has no columns on a phone
         heads = tab.wait_for(f"(heads => heads.includes('scores/online') && heads)({HEADS})", "the scores")
         assert heads[-6:] == ["score", "scores/offline", "scores/online", "dataset", "method", "seed"]
         shown = tab.tab.evaluate(ROWS).strip().split("\n")[-6:]

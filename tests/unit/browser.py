@@ -60,6 +60,14 @@ class Browser:
         """Show a file or an address at a width, with everything that it logged and requested noted."""
         self.complaints.clear()
         self.requests.clear()
+        self.resize(width, height)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media=media, features=features)
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
+        self.wait_for("document.readyState === 'complete'", f"{page} to load")
+
+    def resize(self, width: int, height: int) -> None:
+        """Show what is open at another size."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -67,10 +75,6 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", media=media, features=features)
-        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
-        self.wait_for("document.readyState === 'complete'", f"{page} to load")
 
     def wait_for(self, expression: str, what: str) -> Any:
         """The value of an expression once there is one; pages that are programs fill themselves later."""
