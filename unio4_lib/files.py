@@ -49,6 +49,19 @@ def local_path(text: str) -> Path:
         raise InputError(f"{text}: nobody of that name has a home here; write the whole path") from error
 
 
+def output_file(path: Path) -> Path:
+    """Where a result goes that the user wants in a file: links are followed, and no device is replaced."""
+    try:
+        place = path.resolve()
+        if place.is_file() or not place.exists():
+            return place
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        reason = error.strerror if isinstance(error, OSError) else "links in a circle"
+        raise InputError(f"{path!s:.60}: cannot be written ({reason}); choose another --output") from error
+    kind = "a folder" if place.is_dir() else "no plain file"
+    raise InputError(f"{path}: {kind}; expected the name of a file")
+
+
 def read_plain(path: Path) -> bytes:
     """The content of a plain file: a pipe would be waited for, and a device may have no end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -227,6 +227,23 @@ def test_a_store_that_does_not_answer_is_named_without_its_password() -> None:
     assert SECRET not in str(caught.value)
 
 
+ODD_SECRETS = [f"{SECRET}@x", f"x@{SECRET}", f"x/{SECRET}", f"{SECRET}/x", f"x#{SECRET}", f"[{SECRET}"]
+
+
+@pytest.mark.parametrize("secret", ODD_SECRETS)
+def test_a_password_that_nobody_encoded_is_not_shown(
+    secret: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address = f"http://somebody:{secret}@127.0.0.1:9"
+    words = run_arguments("collect:Hopper-v5", tmp_path / "runs")
+    code, out, err = call(capsys, *words, "--tracking", address)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'http://127.0.0.1:9' is no address; expected" in err or "127.0.0.1:9: nobody answers" in err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    code, out, more = call(capsys, "submit", "--dataset", "minari:a/b-v0", "--artifact-root", "s3://b/p")
+    assert SECRET not in err + out + more and code == 2
+
+
 def test_failures_are_written_down_without_passwords(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, tiny_config("transitions:/x"))
     folder.fail(RuntimeError(f"no way to {ADDRESS}"), [])

@@ -287,10 +287,12 @@ def test_closed_pipe_is_no_error() -> None:
     assert (ended.stdout, ended.stderr) == ("{", "")
 
 
-@pytest.mark.parametrize("command", ["run", "report", "config show", "dataset collect", "submit", "sweep"])
+@pytest.mark.parametrize(
+    "command", ["run", "report", "config show", "dataset collect", "submit", "sweep", "artifacts verify"]
+)
 def test_help_names_no_type_where_there_is_nothing_to_give(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = call(capsys, *command.split(), "--help")
     assert code == 0
-    assert "--help" in out and "<bool>" not in out and "--install-completion" not in out
+    assert "--help" in out and "<bool>" not in out and "--install-completion" not in out and "[[" not in out

@@ -144,8 +144,12 @@ def test_an_image_is_not_blamed_for_what_it_leaves_out(
     assert all(found[name].state == "broken" for name in missing if name not in left_out)
 
 
-def test_a_password_of_mlflow_is_not_shown(tmp_path: Path) -> None:
-    environ = {"MLFLOW_TRACKING_URI": "http://me:canary-4711@127.0.0.1:1"}
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [("", "cannot be reached"), ("x@", "cannot be reached"), ("x/", "is no address"), ("[", "is no address")],
+)
+def test_a_password_of_mlflow_is_not_shown(before: str, says: str, tmp_path: Path) -> None:
+    environ = {"MLFLOW_TRACKING_URI": f"http://me:{before}canary-4711@127.0.0.1:1"}
     lines = [finding.line() for finding in examine(tmp_path, environ)]
-    assert any("127.0.0.1:1/health cannot be reached" in line for line in lines)
-    assert not any("canary-4711" in line for line in lines)
+    assert any("http://127.0.0.1:1" in line and says in line for line in lines)
+    assert not any("canary-4711" in line or "'x'" in line for line in lines)

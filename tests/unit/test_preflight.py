@@ -1,12 +1,14 @@
 """What is not there is refused before any stage starts, and soon."""
 
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from broken_inputs import Capture, refused
-from made_minari import made_minari
+from broken_inputs import Capture, refused, saved, with_info
+from made_minari import SOURCE, SPEC, made_minari
 from tiny_runs import call
 
 from unio4_lib.cli.tracking import FORMATS
@@ -24,6 +26,11 @@ ABSENT = {
     "environment": ("collect:Hoper-v5", [], "did you mean 'Hopper-v5'?"),
     "MLflow": (LOCAL, ["--tracking", "http://me:secret@127.0.0.1:1"], "127.0.0.1:1: nobody answers there"),
 }
+HERE: dict[str, Callable[[Path], str]] = {
+    "minari": lambda folder: made_minari(folder, env_spec=json.dumps({**SPEC, "id": "Hoper-v5"})) and SOURCE,
+    "transitions": lambda folder: saved(folder, **with_info(env_id="Hoper-v5")),
+    "metadata": lambda folder: made_minari(folder, env_spec="[1]") and SOURCE,
+}
 STORES = {"artifacts": [LOCAL, "--artifact-root", "s3://b/x"], "dataset": ["s3://b/log"]}
 
 
@@ -36,6 +43,19 @@ def test_absent(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     begun = time.monotonic()
     line = refused(capsys, ["run", "--dataset", dataset, "--output", str(tmp_path / "runs"), *options], words)
     assert time.monotonic() - begun < 3 and "secret" not in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_what_is_here_names_its_environment(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(local_run, "run_pipeline", lambda *_: pytest.fail("a stage was started"))
+    dataset = HERE[kind](tmp_path)
+    words = "env_spec is [1]" if kind == "metadata" else "environment 'Hoper-v5' is not registered"
+    line = refused(capsys, ["run", "--dataset", dataset, "--output", str(tmp_path / "runs")], words)
+    assert line.count(f"dataset {dataset}: ") == 1
     assert not (tmp_path / "runs").exists()
 
 

@@ -78,7 +78,7 @@ def show_command(name: Name, root: Root = DEFAULT_ROOT) -> None:
 @app.command("verify")
 def verify_command(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[DIGEST]...", help="Some artifacts; else all.")
+        list[str] | None, typer.Argument(metavar="DIGEST", help="Some artifacts; else all.")
     ] = None,
     root: Root = DEFAULT_ROOT,
     remove: Annotated[

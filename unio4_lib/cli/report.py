@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unio4_lib.errors import InputError
+from unio4_lib.files import output_file
 from unio4_lib.methods.configs import method_named
 from unio4_lib.methods.pages import write_page
 from unio4_lib.report.comparison import COMPARISON, write_comparison
@@ -22,9 +23,10 @@ def make_report(
     records = [read_run(run) for run in runs]
     if len(runs) == 1:
         target = output or runs[0] / REPORT
+        place = output_file(target)
         method = method_named(records[0].config)
         pictures = _video(runs[0], frames, size) if video else None
-        _write(target, lambda: write_page(records[0], target, method, pictures))
+        _write(target, lambda: write_page(records[0], place, method, pictures))
     elif video:
         raise InputError(f"--video: {len(runs)} runs given; expected one")
     else:
@@ -32,7 +34,8 @@ def make_report(
         if len(set(names)) < len(names):
             raise InputError("report: a run is given twice; expected different runs")
         target = output or Path(COMPARISON)
-        _write(target, lambda: write_comparison(records, target))
+        place = output_file(target)
+        _write(target, lambda: write_comparison(records, place))
     print(target)
     if show:
         webbrowser.open(target.resolve().as_uri())

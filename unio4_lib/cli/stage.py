@@ -12,6 +12,7 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import InputError
+from unio4_lib.files import output_file
 from unio4_lib.learning.journal import Preemption
 from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter
@@ -37,6 +38,7 @@ def run_one_stage(
 ) -> dict[str, Any]:
     """Run a stage from ``KIND=FILE`` references and write the reference to what it made."""
     refs = dict(_read_input(text) for text in inputs)
+    place = None if output is None else output_file(output)  # before the work
     with (
         Reporter(console) as reporter,
         StageContext(
@@ -50,8 +52,8 @@ def run_one_stage(
             context.tracker = tracker
             method = method_of(config)
             outcome = Stages(method.steps, config, context).run(method.step(name), refs)
-    if output is not None:
-        outcome.ref.save(output)
+    if place is not None:
+        outcome.ref.save(place)
     return {**asdict(outcome), "ref": outcome.ref.model_dump()}
 
 

@@ -81,18 +81,21 @@ def first_row(rows: int, broken: Callable[[slice], NDArray[np.bool_]]) -> tuple[
 
 def check_info(info: DatasetInfo) -> None:
     """Action bounds are finite and ordered, and the rest can be written as JSON."""
-    low, high = np.asarray(info.action_low, np.float64), np.asarray(info.action_high, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no float32 becomes inf, and is refused
+        low, high = np.asarray(info.action_low, np.float32), np.asarray(info.action_high, np.float32)
+        range_ = high - low if low.shape == high.shape else low
     if low.ndim != 1 or low.shape != high.shape or low.size == 0:
         raise InputError(
             f"info: action_low has {low.size} values and action_high {high.size}; "
             "give one per action dimension"
         )
-    wrong = ~(np.isfinite(low) & np.isfinite(high) & (low < high))
+    wrong = ~(np.isfinite(range_) & (low < high))
     if wrong.any():
         column = int(wrong.argmax())
         raise InputError(
-            f"info: action bounds of dimension {column} are {low[column]:g} and {high[column]:g}; "
-            "both must be finite and the low one smaller"
+            f"info: action bounds of dimension {column} are {info.action_low[column]:g} and "
+            f"{info.action_high[column]:g}; both must be finite in float32, as their difference, and the low "
+            "one smaller"
         )
     if not info.env_id:
         raise InputError("info: env_id is empty; give the id of the environment, such as Hopper-v5")

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import ROW_FIELDS, action_bounds, blocks
+from unio4_lib.data.numbers import histogram
 from unio4_lib.data.oddities import AT_BOUND, oddities
 from unio4_lib.data.transitions import Transitions
 
@@ -17,7 +18,7 @@ def describe(transitions: Transitions) -> dict[str, Any]:
     """Plain JSON values: sizes, returns, lengths, ends and actions."""
     returns, info = transitions.episode_returns(), transitions.info
     mean = float(returns.mean())
-    counts, edges = np.histogram(returns, bins=HISTOGRAM_BINS)
+    counts, edges = histogram(returns, HISTOGRAM_BINS)
     rows = transitions.num_transitions
     return {
         "source": info.source,

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from unio4_lib.errors import InputError
 
@@ -22,6 +22,17 @@ def as_numbers(name: str, values: Any, *shapes: tuple[int, ...]) -> NDArray[Any]
         wanted = " or ".join(str(list(shape)) for shape in shapes)
         raise InputError(f"{name}: shape {list(array.shape)}, must be {wanted}")
     return array.reshape(shapes[0])
+
+
+def histogram(values: ArrayLike, bins: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Counts and edges, also of numbers so large and so alike that no edges fit between them."""
+    array = np.asarray(values, np.float64)
+    low, high = float(array.min()), float(array.max())
+    apart = 2 * bins * float(np.spacing(max(abs(low), abs(high))))
+    if high - low < apart:
+        room = max(0.5, apart)
+        low, high = low - room, high + room
+    return np.histogram(array, bins, (low, high))
 
 
 def marks(name: str, values: NDArray[Any]) -> NDArray[np.bool_]:

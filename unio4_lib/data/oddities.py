@@ -63,7 +63,7 @@ def _large_observations(values: NDArray[np.float32]) -> Iterator[str]:
 def _outlying_reward(rewards: NDArray[np.float32]) -> Iterator[str]:
     sizes = np.abs(rewards)
     row, some = int(sizes.argmax()), sizes[sizes > 0]
-    usual = float(np.median(some)) if len(some) >= FEW else np.inf
+    usual = float(np.quantile(some, 0.5)) if len(some) >= FEW else np.inf
     if sizes[row] > LARGE or sizes[row] > OUTLIER * usual:
         beside = f", the median of the others {usual:.3g}" if np.isfinite(usual) else ""
         yield f"rewards: row {row} is {rewards[row]:.3g}{beside}; is it a mistake of the recording?"

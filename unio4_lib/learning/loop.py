@@ -5,8 +5,9 @@ Trainers only know how to take a step; everything about cadence lives here.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from unio4_lib.learning.memory import keep_freed_memory
 from unio4_lib.learning.replays import fastest
 
+Check = Callable[[], None]
 Metrics = dict[str, Tensor]  # detached 0-d tensors (or [E], one for each member) on the device
 
 
@@ -59,13 +61,16 @@ def run_loop(
     evaluate_every: int,
     log_every: int = 100,
     start: int = 0,
-    checkpoint: Callable[[int], None] | None = None,
+    checkpoint: Callable[[int, Check], None] | None = None,
+    kept: Sequence[int] = (),
 ) -> Iterator[LogEntry]:
     """Train and yield what there is to log; the caller decides what becomes of it.
 
     Metrics stay on the device between two entries, so that no step waits for it. ``checkpoint`` is
     offered every step with the number of steps done, after what there was to log, and decides itself
-    whether it is time. With ``start`` a trainer goes on that has taken so many steps.
+    whether it is time; then it calls the check that it was given, so that no state is kept whose metrics
+    are no numbers. ``kept`` are the steps of what was kept. With ``start`` a trainer goes on that has taken
+    so many steps.
     """
     keep_freed_memory()
     began, take_step = time.perf_counter(), fastest(trainer, trainer.step)
@@ -78,10 +83,10 @@ def run_loop(
             metrics = {**metrics, **trainer.evaluate()}
         if due or step % log_every == 0:
             values = to_numbers(metrics)
-            guard(name, step, values)
+            guard(name, step, values, kept)
             yield LogEntry(step, time.perf_counter() - began, values)
         if checkpoint is not None:
-            checkpoint(step)
+            checkpoint(step, partial(_guard_metrics, name, step, metrics, kept))
         if due and trainer.finished():
             return
 
@@ -103,11 +108,16 @@ def to_numbers(metrics: Metrics) -> dict[str, float]:
     return numbers
 
 
-def guard(name: str, step: int, values: dict[str, float], kept: str = "") -> None:
-    """Refuse to go on with what is no number; ``kept`` says what is left of the way so far."""
+def _guard_metrics(name: str, step: int, metrics: Metrics, kept: Sequence[int]) -> None:
+    guard(name, step, to_numbers(metrics), kept)
+
+
+def guard(name: str, step: int, values: dict[str, float], kept: Sequence[int]) -> None:
+    """Refuse to go on with what is no number; ``kept`` are the steps of checkpoints, all from before."""
     broken = next((key for key, value in values.items() if not math.isfinite(value)), None)
     if broken is not None:
+        whole = f"the last good checkpoint is of step {kept[-1]}" if kept else "no checkpoint was made yet"
         raise TrainingDiverged(
             f"{name}: {broken} is {values[broken]} at step {step}; "
-            f"lower the learning rate or look for outliers in the dataset{kept}"
+            f"lower the learning rate or look for outliers in the dataset; {whole}"
         )

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from unio4_lib.data import numbers
 from unio4_lib.data.inspect import describe
 from unio4_lib.data.transitions import Transitions
 from unio4_lib.report.facts import (
@@ -55,5 +56,5 @@ def dataset_facts(source: str, transitions: Transitions) -> DatasetFacts:
 
 def histogram(values: ArrayLike) -> Histogram:
     """Equal bins."""
-    counts, edges = np.histogram(np.asarray(values, np.float64), bins=BINS)
+    counts, edges = numbers.histogram(values, BINS)
     return Histogram(counts=counts.tolist(), edges=edges.tolist())

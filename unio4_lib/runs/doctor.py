@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unio4_lib.errors import without_user_info
+from unio4_lib.errors import ENCODED, is_address, without_user_info
 from unio4_lib.runs.cluster import too_old
-from unio4_lib.tracking.tracker import without_password
 
 State = Literal["ok", "broken", "absent"]
 MARKS: dict[State, str] = {"ok": "✔", "broken": "✘", "absent": "–"}
@@ -160,9 +159,11 @@ def check_mlflow(environ: Mapping[str, str]) -> tuple[State, str]:
     uri = environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return "absent", "MLFLOW_TRACKING_URI is not set"
+    if not is_address(uri):
+        return "broken", f"{uri} is no address; {ENCODED}"
     if not uri.startswith(("http://", "https://")):
-        return "ok", f"{without_password(uri)} (a local store)"
-    return _answers(f"{without_password(uri).rstrip('/')}/health")
+        return "ok", f"{without_user_info(uri)} (a local store)"
+    return _answers(f"{without_user_info(uri).rstrip('/')}/health")
 
 
 def check_kfp(environ: Mapping[str, str]) -> tuple[State, str]:

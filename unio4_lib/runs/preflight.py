@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.artifacts.store import open_store
-from unio4_lib.errors import InputError, without_user_info
+from unio4_lib.errors import ENCODED, InputError, is_address, without_user_info
 from unio4_lib.files import local_path
+from unio4_lib.tracking.tracker import NO_TRACKING, check_uri
 
 SECONDS = 2.0  # that a server has to take a connection
 PORTS = {"http": 80, "https": 443}
@@ -20,6 +21,8 @@ def check_places(dataset: str, artifact_root: str | None, tracking: str | None) 
         open_store(artifact_root)  # contacts nobody; a place that cannot be one is refused
     if any(place.startswith("s3:") for place in (dataset, artifact_root or "")):
         _check_store()
+    if tracking not in (None, NO_TRACKING):
+        check_uri(tracking)
     if tracking is not None and urlsplit(tracking).scheme in PORTS and not _answers(tracking):
         raise InputError(
             f"--tracking {without_user_info(tracking)}: nobody answers there; start the server, or leave "
@@ -32,9 +35,10 @@ def check_source(dataset: str) -> None:
     """The data of this machine is there; what is to be recorded or downloaded can be."""
     from unio4_lib.sources.given_policy import policy_folder
     from unio4_lib.sources.grammar import parse_source
+    from unio4_lib.sources.preview import preview
 
     source = parse_source(dataset)
-    place, env_id = local_path(source.place), source.options.get("env")
+    place = local_path(source.place)
     missing = {
         "d4rl": (not place.is_file(), "no such file"),
         "transitions": (not place.is_dir(), "no such folder; give one written by Transitions.save"),
@@ -46,20 +50,29 @@ def check_source(dataset: str) -> None:
             from unio4_lib.sources.minari_source import expect
 
             expect(source.place, SECONDS)
-        if source.scheme == "collect":
-            env_id = source.place
-            if "policy" in source.options:
-                policy_folder(source.options["policy"])
-        if env_id is not None:
-            from unio4_lib.sim.registry import find_spec
+        if "policy" in source.options:
+            policy_folder(source.options["policy"])
+    except InputError as error:
+        raise InputError(f"dataset {dataset}: {error}") from error
+    # What is here says itself which environment it is of.
+    env_id = source.options.get("env") or preview(dataset).env_id
+    if env_id is not None:
+        _check_environment(dataset, env_id)
 
-            find_spec(env_id)
+
+def _check_environment(dataset: str, env_id: str) -> None:
+    from unio4_lib.sim.registry import find_spec
+
+    try:
+        find_spec(env_id)
     except InputError as error:
         raise InputError(f"dataset {dataset}: {error}") from error
 
 
 def _check_store() -> None:
     endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+    if endpoint is not None and not is_address(endpoint):
+        raise InputError(f"AWS_ENDPOINT_URL is {without_user_info(endpoint)!r}, no address; {ENCODED}")
     if endpoint is not None and urlsplit(endpoint).scheme in PORTS and not _answers(endpoint):
         raise StoreUnavailable(
             f"object storage at {without_user_info(endpoint)} cannot be reached: nobody answers there; "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unio4_lib.errors import InputError
+from unio4_lib.files import output_file
 from unio4_lib.nets.policy import Policy
 
 Format = Literal["onnx", "torch-export", "torchscript"]
@@ -45,8 +46,7 @@ def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) 
     """
     if not 0 <= member < policy.spec.members:
         raise InputError(f"member is {member}; expected 0 to {policy.spec.members - 1}")
-    if path.is_dir():
-        raise InputError(f"{path}: a folder; expected the name of a file")
+    path = output_file(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: no folder {path.parent}; expected one that exists")
     chosen = policy.members([member]).requires_grad_(False).cpu().eval()
@@ -56,6 +56,8 @@ def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) 
         # Both TorchScript and the ONNX exporter that needs no further package say that they are old.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
+            # Of lengths, which are those of the policy's layers and no batch's.
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
             write(Deterministic(chosen), _example(chosen, 2), unchecked)
             difference = _check(chosen, load(unchecked), form)
         unchecked.replace(path)

@@ -42,8 +42,8 @@ def find_spec(env_id: str) -> EnvSpec:
     """
     if env_id.startswith(ROBOTICS_PREFIXES):
         _register_robotics(env_id)
-    module, _, name = env_id.rpartition(":")
-    if module:
+    module, colon, name = env_id.rpartition(":")
+    if colon:
         _import_environments(module, env_id)
     try:
         return gymnasium.spec(name)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+LARGEST_COUNT, LARGEST_SEED = 10**12, 2**63 - 1  # more steps than anyone waits for; what fits 64 bits
 LONGEST_NAME, LONGEST_PLACE = 255, 3000  # bytes and characters; more is too long for file systems
 
 # What follows the colon, and the options that a scheme knows. A name that ends in a dot is a family.
@@ -210,14 +211,17 @@ def _level(text: str) -> str:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError("must be a whole number of at least 1, such as 100000")
-    return int(text)
+    return _whole(text, 1, LARGEST_COUNT, "such as 100000")
 
 
 def _not_negative(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError("must be a whole number of at least 0")
+    return _whole(text, 0, LARGEST_SEED, "such as 7")
+
+
+def _whole(text: str, least: int, most: int, example: str) -> int:
+    # Digits are counted first: Python refuses to read thousands of them in words of its own.
+    if not text.isdecimal() or len(text) > len(str(most)) or not least <= int(text) <= most:
+        raise ValueError(f"must be a whole number from {least} to {most}, {example}")
     return int(text)
 
 

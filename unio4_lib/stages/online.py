@@ -105,10 +105,7 @@ def _follow(
         def show(steps: int, metrics: Metrics) -> None:
             last = f"return {words.with_error(*points[-1][1:])}" if points else ""
             log.append(LogEntry(steps, 0.0, to_numbers(metrics)))
-            whole = (
-                f"the last good checkpoint is of step {kept[-1]}" if kept else "no checkpoint was made yet"
-            )
-            guard("finetune-online", steps, _broken(training.policy, log[-1].values), f"; {whole}")
+            guard("finetune-online", steps, _broken(training.policy, log[-1].values), kept)
             journal.entry(steps, log[-1].values)
             update(min(steps, total), last)
             keep()

@@ -8,7 +8,7 @@ import numpy as np
 
 from unio4_lib.learning.evaluation import EpisodeStats, evaluate
 from unio4_lib.learning.journal import Journal
-from unio4_lib.learning.loop import LogEntry, Trainer, run_loop
+from unio4_lib.learning.loop import Check, LogEntry, Trainer, run_loop
 from unio4_lib.nets.policy import Policy
 from unio4_lib.progress import Reporter
 from unio4_lib.settings.model import RunConfig
@@ -65,19 +65,26 @@ def train(
         start = resumed["step"]
         entries = [LogEntry(**entry) for entry in resumed["log"]]
 
-    def keep(step: int) -> None:
-        journal.offer(
-            lambda: {
+    kept = [start] if start else []  # steps of checkpoints
+
+    def keep(step: int, check: Check) -> None:
+        def state() -> dict[str, Any]:
+            check()
+            return {
                 "training": name,
                 "trainer": trainer.state_dict(),
                 "step": step,
                 "log": [asdict(entry) for entry in entries],
                 "carried": carried,
             }
-        )
+
+        if journal.offer(state):
+            kept.append(step)
 
     with reporter.stage(name, steps, start) as update:
-        for entry in run_loop(trainer, steps, name=name, evaluate_every=every, start=start, checkpoint=keep):
+        for entry in run_loop(
+            trainer, steps, name=name, evaluate_every=every, start=start, checkpoint=keep, kept=kept
+        ):
             entries.append(entry)
             journal.entry(entry.step, entry.values)
             figures = _figures(entry, shown) or figures  # of the last entry that had them

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from unio4_lib.errors import InputError, Preempted
+from unio4_lib.errors import ENCODED, InputError, Preempted, is_address, without_user_info
 from unio4_lib.files import read_plain
 from unio4_lib.progress import Stopped
 from unio4_lib.tracking import spool
@@ -357,6 +357,8 @@ def default_uri(output: Path | None, environ: Mapping[str, str] = os.environ) ->
 
 def check_uri(uri: str) -> str:
     """An address that MLflow understands, and MLflow is there to use it."""
+    if not is_address(uri):
+        raise InputError(f"tracking URI {without_user_info(uri)!r} is no address; {ENCODED}")
     scheme = urlsplit(uri).scheme.partition("+")[0]
     expected = "expected http(s)://HOST:PORT, sqlite:///FILE, postgresql://... or none"
     if scheme not in SCHEMES:
@@ -382,9 +384,8 @@ def sqlite_file(uri: str) -> Path:
 def without_password(uri: str) -> str:
     """The address as it may be shown and written down."""
     parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    public = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    return urlunsplit(public) if "@" in parts.netloc else uri
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from broken_inputs import Capture, refused
-from made_minari import SOURCE, SPEC, made_minari
+from made_minari import SOURCE, SPEC, STEPS, made_minari, replace_field
 from tiny_runs import call
 
 from unio4_lib.sources.minari_source import load_minari
@@ -90,6 +91,13 @@ def test_metadata(kind: str, tmp_path: Path, capsys: Capture, minari_root: Path)
     changes, words = BROKEN[kind]
     made_minari(minari_root, **changes)
     refused(capsys, ["dataset", "inspect", SOURCE], SOURCE, words)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_return_beyond_all_numbers_is_one_line_of_the_list(minari_root: Path, capsys: Capture) -> None:
+    replace_field(made_minari(minari_root), "rewards", np.full(STEPS, 1e308))
+    code, _, err = call(capsys, "dataset", "list")
+    assert (code, err) == (0, f"{SOURCE}: rewards: the mean return is inf, must be a finite number\n")
 
 
 def test_metadata_of_no_use_does_no_harm(minari_root: Path) -> None:

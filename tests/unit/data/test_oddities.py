@@ -67,6 +67,15 @@ def test_what_is_odd_is_said(kind: str) -> None:
     assert note.startswith(words)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [1e37, -3.4e38, 1e17, 1e-45, 0.1])
+def test_returns_that_are_all_alike_are_shown(value: float, tmp_path: Path, capsys: Capture) -> None:
+    facts = json.loads(
+        call(capsys, "dataset", "inspect", saved(tmp_path, **filled("rewards", value)), "--json")[1]
+    )
+    assert sum(facts["returns"]["histogram"]["counts"]) == ROWS / 20
+
+
 @pytest.mark.parametrize("changed", [{}, sparse_rewards(), filled("rewards", 0.0)])
 def test_ordinary_data_is_not_odd(changed: dict[str, Any]) -> None:
     assert oddities(Transitions(**{**good_arrays(), **changed})) == []

@@ -30,6 +30,7 @@ ODDITIES = {
     "limit beyond all, native": ("Hopper-v5", [f"max_episode_steps={10**20}"], "max_episode_steps is 1000"),
     "wrong name": ("Hoper-v5", [], "did you mean 'Hopper-v5'?"),
     "name of no module": ("no.such:Odd-v0", [], "module 'no.such' cannot be imported"),
+    "empty module": (":Hopper-v5", [], "module '' cannot be imported"),
     "relative module": (".such:Odd-v0", [], "module '.such' cannot be imported"),
     "long name": ("a" * 300, [], "300 bytes in one name"),
     "long names": ("a/" * 3000, [], "6000 characters in all; at most 255 and 3000"),

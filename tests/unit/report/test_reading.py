@@ -1,6 +1,7 @@
 """From a run's folder to its record and its command; bad input is one line."""
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,9 @@ BROKEN = {
         ("whole", ["run", "run"], "given twice"),
         ("whole", ["run", "other", "--video"], "expected one"),
         ("whole", ["run", "--output", "file/report.html"], "cannot be written"),
+        ("whole", ["run", "--output", "pipe"], "pipe: no plain file; expected the name of a file"),
+        ("whole", ["run", "other", "--output", "pipe"], "pipe: no plain file"),
+        ("whole", ["run", "--output", "other"], "other: a folder; expected the name of a file"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -172,6 +176,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
+    os.mkfifo(tmp_path / "pipe")
     content = {"torn": '{"stages', "list": "[]", "partial": '{"scores": {}}'}.get(prepare)
     if prepare == "whole":
         write_run(tmp_path / "run", make_run())

@@ -1,5 +1,6 @@
 """Policies as files for other software."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,23 @@ def test_a_file_that_acts_otherwise_is_not_kept(
     with pytest.raises(RuntimeError, match="was not kept"):
         export_policy(some_policy(), tmp_path / "file", form)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_is_followed_and_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """As root, a device would be gone for everyone."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to-pipe").symlink_to("pipe")
+    for name in ("pipe", "to-pipe"):
+        with pytest.raises(InputError, match=f"{name}: no plain file; expected the name of a file"):
+            export_policy(some_policy(), tmp_path / name, "torchscript")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "to-pipe").is_symlink()
+    (tmp_path / "to-file").symlink_to("file")
+    export_policy(some_policy(), tmp_path / "to-file", "torchscript")
+    assert (tmp_path / "to-file").is_symlink() and (tmp_path / "file").stat().st_size > 0
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("circle", "a" * 300):
+        with pytest.raises(InputError, match="cannot be written"):
+            export_policy(some_policy(), tmp_path / name, "torchscript")
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from unio4_lib.learning import loop
+from unio4_lib.learning.journal import Journal
 from unio4_lib.learning.loop import LogEntry, Metrics, TrainingDiverged, run_loop, to_numbers
+from unio4_lib.progress import Reporter
+from unio4_lib.stages.training import train
 
 
 class Counter:
@@ -89,7 +92,7 @@ def test_checkpoints_are_offered_when_the_entry_has_been_taken() -> None:
         name="count",
         evaluate_every=10,
         log_every=100,
-        checkpoint=lambda step: order.append(f"checkpoint {step}"),
+        checkpoint=lambda step, _: order.append(f"checkpoint {step}"),
     )
     for entry in entries:
         order.append(f"entry {entry.step}")
@@ -103,8 +106,31 @@ def test_a_loss_that_is_no_number_names_stage_step_and_key(value: float) -> None
     with pytest.raises(TrainingDiverged) as caught:
         run(Counter(broken_at=8, value=value), 23)
     assert str(caught.value) == (
-        f"count: a/loss is {value} at step 8; lower the learning rate or look for outliers in the dataset"
+        f"count: a/loss is {value} at step 8; lower the learning rate or look for outliers in the dataset; "
+        "no checkpoint was made yet"
     )
+
+
+class Kept:
+    """Keeps the state of every third step."""
+
+    def __init__(self) -> None:
+        self.offers, self.steps = 0, list[int]()
+
+    def due(self) -> bool:
+        self.offers += 1
+        return self.offers % 3 == 0
+
+    def save(self, state: Any) -> None:
+        self.steps.append(state["step"])
+
+
+def test_no_state_is_kept_whose_loss_is_no_number() -> None:
+    """It breaks at step 9, long before the next entry of the log, and step 6 stays the newest checkpoint."""
+    kept = Kept()
+    with pytest.raises(TrainingDiverged, match=r"nan at step 9;.*last good checkpoint is of step 6$"):
+        train(Counter(broken_at=9), 23, 20, "count", Reporter(None), Journal(kept), shown={})
+    assert kept.steps == [3, 6]
 
 
 def test_a_broken_member_and_a_broken_holdout_are_named() -> None:
