@@ -46,6 +46,13 @@ def test_absent(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_sweep_begins_with_no_member_if_one_has_no_data(tmp_path: Path, capsys: Capture) -> None:
+    datasets = ["--dataset", LOCAL, "--dataset", "d4rl:/nope/hopper.hdf5"]
+    words = ["sweep", *datasets, "--output", str(tmp_path / "runs")]
+    refused(capsys, words, "/nope/hopper.hdf5: no such file")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("kind", HERE)
 def test_what_is_here_names_its_environment(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

@@ -45,6 +45,7 @@ from unio4_lib.cli.submit import (
 from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.registry import DEFAULT, find_method
+from unio4_lib.runs import preflight
 from unio4_lib.runs.arguments import Asked
 from unio4_lib.runs.claims import mounted
 from unio4_lib.runs.cluster import Cluster, Version
@@ -167,6 +168,8 @@ class _Plan:
 
     def here(self, output: Path, runner: str, cache: Path, tracking: str | None, quiet: bool) -> None:
         """The members on this machine; prints where their table is."""
+        for dataset in dict.fromkeys(one.dataset for one in self.members):
+            preflight.check_places(dataset, self.board["artifact_root"], tracking)
         specs = {name: spec for name, (_, spec) in self.pipelines.items()}
         local: Runner = "docker" if runner == "docker" else "process"
         place = cache.absolute()
