@@ -27,7 +27,7 @@ SCRIPT = Path(__file__).parents[1] / "cluster" / "try_chart.py"
 sys.path.insert(0, str(SCRIPT.parent))
 sys.path.insert(0, str(CHART / "files" / "scripts"))
 
-from cluster import Cluster, wait_for_port  # noqa: E402
+from cluster import Cluster, StepFailedError, wait_for_port  # noqa: E402
 from cluster_runs import DATASET, MISSING, PARENT  # noqa: E402
 
 
@@ -228,19 +228,31 @@ def test_a_port_is_forwarded_again_to_the_pod_that_took_the_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kubectl that ends after each answer, as if its pod had gone."""
-    (tmp_path / "kubectl").write_text(
-        f"#!{sys.executable}\n"
+    program = (
         "import socket, sys\n"
         "server = socket.create_server(('127.0.0.1', int(sys.argv[-1].split(':')[0])))\n"
         "server.accept()[0].close()\n"
     )
-    (tmp_path / "kubectl").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    replace_kubectl(tmp_path, monkeypatch, program)
     with Cluster(tmp_path / "config", "team", "unio4", "kubeflow", 60).forward("s", 5000) as address:
         host, port = address.removeprefix("http://").split(":")
         for _ in range(2):
             wait_for_port(int(port))
     assert host == "127.0.0.1"
+
+
+def test_a_kubectl_that_does_not_come_to_an_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_kubectl(tmp_path, monkeypatch, "import time\ntime.sleep(60)\n")
+    with pytest.raises(StepFailedError, match="kubectl delete pod a: not done after 1 s"):
+        Cluster(tmp_path / "config", "team", "unio4", "kubeflow", 1).kubectl("delete", "pod", "a")
+
+
+def replace_kubectl(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    (folder / "kubectl").write_text(f"#!{sys.executable}\n{program}")
+    (folder / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 def test_a_failed_run_is_told_and_the_release_stays(

@@ -37,9 +37,13 @@ class Cluster:
     def kubectl(self, *arguments: str, namespace: str | None = None) -> str:
         """Output of kubectl; its complaint becomes the step's."""
         command = [*self._kubectl(namespace), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout)
+        asked = f"kubectl {' '.join(arguments)}"
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout)
+        except subprocess.TimeoutExpired:  # a volume, say, that a pod still holds
+            raise StepFailedError(f"{asked}: not done after {self.timeout} s") from None
         if done.returncode:
-            raise StepFailedError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+            raise StepFailedError(f"{asked}: {done.stderr.strip()}")
         return done.stdout
 
     def read(self, *what: str) -> Any:
