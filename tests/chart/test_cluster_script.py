@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -228,17 +229,20 @@ def test_a_port_is_forwarded_again_to_the_pod_that_took_the_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kubectl that ends after each answer, as if its pod had gone."""
+    starts = tmp_path / "starts"
     program = (
         "import socket, sys\n"
+        f"open({str(starts)!r}, 'a').write('x')\n"
         "server = socket.create_server(('127.0.0.1', int(sys.argv[-1].split(':')[0])))\n"
         "server.accept()[0].close()\n"
     )
     replace_kubectl(tmp_path, monkeypatch, program)
     with Cluster(tmp_path / "config", "team", "unio4", "kubeflow", 60).forward("s", 5000) as address:
-        host, port = address.removeprefix("http://").split(":")
-        for _ in range(2):
-            wait_for_port(int(port))
-    assert host == "127.0.0.1"
+        deadline = time.monotonic() + 60
+        while len(starts.read_text()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        wait_for_port(int(address.rpartition(":")[2]))
+    assert len(starts.read_text()) > 1
 
 
 def test_a_kubectl_that_does_not_come_to_an_end_is_told(
