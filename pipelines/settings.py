@@ -47,7 +47,9 @@ class Resources(Closed):
     retries: int = Field(3, ge=0, description="After a preemption or a lost node; resumed from checkpoints.")
     scratch: str = Field("20Gi", description="Size limit of /tmp, where copies of artifacts are kept.")
     scratch_class: str | None = Field(
-        None, description="Storage class of /tmp as a volume of its own; by default it is the node's disk."
+        None,
+        description="Storage class of /tmp as a volume of its own, which user 65532 may write to; by default "
+        "it is the node's disk.",
     )
 
     @property

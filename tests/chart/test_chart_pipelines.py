@@ -66,6 +66,7 @@ def test_pods_get_every_setting_of_the_release(name: str) -> None:
         [source] = [one for one in task["configMapAsEnv"] if one["configMapName"] == "unio4-environment"]
         assert {one["configMapKey"] for one in source["keyToEnv"]} == set(settings)
     assert "AWS_REGION" in settings
+    assert settings.items() >= GOOD[name].get("pipeline", {}).get("environment", {}).items()
 
 
 def test_own_certificates_reach_the_pods() -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,9 +37,13 @@ class Cluster:
     def kubectl(self, *arguments: str, namespace: str | None = None) -> str:
         """Output of kubectl; its complaint becomes the step's."""
         command = [*self._kubectl(namespace), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout)
+        asked = f"kubectl {' '.join(arguments)}"
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout)
+        except subprocess.TimeoutExpired:  # a volume, say, that a pod still holds
+            raise StepFailedError(f"{asked}: not done after {self.timeout} s") from None
         if done.returncode:
-            raise StepFailedError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+            raise StepFailedError(f"{asked}: {done.stderr.strip()}")
         return done.stdout
 
     def read(self, *what: str) -> Any:
@@ -69,19 +74,32 @@ class Cluster:
             probe.bind(("127.0.0.1", 0))
             here = probe.getsockname()[1]
         command = [*self._kubectl(namespace), "port-forward", f"service/{service}", f"{here}:{port}"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        over = threading.Event()
+        thread = threading.Thread(target=_repeat, args=(command, over))
+        thread.start()
         try:
-            _wait_for_port(here)
+            wait_for_port(here)
             yield f"http://127.0.0.1:{here}"
         finally:
-            process.terminate()
-            process.wait(10)
+            over.set()
+            thread.join()
 
     def _kubectl(self, namespace: str | None) -> list[str]:
         return ["kubectl", f"--kubeconfig={self.kubeconfig}", f"--namespace={namespace or self.namespace}"]
 
 
-def _wait_for_port(port: int, seconds: float = 30) -> None:
+def _repeat(command: list[str], over: threading.Event) -> None:
+    """kubectl forwards to one pod and ends with it: begun again, it finds the pod that took its place."""
+    while not over.is_set():
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not over.wait(0.5):
+            pass
+        process.terminate()
+        process.wait(10)
+        over.wait(1)
+
+
+def wait_for_port(port: int, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

