@@ -11,11 +11,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from broken_inputs import edited, saved
-from pushed_sources import keys
+from pushed_sources import KINDS, keys, source_of
 from servers import WeedBucket
-from tiny_runs import call, run_arguments, saved_recording
+from tiny_runs import call, run_arguments
 
 from unio4_lib.runs.spec import PipelineSpec, compiled
+from unio4_lib.sources.grammar import load_transitions
 
 pytestmark = [pytest.mark.slow, pytest.mark.services, pytest.mark.usefixtures("images")]
 
@@ -57,7 +58,9 @@ def test_images_hold_what_they_should(component: str, torch: bool) -> None:
     assert found.stdout.split() == ["read-only", "65532", "None", "None", str(torch)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_run_from_a_pushed_log(
+    kind: str,
     capsys: pytest.CaptureFixture[str],
     weed_bucket: WeedBucket,
     mlflow_server: tuple[str, Path],
@@ -66,7 +69,7 @@ def test_a_whole_run_from_a_pushed_log(
 ) -> None:
     """On the chart's own object store, with the results that the log itself gives on this machine."""
     monkeypatch.setenv("UNIO4_CACHE", str(tmp_path / "cache"))
-    log, pushed = saved_recording(tmp_path), f"s3://{weed_bucket.name}/log"
+    log, pushed = source_of(kind, tmp_path, monkeypatch), f"s3://{weed_bucket.name}/log"
     code, _, err = call(capsys, "dataset", "push", log, pushed)
     assert code == 0, err
     code, out, err = call(capsys, *in_containers(pushed, tmp_path / "runs", weed_bucket, mlflow_server[0]))
@@ -74,7 +77,11 @@ def test_a_whole_run_from_a_pushed_log(
     assert "are not at" not in err  # nothing is left behind
     found = json.loads(out)
     assert list(found["stages"])[-1] == "report"
-    assert {key.partition("/")[0] for key in keys(weed_bucket.client, weed_bucket.name)} == {"log", "root"}
+    stored = keys(weed_bucket.client, weed_bucket.name)
+    assert {key.partition("/")[0] for key in stored} == {"log", "root"}
+    [about] = [key for key in stored if key.startswith("root/") and key.endswith("/transitions/info.json")]
+    content = weed_bucket.client.get_object(Bucket=weed_bucket.name, Key=about)["Body"].read()
+    assert json.loads(content)["digest"] == load_transitions(log).digest()
     runs = statuses(mlflow_server[1])
     assert runs.pop(found["run_id"]) == "FINISHED"
     assert set(runs.values()) == {"FINISHED"}
