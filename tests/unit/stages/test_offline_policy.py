@@ -248,13 +248,15 @@ def test_sampled_actions_must_be_far_better(mean: float, sampled: float, acts: s
     [
         (["uniform", "return:1", "return:0.5"], False, 1),
         (["uniform", "return:1", "return:0.5"], True, 0),
-        (["uniform", "uniform"], False, 0),
+        (["uniform", "return:1", "uniform", "return:1", "uniform"], False, 3),
+        (["uniform", "return:1", "uniform", "return:1", "uniform"], True, 2),
+        (["uniform", "uniform"], False, 1),
         (["return:0.5", "uniform"], False, 0),
         (["return:0.5", "uniform"], True, 1),
         (["return:0.5", "return:1"], True, 0),
     ],
 )
-def test_the_safest_clone_is_of_the_better_episodes_only_if_episodes_differ(
+def test_the_safest_clone_is_the_best_of_the_kind_that_the_episodes_ask_for(
     names: list[str], alike: bool, member: int
 ) -> None:
     """Half of them return 1, the others 9; or all of them about 10."""
@@ -262,7 +264,8 @@ def test_the_safest_clone_is_of_the_better_episodes_only_if_episodes_differ(
     returns = 10.0 + 0.1 * (np.arange(40) % 2) if alike else 1.0 + 8.0 * (np.arange(40) % 2)
     rewards = np.repeat(returns / LENGTH, LENGTH).astype(np.float32)
     data = make_data(dataclasses.replace(transitions, rewards=rewards))
-    assert offline_policy._safest(names, data) == member
+    judged = torch.tensor([1.0, 2.0, 7.0, 8.0, 5.0])
+    assert offline_policy._safest(names, data, judged[: len(names)]) == member
 
 
 class EveryState:

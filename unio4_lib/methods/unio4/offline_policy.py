@@ -122,7 +122,7 @@ def improve_policy(
     fitted, more = ask(portfolio, data, config, reporter, journal, carried)
     trust = _trust(data, behavior, world, config, time_limit=time_limit, seed=seed - 3)
     trusted = trust is None or trust.trusted
-    order = rank(estimates) if trusted else [_safest(names, data)]
+    order = rank(estimates) if trusted else [_safest(names, data, estimates[0].mean(dim=1))]
     begin = order[: min(settings.members, len(order))]
     start = portfolio.members(begin)
     trainer = ImproveTrainer(start, make_learner(start, data, world, config), evaluator, settings, seed=seed)
@@ -256,17 +256,18 @@ def _trust(
     return judge_models(data, names, sampled.mean(dim=1), share, horizon=judge.horizon)
 
 
-def _safest(names: list[str], data: OfflineData) -> int:
-    """The clone to deliver where nothing may be judged.
+def _safest(names: list[str], data: OfflineData, returns: Tensor) -> int:
+    """The clone to deliver where nothing may be judged, by what mean actions return in the models [E].
 
     Weights leave fewer rows to learn from. If episodes differ much that is worth it: a plain clone mixes all
-    of them. If they hardly differ there is little to win, and the plain clone is the surer one.
+    of them. If they hardly differ there is little to win, and plain clones are surer. Between clones of one
+    kind even models whose level is wrong tell better from worse.
     """
-    plain = names.index(UNIFORM) if UNIFORM in names else 0
-    for member, name in enumerate(names):
-        if name != UNIFORM:
-            return member if promised_gain(data, name) > PROMISED_GAIN else plain
-    return plain
+    weighted = next((name for name in names if name != UNIFORM), UNIFORM)
+    promising = weighted != UNIFORM and promised_gain(data, weighted) > PROMISED_GAIN
+    kind = weighted if promising or UNIFORM not in names else UNIFORM
+    alike = [member for member, name in enumerate(names) if name == kind]
+    return max(alike, key=returns.tolist().__getitem__)
 
 
 def _acts(ways: tuple[str, ...], estimates: Tensor) -> str:
