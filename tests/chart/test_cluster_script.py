@@ -292,3 +292,9 @@ def test_without_a_cluster_it_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stderr == "error: no cluster: give --kubeconfig FILE (make test-cluster KUBECONFIG=FILE)\n"
+
+
+def test_values_that_are_not_there_are_told(tmp_path: Path, api: KubeApi) -> None:
+    done = run_script(tmp_path, api, "--values", "nowhere.yaml")
+    assert done.returncode == 2
+    assert done.stderr == "error: --values nowhere.yaml: no such file; charts/unio4/examples has some\n"

@@ -223,6 +223,9 @@ def main(arguments: list[str] | None = None) -> int:
     if shutil.which("kubectl") is None:
         log.error("error: kubectl not found; see https://kubernetes.io/docs/tasks/tools")
         return 2
+    if not options.values.is_file():
+        log.error("error: --values %s: no such file; charts/unio4/examples has some", options.values)
+        return 2
     names = (options.namespace, options.release, options.kfp_namespace, options.timeout)
     cluster = Cluster(Path(options.kubeconfig), *names)
     values = yaml.safe_load(options.values.read_text()) or {}
