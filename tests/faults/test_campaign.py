@@ -17,7 +17,7 @@ from tiny_runs import SETTINGS, saved_recording
 
 from unio4_lib.methods.configs import load_config
 
-COUNT = int(os.environ.get("UNIO4_FAULTS", "10"))
+COUNT = int(os.environ.get("UNIO4_FAULTS", "4"))
 TABLE = os.environ.get("UNIO4_FAULT_TABLE")
 SEED = int(os.environ.get("UNIO4_FAULT_SEED", "0"))
 LONGER = {"checkpoint_seconds": 0.02}
