@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unio4_lib.errors import InputError
 from unio4_lib.nets.ensemble import Activation, EnsembleMLP, select_members
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 0.0  # the paper's bounds: std between 0.0067 and 1
@@ -178,13 +179,26 @@ class Policy(nn.Module):
         self, observations: NDArray[Any], noise: NDArray[Any] | None = None, member: int = 0
     ) -> NDArray[np.float64]:
         """Actions [B, A] of one member, environment units in and out; deterministic without noise."""
-        inputs = torch.as_tensor(np.array(observations, np.float32), device=self.observation_mean.device)
+        known = self._checked(observations)
+        inputs = torch.as_tensor(known, device=self.observation_mean.device)
         distribution = self.distribution(self.normalize(inputs))
         actions = distribution.mean
         if noise is not None:
             draws = torch.as_tensor(np.asarray(noise, np.float32), device=inputs.device)
             actions = distribution.sample(draws)
         return self.to_environment(actions[member]).double().cpu().numpy()
+
+    def _checked(self, observations: NDArray[Any]) -> NDArray[np.float32]:
+        """A batch of what the network knows: it would answer NaN with NaN, and infinity with an action."""
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            found = np.array(observations, np.float32)
+        if found.ndim not in (2, 3) or found.shape[-1] != self.spec.observation_dim:
+            raise InputError(
+                f"observations of shape {found.shape}; expected (number, {self.spec.observation_dim})"
+            )
+        if not np.isfinite(found).all():
+            raise InputError("observations are not finite; expected numbers that float32 can hold")
+        return found
 
     def members(self, indices: Sequence[int]) -> Self:
         """A new policy with copies of the given members alone."""

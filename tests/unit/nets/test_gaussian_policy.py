@@ -113,6 +113,20 @@ def test_act_speaks_the_units_of_the_environment(std: Any) -> None:
         np.testing.assert_allclose(policy.act(raw, noise, member), sampled * [2, 5] + [0, 5], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (np.zeros(D), r"observations of shape \(4,\); expected \(number, 4\)"),
+        (np.zeros((2, D + 1)), r"observations of shape \(2, 5\); expected \(number, 4\)"),
+        (np.full((2, D), np.nan), "observations are not finite"),
+        (np.full((2, D), 1e39), "observations are not finite"),
+    ],
+)
+def test_act_refuses_what_is_no_batch_of_observations(given: Any, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        make_policy().act(given)
+
+
 def test_actions_of_a_policy_never_leave_the_bounds() -> None:
     policy = make_policy()
     actions = policy.act(observations(), np.full((E, B, A), 1e4))
