@@ -14,7 +14,7 @@ from pathlib import Path
 
 from timed_run import timed_run
 
-from unio4_lib.tracking.tracker import NO_TRACKING
+from unio4_lib.tracking.address import NO_TRACKING
 
 Row = tuple[float, ...]  # seconds: inside tracking, waiting for a processor, on processors, of all stages
 

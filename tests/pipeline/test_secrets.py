@@ -15,8 +15,7 @@ from unio4_lib.errors import InputError
 from unio4_lib.runs import local_run, local_sweep, preflight
 from unio4_lib.runs.folder import RunFolder
 from unio4_lib.runs.launch import Launch, ProcessLauncher
-from unio4_lib.tracking import tracker
-from unio4_lib.tracking.address import ADDRESS_VARIABLE, hidden, signed_in, whole
+from unio4_lib.tracking.address import ADDRESS_VARIABLE, hidden, signed_in, whole, without_password
 from unio4_lib.tracking.sender import Sending
 from unio4_lib.tracking.spool import Target
 
@@ -86,7 +85,7 @@ def test_stages_of_a_sweep_learn_the_address_from_their_surroundings(
     assert all(found[ADDRESS_VARIABLE] == ADDRESS for found in launcher.surroundings)
     assert files_with_the_secret(tmp_path) == []
     assert private(out / "s")
-    known = tracker.without_password(ADDRESS)
+    known = without_password(ADDRESS)
     assert whole(known, launcher.surroundings[0]) == ADDRESS
     assert whole("http://elsewhere", launcher.surroundings[0]) == "http://elsewhere"
 
@@ -249,3 +248,15 @@ def test_failures_are_written_down_without_passwords(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, tiny_config("transitions:/x"))
     folder.fail(RuntimeError(f"no way to {ADDRESS}"), [])
     assert "no way to http://127.0.0.1:9" in (folder.path / "failed.txt").read_text()
+
+
+@pytest.mark.parametrize("query", ["user=x&password={}", "PWD={}"])
+def test_a_password_in_a_query_is_refused(
+    query: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    address = f"postgresql://somebody@127.0.0.1:9/mlflow?{query.format(SECRET)}"
+    words = run_arguments("collect:Hopper-v5", tmp_path / "runs")
+    code, out, err = call(capsys, *words, "--tracking", address)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'postgresql://127.0.0.1:9/mlflow': a password in its query" in err and SECRET not in err
+    assert not (tmp_path / "runs").exists()

@@ -126,7 +126,8 @@ def run_command(
     resolved = resolve(dataset, method, preset, config, overrides, seed)
     from unio4_lib.cli.run import check_runner, run_method
     from unio4_lib.runs.preflight import check_places
-    from unio4_lib.tracking.tracker import Tracking, default_uri
+    from unio4_lib.tracking.address import default_uri
+    from unio4_lib.tracking.tracker import Tracking
 
     check_runner(runner)
     check_places(resolved.config.dataset, artifact_root, tracking)
@@ -248,7 +249,8 @@ def stage_command(
     """Run one stage alone, from references to a reference."""
     resolved = resolve(dataset, method, preset, config, overrides, seed)
     from unio4_lib.cli.stage import run_one_stage
-    from unio4_lib.tracking.tracker import Tracking, default_uri
+    from unio4_lib.tracking.address import default_uri
+    from unio4_lib.tracking.tracker import Tracking
 
     with on_termination() as preemption, results_only():
         outcome = run_one_stage(

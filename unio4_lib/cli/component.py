@@ -30,8 +30,8 @@ from unio4_lib.stages import failures
 from unio4_lib.stages import sweep as sweeps
 from unio4_lib.stages.context import RUN_KEY_VARIABLE, SPOOL_VARIABLE
 from unio4_lib.stages.switch import checked_choice, goes_online, verdict
-from unio4_lib.tracking.address import check_public, whole
-from unio4_lib.tracking.tracker import NO_TRACKING, RunFailed, Tracker
+from unio4_lib.tracking.address import NO_TRACKING, check_public, whole
+from unio4_lib.tracking.tracker import RunFailed, Tracker
 
 if TYPE_CHECKING:
     from unio4_lib.stages.outcome import StageOutcome

@@ -39,7 +39,7 @@ def show_ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 5000,
 ) -> None:
     """Open MLflow's user interface on the runs of a folder."""
-    from unio4_lib.tracking.tracker import DATABASE, check_uri
+    from unio4_lib.tracking.address import DATABASE, check_uri
 
     database = output.absolute() / DATABASE
     if not database.exists():
@@ -92,8 +92,9 @@ def flush(
 ) -> None:
     """Send to MLflow what could not be sent while it was away."""
     from unio4_lib.tracking import spool
+    from unio4_lib.tracking.address import check_uri
     from unio4_lib.tracking.sender import deliver_spool
-    from unio4_lib.tracking.tracker import SENDER_SETTINGS, check_uri
+    from unio4_lib.tracking.tracker import SENDER_SETTINGS
 
     uri = check_uri(tracking) if tracking is not None else None
     spools = spool.spools_below(folder)

@@ -9,7 +9,7 @@ from unio4_lib.runs.spec import PipelineSpec, Values
 from unio4_lib.settings.keys import flat_settings
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.sweep import Member
-from unio4_lib.tracking.tracker import without_password
+from unio4_lib.tracking.address import without_password
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.repair import Stages
 from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.step import DECISIONS_FILE, LOG_FILE, POLICY, STAGE_FACTS_FILE, SUMMARY_FILE
-from unio4_lib.tracking.tracker import NO_TRACKING, without_password
+from unio4_lib.tracking.address import NO_TRACKING, without_password
 
 POLICIES, REFERENCES = "policies", "artifacts"
 TASKS = "pipeline"  # a folder for each task of the pipeline, with its log

@@ -8,7 +8,7 @@ from unio4_lib.artifacts.s3 import StoreUnavailable
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import ENCODED, InputError, is_address, without_user_info
 from unio4_lib.files import local_path
-from unio4_lib.tracking.tracker import NO_TRACKING, check_uri
+from unio4_lib.tracking.address import NO_TRACKING, check_uri
 
 SECONDS = 2.0  # that a server has to take a connection
 PORTS = {"http": 80, "https": 443}

@@ -22,8 +22,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from unio4_lib.tracking import spool
+from unio4_lib.tracking.address import sqlite_file
 from unio4_lib.tracking.spool import Event, Target
-from unio4_lib.tracking.tracker import sqlite_file
 
 RUN_KEY, STAGE, FINGERPRINT = "unio4.run_key", "unio4.stage", "unio4.fingerprint"
 KFP_POD = "KFP_POD_NAME"  # a variable that a pod of KFP has

@@ -96,7 +96,7 @@ def accompany(folder: Path, uri: str, leftovers: Path | None, ended: threading.E
 
 def deliver_leftovers(below: Path, own: Path, uri: str) -> None:
     """Spools of earlier runs whose server did not answer; those for other servers wait for theirs."""
-    from unio4_lib.tracking.tracker import without_password
+    from unio4_lib.tracking.address import without_password
 
     for folder in spool.spools_below(below):
         if folder == own.resolve() or spool.count_waiting(folder) == 0:

@@ -8,20 +8,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
-from unio4_lib.errors import ENCODED, InputError, Preempted, is_address, without_user_info
+from unio4_lib.errors import InputError, Preempted
 from unio4_lib.files import read_plain
 from unio4_lib.progress import Stopped
 from unio4_lib.tracking import spool
+from unio4_lib.tracking.address import NO_TRACKING, check_uri, without_password
 from unio4_lib.tracking.spool import Outbox, Target
 
-SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
-NO_TRACKING = "none"
-DATABASE = "mlflow.db"  # below the folder of the runs
 NICENESS = 19  # of the sender, where there is nothing better
 PATIENCE_SECONDS = 10.0  # of waiting at the end, before the user is told what for
 LAST_WORD_SECONDS = 60.0  # of waiting for one with our priority; the rest is kept on disk
@@ -344,48 +340,6 @@ class Tracking:
             alias=self.alias,
             say=say,
         )
-
-
-def default_uri(output: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Where numbers go if nobody says: the server of the environment, else a database beside the runs."""
-    if chosen := environ.get("MLFLOW_TRACKING_URI"):
-        return chosen
-    if output is None or find_spec("mlflow") is None:
-        return None
-    return f"sqlite:///{output.absolute() / DATABASE}"
-
-
-def check_uri(uri: str) -> str:
-    """An address that MLflow understands, and MLflow is there to use it."""
-    if not is_address(uri):
-        raise InputError(f"tracking URI {without_user_info(uri)!r} is no address; {ENCODED}")
-    scheme = urlsplit(uri).scheme.partition("+")[0]
-    expected = "expected http(s)://HOST:PORT, sqlite:///FILE, postgresql://... or none"
-    if scheme not in SCHEMES:
-        hint = " (MLflow no longer writes plain folders)" if scheme in ("", "file") else ""
-        raise InputError(f"tracking URI {without_password(uri)!r}{hint}: {expected}")
-    if scheme in ("http", "https") and not urlsplit(uri).hostname:
-        raise InputError(f"tracking URI {without_password(uri)!r} names no host: {expected}")
-    if find_spec("mlflow") is None:
-        raise InputError("tracking needs MLflow; pip install 'unio4[tracking]', or --tracking none")
-    if scheme == "sqlite":
-        return f"sqlite:///{sqlite_file(uri).absolute()}"
-    return uri
-
-
-def sqlite_file(uri: str) -> Path:
-    """The database file of a sqlite address."""
-    path = uri.partition(":///")[2]
-    if not path:
-        raise InputError(f"tracking URI {uri!r} names no file; expected sqlite:///FILE")
-    return Path(path)
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown and written down."""
-    parts = urlsplit(uri)
-    public = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-    return urlunsplit(public) if "@" in parts.netloc else uri
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,12 +12,12 @@ import pytest
 from unio4_lib.errors import InputError, Preempted
 from unio4_lib.progress import Stopped
 from unio4_lib.tracking import spool
+from unio4_lib.tracking.address import default_uri
 from unio4_lib.tracking.spool import Outbox, Target
 from unio4_lib.tracking.tracker import (
     NullTracker,
     StageTracker,
     Tracking,
-    default_uri,
     flatten,
     make_tracker,
     status_after,
