@@ -18,10 +18,10 @@ TRACKING ?=
 # Whose report `make readme-picture` draws.
 RUN ?= runs/latest
 
-# Many small tensors: one thread for each test process is faster than two threads in each. Three keep two cores
-# busy, as some wait for servers.
+# Many small tensors: one thread for each of two test processes is faster than two threads in each. A third is no
+# gain: what has idle priority, as the senders of numbers, then waits for long.
 # A file stays in one process, in the order of the folders: its servers and runs are made once.
-TEST_JOBS ?= 3
+TEST_JOBS ?= 2
 TEST_THREADS ?= 1
 PYTEST_ARGS ?=
 

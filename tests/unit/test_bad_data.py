@@ -51,7 +51,7 @@ SOURCES = {
     "option without value": ("d4rl:a.hdf5?antmaze", ["'antmaze' must be given once", "antmaze=<value>"]),
     "no bucket": ("s3://", ["expected s3://<bucket>/<prefix>"]),
     "bad level": ("collect:Hopper-v5?level=great", ["level=great", "must be one of random, medium"]),
-    "bad number": ("collect:Hopper-v5?steps=0", ["steps=0", "at least 1"]),
+    "bad number": ("collect:Hopper-v5?steps=0", ["steps=0", "from 1 to"]),
     "level and target": (
         "collect:Hopper-v5?level=medium&target=9",
         ["level=medium and target=9", "one of the two"],

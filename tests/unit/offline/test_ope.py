@@ -386,6 +386,7 @@ def test_noise_of_actions_is_not_the_noise_of_models(monkeypatch: pytest.MonkeyP
     evaluator = make_evaluator(PointMassModel(), acting="both")
     evaluator.starts = lambda count, generator: torch.zeros(2, 4, 1)  # type: ignore[method-assign]
     monkeypatch.setattr(ope, "model_rollouts", watch)
+    monkeypatch.setattr(ope, "side_by_side", one_after_the_other)
     evaluator.estimate(linear_policies([0.0]), seed=7)
     models, actions = given[2:]
     first = [torch.rand(9, generator=g.manual_seed(g.initial_seed())) for g in (models, actions)]
