@@ -364,10 +364,11 @@ def test_equal_policies_have_equal_bits_by_sampled_actions_too() -> None:
     assert torch.equal(again[1], sampled)
 
 
-def test_ways_side_by_side_have_the_bits_of_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def one_after_the_other(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
-        return [task() for task in tasks]
+def one_after_the_other(tasks: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [task() for task in tasks]
 
+
+def test_ways_side_by_side_have_the_bits_of_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     policies = linear_policies([0.7, 0.1])
     evaluator = make_evaluator(PointMassModel(noise=0.3), acting="both", starts=20_000)
     together = evaluator.estimate(policies, seed=3)
