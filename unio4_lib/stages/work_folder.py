@@ -25,7 +25,7 @@ def shared(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # somebody is at work, the folder was deleted, or checkpoints stay in it
+            with suppress(OSError):  # somebody else is at work, or the folder was deleted
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_open(folder, lock):
                     _sweep(folder)
