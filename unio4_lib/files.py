@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -60,6 +61,14 @@ def output_file(path: Path) -> Path:
         raise InputError(f"{path!s:.60}: cannot be written ({reason}); choose another --output") from error
     kind = "a folder" if place.is_dir() else "no plain file"
     raise InputError(f"{path}: {kind}; expected the name of a file")
+
+
+def free_bytes(place: Path) -> int:
+    """What the disk of a folder has left, whether or not the folder is there yet."""
+    place = place.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def read_plain(path: Path) -> bytes:

@@ -1,6 +1,10 @@
 """``unio4 run --dry-run``: what a run would ask for, and nothing is started or written."""
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +16,20 @@ from made_minari import EPISODES, SOURCE, STEPS, made_minari
 from tiny_runs import call, set_arguments
 from whole_runs import all_artifacts, tiny_config
 
+from unio4_lib.data.preview import Preview
 from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.registry import METHODS, find_method
-from unio4_lib.runs import dry_run
-from unio4_lib.sources.preview import Preview, preview
+from unio4_lib.sources.preview import preview
+from unio4_lib.stages import estimate
+from unio4_lib.stages.sizes import shown
+from unio4_lib.stages.step import PREPARE, Layers
 
 RECORDING = f"collect:{ENVIRONMENT}?level=random&steps=600"
 
 
 @pytest.fixture(autouse=True)
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "PROBE_SECONDS", 0.0)
 
 
 def estimated(capsys: Capture, dataset: str, output: Path, *more: str) -> dict[str, Any]:
@@ -66,7 +73,7 @@ def test_what_is_there_is_reused(tmp_path: Path, capsys: Capture) -> None:
 def test_the_table_says_what_it_means(tmp_path: Path, capsys: Capture) -> None:
     code, out, _ = call(capsys, "run", "--dry-run", "--dataset", RECORDING, "--output", str(tmp_path))
     assert code == 0
-    assert "at least so much" in out and "Evaluations, reading and writing come on top" in out
+    assert "at least so much" in out and "Evaluations and all\nelse come on top" in out
     assert "clone-behavior" in out and "unknown" in out
 
 
@@ -128,3 +135,59 @@ def test_walks_in_the_models_take_time_too() -> None:
 def test_a_recording_that_trains_first_takes_nobody_knows_how_long() -> None:
     for level, steps in (("random", 50), ("medium", None)):
         assert preview(f"collect:Hopper-v5?level={level}&steps=50").env_steps == steps
+
+
+def test_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 nets, 10 rows, a product of 4 by 8 and one to a single number, once forward, twice back, 50 times."""
+    monkeypatch.setattr(estimate, "products_in_a_second", lambda: 1000.0)
+    config = load_config(dataset=RECORDING, overrides=["device=cpu"])
+    for learns, passes in ((True, 3), (False, 1)):
+        step = replace(
+            PREPARE,
+            kind="thing",
+            layers=lambda _: [],
+            timed=lambda _, learns=learns: [
+                Layers("behavior", members=3, hidden=(4, 8), rows=10, updates=50, learns=learns)
+            ],
+        )
+        found = estimate.estimate_stage(step, config, Preview())
+        assert found.seconds == pytest.approx(50 * 3 * 10 * (4 * 8 + 8) * passes / 1000)
+
+
+def test_one_core_is_timed() -> None:
+    """Where numpy may use two, the other one does no part of it unseen."""
+    code = """
+import time
+from unio4_lib.stages import estimate
+estimate.PROBE_SECONDS = 0.5
+mine, everyone = time.thread_time(), time.process_time()
+pace = estimate.products_in_a_second()
+print(pace, time.thread_time() - mine, time.process_time() - everyone)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    pace, mine, everyone = map(float, done.stdout.split())
+    assert 1e8 < pace < 1e12
+    assert everyone < 1.1 * mine
+
+
+@pytest.mark.parametrize("runner", ["process", "inline"])
+def test_a_run_and_its_stages_say_what_they_ask_for(runner: str, tmp_path: Path, capsys: Capture) -> None:
+    dataset, output = saved(tmp_path), tmp_path / "runs"
+    words = ["run", "--runner", runner, "--dataset", dataset, "--output", str(output), "--tracking", "none"]
+    planned = estimated(capsys, dataset, output, *set_arguments())["stages"]
+    code, _, err = call(capsys, *words, *set_arguments())
+    lines = err.splitlines()
+    assert code == 0
+    assert lines[0].startswith("the run asks for at least ") and "of memory" in lines[0]
+    told = {line.partition(":")[0]: place for place, line in enumerate(lines) if "asks for at least" in line}
+    assert set(planned) <= set(told)
+    for name in ("clone-behavior", "fit-critics"):
+        line = lines[told[name]]
+        assert shown(planned[name]["disk_bytes"]) in line and line.endswith(" s")
+        assert not any(name in earlier for earlier in lines[: told[name]]), lines
+    code, _, err = call(capsys, *words, *set_arguments())
+    assert code == 0 and err.splitlines()[0] == "the run has nothing to compute: all of it is there"
+    assert "asks for" not in err

@@ -134,7 +134,7 @@ def run_command(
     if dry_run:
         from unio4_lib.cli.dry_run import show_estimate
 
-        show_estimate(resolved.config, output, artifact_root, as_json=as_json)
+        show_estimate(resolved.config, output, artifact_root, reuse=not no_reuse, as_json=as_json)
         return
     with on_termination() as preemption, results_only():
         summary = run_method(

@@ -12,6 +12,7 @@ from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.learning.journal import Preemption
 from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter, Stopped
+from unio4_lib.runs.dry_run import announce
 from unio4_lib.runs.folder import RunFolder, circumstances
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import StageContext
@@ -76,7 +77,9 @@ class _Run:
     def all_stages(self) -> dict[str, Any]:
         """Every stage; the folder comes first, so that a place that cannot be written to is found at once."""
         self.folder = RunFolder(self.output, self.config)
+        reporter, store = self.context.reporter, self.context.store
         try:
+            announce(self.config, store.uri, self.output, reporter, reuse=self.context.reuse)
             self._tracked_stages()
             summary = self.folder.result(self.context)
             summary |= circumstances(self.folder.run_id, self.config, self._in_order())

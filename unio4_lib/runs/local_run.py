@@ -19,6 +19,7 @@ from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.method import Method
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.arguments import Asked
+from unio4_lib.runs.dry_run import announce
 from unio4_lib.runs.executor import FAILED, LocalPipeline, TaskReport
 from unio4_lib.runs.folder import TASKS, RunFolder, circumstances
 from unio4_lib.runs.launch import ContainerLauncher, Launcher, ProcessLauncher
@@ -90,6 +91,7 @@ def run_pipeline(told: LocalRun, console: Console | None, preemption: Preemption
         folder = RunFolder(told.output, told.config)
         outcomes: dict[str, StageOutcome] = {}
         try:
+            announce(told.config, told.artifact_root, told.output, reporter, reuse=told.reuse)
             _execute(told, folder, reporter, preemption, outcomes)
             return _collect(told, folder, reporter, outcomes)
         except BaseException as error:

@@ -1,13 +1,10 @@
 """What is known of a dataset without reading its rows: its environment, and how many bytes they are."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import h5py
 import numpy as np
 
 from unio4_lib.data.flatten import flat_dim
-from unio4_lib.data.transitions import describe
+from unio4_lib.data.preview import Preview
 from unio4_lib.errors import InputError
 from unio4_lib.files import local_path
 from unio4_lib.sources.d4rl_source import env_of_file
@@ -15,25 +12,6 @@ from unio4_lib.sources.grammar import Source, collect_spec, parse_source
 from unio4_lib.sources.hdf5_file import find, hdf5_file
 from unio4_lib.sources.minari_metadata import dataset_info, dataset_spaces, sizes
 from unio4_lib.sources.minari_source import datasets_root, read_metadata
-
-NUMBER = 4  # bytes of a float32
-
-
-@dataclass(frozen=True)
-class Preview:
-    """``rows`` is 0 where nobody knows yet."""
-
-    env_id: str | None = None
-    env_kwargs: dict[str, Any] | None = None
-    rows: int = 0
-    observation_dim: int = 0
-    action_dim: int = 0
-    env_steps: int | None = 0  # that recording it takes; None where it trains first, until it is good enough
-
-    @property
-    def bytes(self) -> int:
-        """Of the prepared rows: s, a, r, s' and two marks."""
-        return self.rows * (NUMBER * (2 * self.observation_dim + self.action_dim + 1) + 2)
 
 
 def preview(dataset: str) -> Preview:
@@ -75,8 +53,7 @@ def _shape(file: h5py.File, name: str) -> tuple[int, int]:
 
 
 def _transitions(source: Source) -> Preview:
-    rows, width, info = describe(local_path(source.place))
-    return Preview(info.env_id, info.env_kwargs, rows, width, len(info.action_low))
+    return Preview.of_rows(local_path(source.place))
 
 
 def _collect(source: Source) -> Preview:
