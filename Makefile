@@ -64,7 +64,7 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench bench-check fuzz test-faults test-load test-images test-cluster lint format docs-config docs-chart readme-picture \
+.PHONY: help install run test bench bench-check fuzz test-faults test-load test-services test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
@@ -93,9 +93,14 @@ run: install ## Run the whole method (DATASET, PRESET, SEED, SET="key=value ..."
 		$(if $(ARTIFACT_ROOT),--artifact-root '$(ARTIFACT_ROOT)') $(if $(TRACKING),--tracking '$(TRACKING)') \
 		$(foreach setting,$(SET),--set '$(setting)')
 
-test: lint ## Lint, then run all tests but those of images and clusters
-	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -n $(TEST_JOBS) \
-		--dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+IN_PARALLEL = OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest \
+	-n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test: lint ## Lint, then run all tests but those of servers, images and clusters
+	$(IN_PARALLEL)
+
+test-services: install ## Try it against real servers: MLflow, S3, PostgreSQL, what the chart starts, a browser
+	$(IN_PARALLEL) tests/services
 
 test-images: install ## Try the images that `make images` built, in containers (root, Docker)
 	OMP_NUM_THREADS=$(TEST_THREADS) MKL_NUM_THREADS=$(TEST_THREADS) $(BIN)/python -m pytest -rs tests/containers

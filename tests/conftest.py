@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,26 @@ def cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def minari_roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Empty folders. For a name of pytest's own it looks at all that are there, thousands of times."""
+    place = tmp_path_factory.mktemp("minari")
+
+    def empty_folders() -> Iterator[Path]:
+        for number in count():
+            folder = place / str(number)
+            folder.mkdir()
+            yield folder
+
+    return empty_folders()
+
+
 @pytest.fixture(autouse=True)
-def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def isolated(monkeypatch: pytest.MonkeyPatch, minari_roots: Iterator[Path]) -> None:
     """No service and no dataset of the developer's is seen."""
     for name in OUTSIDE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("minari")))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(next(minari_roots)))
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 

@@ -1,8 +1,11 @@
 """A dataset for runs of the whole pipeline at tiny size, and a server of KFP."""
 
+import inspect
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_runs
@@ -24,6 +27,15 @@ def dataset(recorded: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(recorded[0]))
     monkeypatch.setenv("UNIO4_CACHE", str(tmp_path / "cache"))
     return recorded[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stacks_without_source() -> Iterator[None]:
+    """To know one name, KFP's compiler takes the whole stack with its source lines: seconds below pytest."""
+    task = pytest.importorskip("kfp").dsl.pipeline_task
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "inspect", SimpleNamespace(stack=partial(inspect.stack, 0)))
+        yield
 
 
 @pytest.fixture
