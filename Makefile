@@ -64,7 +64,7 @@ KUBECONFIG ?=
 CLUSTER_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench bench-check fuzz test-faults test-load test-services test-images test-cluster lint format docs-config docs-chart readme-picture \
+.PHONY: help install run test bench bench-check fuzz fuzz-memory test-faults test-load test-services test-images test-cluster lint format docs-config docs-chart readme-picture \
 	pipelines chart-pipelines images base-image clean
 
 help: ## Show this list
@@ -111,6 +111,10 @@ test-cluster: install ## Try chart and pipelines on a cluster with KFP (KUBECONF
 fuzz: install ## Damage what is read from elsewhere, in FUZZ_CASES ways for each target (FUZZ_SEED, FUZZ_ARGS)
 	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/fuzz:tests/unit:tests/unit/report:tests/unit/artifacts \
 		$(BIN)/python tests/fuzz/campaign.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
+
+fuzz-memory: install ## The same of readers of files, a tenth as many, in valgrind's hands (Debian: valgrind, libc6-dbg)
+	PYTHONPATH=.:tests/fuzz:tests/unit:tests/unit/report:tests/unit/artifacts \
+		$(BIN)/python tests/fuzz/watched.py --cases $$(($(FUZZ_CASES) / 10)) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
 
 bench: install ## Time every loop beside what this machine could do, and keep the figures (BENCH_ARGS)
 	$(BIN)/unio4 bench --save $(BENCH_FIGURES) $(BENCH_ARGS)

@@ -93,7 +93,7 @@ def test_an_interrupt_ends_all_branches(dataset: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, *run_arguments(dataset, tmp_path, **endless)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("dataset: ")
+        assert any(line.startswith("dataset: ") for line in process.stderr)
         until(lambda: bool(list(tmp_path.glob("*/artifacts/dataset.json"))))
         time.sleep(0.5)  # all branches are at work
         process.send_signal(signal.SIGINT)

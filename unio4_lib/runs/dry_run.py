@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.data.memory import machine_memory
+from unio4_lib.data.preview import Preview
+from unio4_lib.errors import InputError
 from unio4_lib.files import free_bytes
 from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter
@@ -13,7 +16,7 @@ from unio4_lib.settings.model import RunConfig
 from unio4_lib.sources.preview import preview
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.estimate import StageEstimate, estimate_stage, in_words
-from unio4_lib.stages.fingerprint import fingerprint, read_entry
+from unio4_lib.stages.fingerprint import IndexEntry, fingerprint, read_entry
 from unio4_lib.stages.step import Step
 
 ALL_ELSE = "with evaluations and all else it took two to four times that where it was measured"
@@ -55,8 +58,14 @@ class Estimate:
 
 
 def estimate(config: RunConfig, artifact_root: str, output: Path, *, reuse: bool = True) -> Estimate:
-    """Look at settings, data and artifacts, and time a few products and steps."""
-    data = preview(config.dataset)
+    """Look at settings, data and artifacts, and time a few products and steps.
+
+    What is wrong with data or artifacts is said by whoever needs them.
+    """
+    try:
+        data = preview(config.dataset)
+    except InputError:
+        data = Preview()
     steps = method_of(config).steps
     reused = _reused(config, steps, artifact_root) if reuse else set()
     stages = [
@@ -82,7 +91,16 @@ def _reused(config: RunConfig, steps: tuple[Step, ...], artifact_root: str) -> s
             if any(kind not in refs for kind in step.inputs if kind not in step.optional):
                 continue
             inputs = {kind: refs[kind] for kind in step.inputs if kind in refs}
-            entry = read_entry(context.store, fingerprint(step, config, inputs))
+            entry = _entry(context, fingerprint(step, config, inputs))
             if entry is not None and context.store.exists(entry.ref.digest):
                 refs[step.kind] = entry.ref
     return set(refs)
+
+
+def _entry(context: StageContext, key: str) -> IndexEntry | None:
+    try:
+        return read_entry(context.store, key)
+    except StoreError:
+        raise
+    except InputError:
+        return None

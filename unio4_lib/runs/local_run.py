@@ -19,7 +19,6 @@ from unio4_lib.methods.configs import method_of
 from unio4_lib.methods.method import Method
 from unio4_lib.progress import Reporter
 from unio4_lib.runs.arguments import Asked
-from unio4_lib.runs.dry_run import announce
 from unio4_lib.runs.executor import FAILED, LocalPipeline, TaskReport
 from unio4_lib.runs.folder import TASKS, RunFolder, circumstances
 from unio4_lib.runs.launch import ContainerLauncher, Launcher, ProcessLauncher
@@ -87,6 +86,8 @@ def artifact_place(chosen: str | None, output: Path) -> str:
 
 def run_pipeline(told: LocalRun, console: Console | None, preemption: Preemption) -> dict[str, Any]:
     """Run the pipeline and return the summary that also stands in the run's ``summary.json``."""
+    from unio4_lib.runs.dry_run import announce  # with the simulators, which nothing else here needs
+
     with Reporter(console) as reporter:
         folder = RunFolder(told.output, told.config)
         outcomes: dict[str, StageOutcome] = {}

@@ -6,7 +6,7 @@ accelerator, PyTorch is not needed for any of it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from unio4_lib.artifacts.ref import ArtifactRef
+from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.data.preview import Preview
 from unio4_lib.errors import InputError
 from unio4_lib.learning.checkpoint import GENERATIONS
 from unio4_lib.settings.model import RunConfig
+from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.sizes import FLOAT, TRAINED, needs, shown, trained
 from unio4_lib.stages.step import DATASET, Layers, Step
 
@@ -59,6 +62,29 @@ def estimate_stage(step: Step, config: RunConfig, data: Preview) -> StageEstimat
     return StageEstimate(
         step.name, False, PYTORCH_BYTES + data.bytes + held, disk, sum(seconds) if seconds else None
     )
+
+
+def asked_by(step: Step, config: RunConfig, refs: Mapping[str, ArtifactRef], context: StageContext) -> str:
+    """What a stage that is about to begin says of itself."""
+    found = estimate_stage(step, config, _known(step, config, refs, context))
+    asked = in_words(found.memory_bytes, found.disk_bytes, found.seconds)
+    return f"{step.name}: asks for at least {asked}"
+
+
+def _known(step: Step, config: RunConfig, refs: Mapping[str, ArtifactRef], context: StageContext) -> Preview:
+    """Of the rows; what is wrong with them is said by whoever reads them."""
+    try:
+        if DATASET in refs:
+            return Preview.of_rows(context.hold(refs[DATASET]))
+        if not step.inputs:
+            from unio4_lib.sources.preview import preview  # with h5py, which not every image has
+
+            return preview(config.dataset)
+    except StoreError:
+        raise
+    except InputError:
+        return Preview()
+    return Preview()
 
 
 def in_words(memory: int, disk: int, seconds: float | None) -> str:

@@ -18,7 +18,6 @@ from unio4_lib.artifacts.integrity import read_manifest
 from unio4_lib.artifacts.manifest import Manifest, list_files
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError, StoreRefused
-from unio4_lib.data.preview import Preview
 from unio4_lib.errors import InputError, Preempted
 from unio4_lib.learning.journal import Journal
 from unio4_lib.report.facts import Facts, Log, LogLine
@@ -38,7 +37,7 @@ from unio4_lib.stages.fingerprint import (
 )
 from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.stages.sizes import check_sizes
-from unio4_lib.stages.step import DATASET, FACTS_FILE, LOG_FILE, Step
+from unio4_lib.stages.step import FACTS_FILE, LOG_FILE, Step
 from unio4_lib.stages.work_folder import shared
 from unio4_lib.tracking.tracker import StageTracker
 
@@ -193,6 +192,7 @@ class _Computation:
 
     def run(self, began: float) -> StageOutcome:
         check_sizes(self.config, [self.stage])
+        self._announce()
         work_folder = self.context.work / self.key
         folder = work_folder / f"artifact-{uuid.uuid4().hex[:8]}"
         with ExitStack() as stack:
@@ -204,29 +204,14 @@ class _Computation:
                     f"{work_folder}: cannot be written ({error.strerror}); choose another --cache "
                     f"({CACHE_VARIABLE})"
                 ) from error
-            self._announce()
             return self._compute(folder, began)
 
     def _announce(self) -> None:
         """Say what the stage asks for, where anybody listens."""
-        if self.context.reporter.console is None:
-            return
-        from unio4_lib.stages.estimate import estimate_stage, in_words
+        if self.context.reporter.console is not None:
+            from unio4_lib.stages.estimate import asked_by
 
-        found = estimate_stage(self.stage, self.config, self._data())
-        asked = in_words(found.memory_bytes, found.disk_bytes, found.seconds)
-        self.context.reporter.say(f"{self.stage.name}: asks for at least {asked}")
-
-    def _data(self) -> Preview:
-        """What is known of the rows; what is wrong with them is said by whoever reads them."""
-        with suppress(InputError):
-            if DATASET in self.refs:
-                return Preview.of_rows(self.context.hold(self.refs[DATASET]))
-            if not self.stage.inputs:
-                from unio4_lib.sources.preview import preview  # with h5py, which not every image has
-
-                return preview(self.config.dataset)
-        return Preview()
+            self.context.reporter.say(asked_by(self.stage, self.config, self.refs, self.context))
 
     def _compute(self, folder: Path, began: float) -> StageOutcome:
         checkpoints = _checkpointer(self.config, self.key, self.context)
