@@ -19,7 +19,7 @@ from unio4_lib.stages.estimate import StageEstimate, estimate_stage, in_words
 from unio4_lib.stages.fingerprint import IndexEntry, fingerprint, read_entry
 from unio4_lib.stages.step import Step
 
-ALL_ELSE = "with evaluations and all else it took two to four times that where it was measured"
+ALL_ELSE = "with evaluations and all else several times that"
 
 
 @dataclass(frozen=True)
