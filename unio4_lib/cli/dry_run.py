@@ -18,7 +18,7 @@ MEANING = """\
 Memory and disk: at least so much, for the networks and rows that the settings name.
 Time: of one processor, for the products of the networks and for the steps of the environment that the
 settings ask for, at the pace that they have here; what is unknown is not in the sum. Evaluations and all
-else come on top: a whole run of Uni-O4 takes two to four times that. Patience and short episodes save time."""
+else come on top: a whole run of Uni-O4 takes two to four times that, less with patience."""
 
 
 def show_estimate(
