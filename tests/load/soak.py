@@ -57,8 +57,8 @@ class Machine:
         return [path for path in self.runs.glob("*/summary.json") if not path.parent.is_symlink()]
 
     def _processes(self) -> list[int]:
-        """Of this machine, orphans included, but this one: all of them know its temporary folder."""
-        mark = f"TMPDIR={self.folder / 'tmp'}".encode()
+        """Of this machine, orphans included, but this one: all of them know its home."""
+        mark = f"HOME={self.folder / 'home'}".encode()
         found = []
         for place in Path("/proc").glob("[0-9]*/environ"):
             try:

@@ -6,6 +6,7 @@ because a process can still deliver how the training ended when the training was
 """
 
 import json
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -29,6 +30,7 @@ def deliver_spool(folder: Path, uri: str | None = None) -> dict[str, Any]:
         sending = Sending(folder, uri)
         sending.close_if_abandoned()
         sending.attempt()
+        shutil.rmtree(folder / spool.SCRATCH, ignore_errors=True)  # of a sender that was killed
         return sending.state
 
 

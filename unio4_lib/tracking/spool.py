@@ -24,6 +24,7 @@ Event = dict[str, Any]
 
 TARGET, FILES, REFUSED, STATE = "target.json", "files", "refused.txt", "state.json"
 OUTBOX, SENT = ".jsonl", ".sent"
+SCRATCH = "scratch"  # for temporary files of who sends, who may be killed while there are some
 WRITER_LOCK, SENDER_LOCK = "writer.lock", "sender.lock"
 RUN_OUTBOX = "run"
 

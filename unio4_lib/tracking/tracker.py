@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -187,6 +188,7 @@ class SpoolTracker:
             self._end_input()
             if not self._ends_within(LAST_WORD_SECONDS):
                 self._end_sender()
+        shutil.rmtree(self.folder / spool.SCRATCH, ignore_errors=True)
         self._say_what_is_left()
 
     def _end_input(self) -> None:
@@ -242,7 +244,10 @@ def status_after(error: BaseException) -> str:
 
 def start_sender(uri: str, folder: Path, leftovers: Path | None) -> subprocess.Popen[str]:
     """The process that delivers; it ends soon after its standard input does, however this process ends."""
-    environment = {**SENDER_SETTINGS, **os.environ}
+    scratch = (folder / spool.SCRATCH).absolute()
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    environment = {**SENDER_SETTINGS, **os.environ, "TMPDIR": str(scratch)}
     for name in NOT_FOR_SENDER:
         environment.pop(name, None)
     command = [sys.executable, "-m", "unio4_lib.tracking.sender", str(folder)]
