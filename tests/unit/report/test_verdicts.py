@@ -124,7 +124,7 @@ def test_negative_returns_are_told_without_ratios() -> None:
     record.summary.scores["behavior"].mean_return = -100.0
     text = headline(record)
     assert "raised the return by 50" in text
-    assert "30 above it" in text
+    assert "30 above the offline score" in text
     assert "%" not in text
 
 
