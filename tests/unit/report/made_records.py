@@ -1,5 +1,7 @@
 """Records of runs with numbers that tests know, small and whole."""
 
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,16 @@ def make_run(
 def render_report(record: RunRecord) -> str:
     """The page as Uni-O4 shows it."""
     return html.render_report(record, UNIO4.view(), reproduce_command(UNIO4, record.config))
+
+
+def plain(text: str) -> str:
+    """Text as one types it."""
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
+
+
+def page_text(source: str) -> str:
+    """What a page says, one element a line."""
+    return plain(unescape(re.sub(r"<[^>]*>", "\n", source)))
 
 
 def write_report(record: RunRecord, path: Path, film: bytes | None = None) -> None:
