@@ -209,6 +209,12 @@ def scored(record: RunRecord, name: str, mean: float) -> None:
     record.summary.scores[name].mean_return = mean
 
 
+def refuse(record: RunRecord, reasons: list[str | None]) -> None:
+    """The tests that refused the candidates, one for each; None lets it pass."""
+    for entry, reason in zip(record.decisions, reasons, strict=True):
+        entry.accepted, entry.refusal = reason is None, reason
+
+
 def found(record: RunRecord, what: str) -> verdicts.Check | None:
     """A check of a record; None where it says nothing."""
     return next((check for check in checks(record) if check.what == what), None)

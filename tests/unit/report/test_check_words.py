@@ -106,7 +106,8 @@ def test_data_is_as_good_as_the_worse_of_its_size_and_its_actions(
         row["share_at_low"], row["share_at_high"] = at_bounds
     assert said(found(record, "Enough data")) == (
         level,
-        f"7,000 transitions in {episodes} episodes; {100 * sum(at_bounds):.0f}% of the actions are at a bound.",
+        f"7,000 transitions in {episodes} episodes; {100 * sum(at_bounds):.0f}% of the actions are at a "
+        "bound.",
     )
 
 

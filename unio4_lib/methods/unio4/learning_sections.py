@@ -211,7 +211,9 @@ def models_section(record: RunRecord) -> Markup:
 def _k_step_figure(found: StepErrors) -> Markup:
     members, still, steps = found.members, found.no_change, found.steps
     mean = [sum(column) / len(column) for column in zip(*members, strict=True)]
-    beaten = next((k for k, model, none in zip(steps, mean, still, strict=True) if model > none), None)
+    better = (k for k, model, none in zip(steps, mean, still, strict=True) if model <= none)
+    held = max(better, default=0)  # the last step at which the models were the better guess
+    beaten = next((k for k in steps if k > held), None)
     away = words.number(mean[-1])
     title = f"After {steps[-1]} steps on their own the models are off by {away} standard deviations"
     if beaten is not None:
