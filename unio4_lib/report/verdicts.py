@@ -190,14 +190,15 @@ def switch_check(record: RunRecord) -> Check | None:
     fall = dip(record)
     if fall is None or fall.ratio is None:
         return None
+    # A single one is the first, which may lie after that tenth.
+    several = f"worst of {words.count(fall.looks)} looks in the first tenth"
     text = (
-        f"The worst of {words.count(fall.looks)} looks in the first tenth after the policy began to move was "
+        f"The {several if fall.looks > 1 else 'one early look'} after the policy began to move was "
         f"{words.number(fall.mean)}, {words.ratio(fall.ratio)} of the {words.number(fall.before)} before the "
         "first step."
     )
     level = level_above(fall.ratio, SWITCH)
     if fall.looks == 1:
-        text = text.replace("The worst of 1 looks", "The one look")
         level = "watch" if level == "good" else level
         text += " One look can miss a drop."
     return Check(level, "No drop at the switch", text)

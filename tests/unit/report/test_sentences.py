@@ -93,7 +93,7 @@ def test_what_a_candidate_had_to_show_is_said(margin: float, confidence: float, 
 @pytest.mark.parametrize(
     ("reasons", "said"),
     [
-        (["not sure", "not sure", "too small", None], "let 1 pass. Refused: 2 not sure, 1 too small."),
+        (["too small", "not sure", "not sure", None], "let 1 pass. Refused: 2 not sure, 1 too small."),
         (
             ["too small", "too small", "too small", "not sure"],
             "let 0 pass. Refused: 3 too small, 1 not sure.",
@@ -124,6 +124,17 @@ def test_the_second_opinion_of_the_choice_is_said(agrees: bool, side: str, ranke
     )
     assert opinion_sentence(gate_of(record)) == said
     assert line_with(record, "Fitted Q evaluation") == [f"{MAY} {JUDGED} {said}"]
+
+
+@pytest.mark.parametrize(("spreads", "cell"), [([0.5] * 3, "2 ± 0.50"), ([], "2")])
+def test_a_second_opinion_without_spreads_has_none_in_its_table(spreads: list[float], cell: str) -> None:
+    record = make_run()
+    fitted(record, 0.5, policies=3)
+    fqe = gate_of(record).fqe
+    assert fqe is not None
+    fqe.spreads = spreads
+    row = page_text(render_report(record)).split("advantage:1 (2)")[1].split("track")[0]
+    assert row.split("\n")[-3].strip() == cell
 
 
 def test_without_a_second_opinion_none_is_said() -> None:

@@ -81,10 +81,10 @@ def test_a_comparison_without_looks_says_nothing_of_the_switch() -> None:
 @pytest.mark.parametrize(
     ("looks", "level", "which", "end"),
     [
-        ((190.0, 195.0), "good", "worst of 2 looks", ""),
-        ((150.0, 199.0), "watch", "worst of 2 looks", ""),
-        ((100.0, 199.0), "bad", "worst of 2 looks", ""),
-        ((150.0,), "watch", "one look", " One look can miss a drop."),
+        ((190.0, 195.0), "good", "worst of 2 looks in the first tenth", ""),
+        ((150.0, 199.0), "watch", "worst of 2 looks in the first tenth", ""),
+        ((100.0, 199.0), "bad", "worst of 2 looks in the first tenth", ""),
+        ((150.0,), "watch", "one early look", " One look can miss a drop."),  # it may lie after that tenth
     ],
 )
 def test_the_check_of_the_switch_has_the_looks_in_its_words(
@@ -93,7 +93,7 @@ def test_the_check_of_the_switch_has_the_looks_in_its_words(
     check = found(seen(*looks), "No drop at the switch")
     assert check is not None and check.level == level
     assert plain(check.why) == (
-        f"The {which} in the first tenth after the policy began to move was {min(looks):.0f}, "
+        f"The {which} after the policy began to move was {min(looks):.0f}, "
         f"{min(looks) / 200:.2f} of the 200 before the first step.{end}"
     )
 
