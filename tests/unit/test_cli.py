@@ -67,7 +67,8 @@ def fake_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(options, config=config, output=output, console=console)
         if "raise" in seen:
             raise seen["raise"]
-        return SUMMARY
+        found: dict[str, Any] = seen.get("summary", SUMMARY)
+        return found
 
     def evaluate_policy(place: str, **options: Any) -> dict[str, Any]:
         seen.update(place=place, **options)
@@ -174,6 +175,95 @@ def test_run_prints_a_table(fake_run: dict[str, Any], capsys: pytest.CaptureFixt
     assert "delivered with sampled actions" in out
     assert "the models may not judge: in them clones (uniform) return 200, the data recorded 900" in out
     assert "fitted Q evaluation puts a plain clone above the models' choice, rank correlation -1.00; " in out
+
+
+def printed(capsys: pytest.CaptureFixture[str], seen: dict[str, Any], **changed: Any) -> str:
+    """What a run prints whose summary was changed so."""
+    seen["summary"] = SUMMARY | changed
+    code, out, _ = call(capsys, "run", "--runner", "inline", "--dataset", HOPPER, "--quiet")
+    assert code == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("fqe", "line"),
+    [
+        (
+            {"values": [3.0, 2.0], "rank_correlation": 1.0, "agrees": True},
+            "      fitted Q evaluation agrees with the models' choice, rank correlation 1.00; it decides "
+            "nothing",
+        ),
+        (
+            {"values": [3.0, 2.0], "rank_correlation": None, "agrees": False},
+            "      fitted Q evaluation puts a plain clone above the models' choice; it decides nothing",
+        ),
+        (None, None),
+    ],
+)
+def test_the_second_opinion_is_told_as_it_is(
+    fqe: dict[str, Any] | None,
+    line: str | None,
+    fake_run: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = printed(capsys, fake_run, gate=SUMMARY["gate"] | {"fqe": fqe})
+    assert [found for found in out.splitlines() if "fitted Q" in found] == ([line] if line else [])
+
+
+@pytest.mark.parametrize(
+    ("trust", "said"),
+    [
+        (
+            {"weighting": "uniform", "recorded": 900.0, "modeled": 200.0, "trusted": False},
+            ["      the models may not judge: in them clones (uniform) return 200, the data recorded 900"],
+        ),
+        ({"weighting": "uniform", "recorded": 900.0, "modeled": 880.0, "trusted": True}, []),
+        (None, []),
+    ],
+)
+def test_models_that_may_judge_are_no_news(
+    trust: dict[str, Any] | None,
+    said: list[str],
+    fake_run: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = printed(capsys, fake_run, gate=SUMMARY["gate"] | {"trust": trust})
+    assert [line for line in out.splitlines() if "may not judge" in line] == said
+
+
+ONE_LOOK = "return at the one early look of fine-tuning / return before it; one look can miss a drop"
+WORST = "worst return in the first tenth of fine-tuning / return before it"
+
+
+@pytest.mark.parametrize(
+    ("dip", "steps", "said"),
+    [
+        (0.75, [20_000], [f"dip:  0.75 ({ONE_LOOK})"]),
+        (0.75, [100, 20_000, 90_000], [f"dip:  0.75 ({ONE_LOOK})"]),  # before and after do not count
+        (0.75, [20_000, 21_000], [f"dip:  0.75 ({WORST})"]),
+        (None, [20_000], []),
+    ],
+)
+def test_the_dip_says_by_how_many_looks_it_is_known(
+    dip: float | None,
+    steps: list[int],
+    said: list[str],
+    fake_run: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    curve = [[0.0, 200.0, 4.0], *([float(step), 150.0, 4.0] for step in steps)]
+    out = printed(capsys, fake_run, dip=dip, online_curve=curve)
+    assert [line for line in out.splitlines() if line.startswith("dip:")] == said
+
+
+@pytest.mark.parametrize(("mean", "shown"), [(90.0, "90.0"), (None, "")])
+def test_data_that_told_no_mean_has_an_empty_cell(
+    mean: float | None, shown: str, fake_run: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = {"prepare-dataset": {"seconds": 2.0}}
+    out = printed(capsys, fake_run, dataset={"mean_return": mean}, stages=stages)
+    row = next(line for line in out.splitlines() if "prepare-dataset" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["prepare-dataset", "2.0", shown, "", ""]
 
 
 def test_paper_preset_says_that_the_task_is_unknown(

@@ -155,7 +155,7 @@ def run_command(
     else:
         from unio4_lib.cli.summary import print_summary
 
-        print_summary(summary, output)
+        print_summary(summary, resolved.config, output)
 
 
 @app.command("evaluate")

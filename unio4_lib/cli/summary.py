@@ -8,17 +8,20 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from unio4_lib.methods.configs import method_named
+from unio4_lib.report.phases import find_dip
 from unio4_lib.report.summary import Gate, Summary, read_summary
+from unio4_lib.settings.keys import flat_settings
+from unio4_lib.settings.model import RunConfig
 
 PLAIN_WIDTH = 100  # of tables when the output is no terminal
 
 
-def print_summary(values: dict[str, Any], output: Path = Path("runs")) -> None:
+def print_summary(values: dict[str, Any], config: RunConfig, output: Path = Path("runs")) -> None:
     """Stage, time, return and normalized score; then what these are, the report, gate, dip and folder."""
     summary = read_summary(values, "summary")
     console = _console()
     console.print(summary_table(summary))
-    for line in _closing_lines(summary, output):
+    for line in _closing_lines(summary, config, output):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -35,7 +38,7 @@ def summary_table(summary: Summary) -> Table:
     return table
 
 
-def _closing_lines(summary: Summary, output: Path) -> list[str]:
+def _closing_lines(summary: Summary, config: RunConfig, output: Path) -> list[str]:
     lines = []
     if summary.scores:
         clones = " the plain clones (their mean)," if "behavior" in summary.scores else ""
@@ -45,13 +48,21 @@ def _closing_lines(summary: Summary, output: Path) -> list[str]:
     if summary.gate is not None:
         lines += _gate_lines(summary.gate)
     if summary.dip is not None:
-        lines.append(
-            f"dip:  {summary.dip:.2f} (worst return in the first tenth of fine-tuning / return before it)"
-        )
+        lines.append(f"dip:  {summary.dip:.2f} ({_dip_words(summary, config)})")
     if "run_id" in summary.model_fields_set:
         lines.append(f"run:  {output / summary.run_id} ({output / 'latest'})")
         lines.append(f"next: unio4 evaluate {output / 'latest'} --episodes 100")
     return lines
+
+
+def _dip_words(summary: Summary, config: RunConfig) -> str:
+    """What the dip is, which is no worst of anything where there was one look."""
+    settings = flat_settings(config.model_dump(mode="json"))
+    total, warm = settings["finetune.env_steps"], settings["finetune.warmup_steps"]
+    fall = find_dip(summary.online_curve or [], total, warm)
+    if fall is not None and fall.looks == 1:
+        return "return at the one early look of fine-tuning / return before it; one look can miss a drop"
+    return "worst return in the first tenth of fine-tuning / return before it"
 
 
 def _gate_lines(gate: Gate) -> list[str]:
@@ -88,11 +99,12 @@ def _table(*leading: str) -> Table:
 
 
 def _score_cells(scores: dict[str, Any] | None) -> tuple[str, str, str]:
-    if scores is None:
+    mean = None if scores is None else scores["mean_return"]
+    if scores is None or mean is None:  # data may tell none
         return "", "", ""
     stderr, normalized = scores.get("stderr"), scores.get("normalized")
     return (
-        f"{scores['mean_return']:.1f}",
+        f"{mean:.1f}",
         "" if stderr is None else f"{stderr:.1f}",
         "" if normalized is None else f"{normalized:.1f}",
     )

@@ -145,13 +145,26 @@ def _headline(runs: Runs) -> str:
             sentences.append(
                 f"{name} helped in {up}, changed nothing in {same} and hurt in {down} of the runs."
             )
-    dips = [fall.ratio for fall in map(dip, runs.records) if fall is not None and fall.ratio is not None]
-    if dips:
-        sentences.append(
-            f"Soon after the switch the score was {words.ratio(min(dips))} times the offline one at worst, "
-            f"{words.ratio(float(interquartile_mean(dips)))} in the middle."
-        )
-    return " ".join(sentences)
+    return " ".join([*sentences, *_switch_sentences(runs)])
+
+
+def _switch_sentences(runs: Runs) -> list[str]:
+    """How deep scores fell at the switch, and in how many runs only one look says so."""
+    falls = [fall for fall in map(dip, runs.records) if fall is not None and fall.ratio is not None]
+    if not falls:
+        return []
+    ratios = [fall.ratio for fall in falls if fall.ratio is not None]
+    single = sum(fall.looks == 1 for fall in falls)
+    every = single == len(falls)
+    depth = (
+        f"Soon after the switch the score was {words.ratio(min(ratios))} times the offline one "
+        f"{'in the worst run' if every else 'at worst'}, "
+        f"{words.ratio(float(interquartile_mean(ratios)))} in the middle."
+    )
+    if not single:
+        return [depth]
+    known = "Every run had one early look" if every else f"One early look was all in {single} of the runs"
+    return [depth, f"{known}, and one look can miss a drop."]
 
 
 def spread_of(scores: Sequence[float]) -> tuple[float, float] | None:

@@ -47,7 +47,8 @@ def _switch_figure(record: RunRecord) -> Markup:
     points = [row for row in curve if row[0] <= end]
     offline = phases(record).get("offline")
     if fall is not None and fall.ratio is not None:
-        title = f"The switch: {words.ratio(fall.ratio)} of the score before the first step, at its worst"
+        known = "its worst" if fall.looks > 1 else "the one early look, which can miss a drop"
+        title = f"The switch: {words.ratio(fall.ratio)} of the score before the first step, at {known}"
     else:
         title = "The switch: the first steps online"
     note = f"The first {words.count(end)} environment steps, mean actions; band and bars: 95% intervals."

@@ -6,7 +6,7 @@ from typing import Literal
 
 from unio4_lib import words
 from unio4_lib.report.facts import DatasetFacts
-from unio4_lib.report.phases import Dip, Phase, change, dip, lowest, phases, start, steps_taken
+from unio4_lib.report.phases import Change, Dip, Phase, change, dip, lowest, phases, start, steps_taken
 from unio4_lib.report.record import RunRecord
 
 Level = Literal["good", "watch", "bad"]
@@ -52,7 +52,7 @@ def offline_sentence(record: RunRecord) -> str:
         return ""
     if "clones" not in found:
         return _beside_data(found)
-    clones, offline, data = found["clones"], found["offline"], found["data"]
+    clones, offline, data = found["clones"], found["offline"], found.get("data")
     moved = change(clones, offline)
     if moved.direction == 0:
         text = (
@@ -66,7 +66,7 @@ def offline_sentence(record: RunRecord) -> str:
             f"The offline phase {verb} the return by {amount}, from the plain clones' {_score(clones)} to "
             f"{_score(offline)}"
         )
-    if data.mean > 0:
+    if data is not None and data.mean > 0:
         text += f", {words.ratio(offline.mean / data.mean)} times the data's mean"
     return f"{text}. {_own_start_sentence(record, offline, raised=moved.direction > 0)}".rstrip()
 
@@ -113,19 +113,25 @@ def online_sentence(record: RunRecord) -> str:
     if fall is not None and fall.ratio is not None:
         start, joint = _switch_clause(fall, fall.ratio), ", then"
     final = found["online"]
-    times = (
-        f"{words.ratio(moved.ratio)} times the offline score"
-        if moved.ratio is not None
-        else _amount(None, moved.difference) + (" above" if moved.difference > 0 else " below") + " it"
-    )
-    way = _way_clause(record)
+    beside, way = _beside_offline(moved), _way_clause(record)
     if moved.direction == 0:
-        return f"{start}{joint} ended where it began: {_score(final)}, {times}.{way}"
+        return f"{start}{joint} ended where it began: {_score(final)}{f', {beside}' if beside else ''}.{way}"
     if moved.direction > 0:
-        return f"{start}{joint} rose to {times}: {_score(final)}.{way}"
-    half = moved.ratio is None or moved.ratio < HALF
-    lost = "Fine-tuning lost what offline learning had." if half else "Fine-tuning lost a part of it."
-    return f"{start}{joint} ended at {times}: {_score(final)}. {lost}"
+        return f"{start}{joint} rose to {beside}: {_score(final)}.{way}"
+    if moved.ratio is None:
+        return f"{start}{joint} ended {beside}: {_score(final)}. It made the policy worse."
+    lost = "what offline learning had" if moved.ratio < HALF else "a part of it"
+    return f"{start}{joint} ended at {beside}: {_score(final)}. Fine-tuning lost {lost}."
+
+
+def _beside_offline(moved: Change) -> str:
+    """How far from the offline score; empty where a ratio says nothing and there is no difference."""
+    if moved.ratio is not None:
+        return f"{words.ratio(moved.ratio)} times the offline score"
+    if moved.difference == 0:
+        return ""
+    side = "above" if moved.difference > 0 else "below"
+    return f"{words.number(abs(moved.difference))} {side} the offline score"
 
 
 def _switch_clause(fall: Dip, share: float) -> str:
@@ -184,14 +190,15 @@ def switch_check(record: RunRecord) -> Check | None:
     fall = dip(record)
     if fall is None or fall.ratio is None:
         return None
+    # A single one is the first, which may lie after that tenth.
+    several = f"worst of {words.count(fall.looks)} looks in the first tenth"
     text = (
-        f"The worst of {words.count(fall.looks)} looks in the first tenth after the policy began to move was "
+        f"The {several if fall.looks > 1 else 'one early look'} after the policy began to move was "
         f"{words.number(fall.mean)}, {words.ratio(fall.ratio)} of the {words.number(fall.before)} before the "
         "first step."
     )
     level = level_above(fall.ratio, SWITCH)
     if fall.looks == 1:
-        text = text.replace("The worst of 1 looks", "The one look")
         level = "watch" if level == "good" else level
         text += " One look can miss a drop."
     return Check(level, "No drop at the switch", text)

@@ -1,5 +1,7 @@
 """Records of runs with numbers that tests know, small and whole."""
 
+import re
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ from unio4_lib.methods.pages import write_page
 from unio4_lib.methods.registry import find_method
 from unio4_lib.methods.reproduce import reproduce_command
 from unio4_lib.report import html, verdicts
+from unio4_lib.report.facts import LogLine
 from unio4_lib.report.record import Course, RunRecord, make_record
-from unio4_lib.report.summary import read_summary
+from unio4_lib.report.summary import Fitted, Gate, TrustSummary, read_summary
 
 UNIO4 = find_method("unio4")
 COMPUTED = ("prepare-dataset", "clone-behavior", "fit-critics", "fit-dynamics", "improve-policy")
@@ -164,9 +167,69 @@ def render_report(record: RunRecord) -> str:
     return html.render_report(record, UNIO4.view(), reproduce_command(UNIO4, record.config))
 
 
+def plain(text: str) -> str:
+    """Text as one types it."""
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
+
+
+def page_text(source: str) -> str:
+    """What a page says, one element a line."""
+    return plain(unescape(re.sub(r"<[^>]*>", "\n", source)))
+
+
 def write_report(record: RunRecord, path: Path, film: bytes | None = None) -> None:
     write_page(record, path, UNIO4, film)
 
 
 def checks(record: RunRecord) -> list[verdicts.Check]:
     return verdicts.checks(record, UNIO4.checks)
+
+
+def gate_of(record: RunRecord) -> Gate:
+    assert record.summary.gate is not None
+    return record.summary.gate
+
+
+def trust_of(record: RunRecord) -> TrustSummary:
+    trust = gate_of(record).trust
+    assert trust is not None
+    return trust
+
+
+def trusted(record: RunRecord, modeled: float, *, word: bool = True) -> None:
+    trust_of(record).modeled, trust_of(record).trusted = modeled, word
+
+
+def fitted(record: RunRecord, correlation: float, *, agrees: bool = True, policies: int = 8) -> None:
+    values = [float(number) for number in range(policies)]
+    gate_of(record).fqe = Fitted(values=values, rank_correlation=correlation, agrees=agrees)
+
+
+def scored(record: RunRecord, name: str, mean: float) -> None:
+    record.summary.scores[name].mean_return = mean
+
+
+def refuse(record: RunRecord, reasons: list[str | None]) -> None:
+    """The tests that refused the candidates, one for each; None lets it pass."""
+    for entry, reason in zip(record.decisions, reasons, strict=True):
+        entry.accepted, entry.refusal = reason is None, reason
+
+
+def found(record: RunRecord, what: str) -> verdicts.Check | None:
+    """A check of a record; None where it says nothing."""
+    return next((check for check in checks(record) if check.what == what), None)
+
+
+def logged(record: RunRecord, stage: str, metric: str, value: float) -> None:
+    record.stages[stage].log.append(LogLine(step=10**6, values={metric: value}))
+
+
+def without(record: RunRecord, stage: str) -> None:
+    """As if the stage had recorded nothing."""
+    record.stages[stage].log.clear()
+    record.stages[stage].told.clear()
+
+
+def early_looks(record: RunRecord, *returns: float) -> None:
+    """Looks before the border of the first tenth, after a first one at 200."""
+    record.curve[:] = [[0, 200.0, 4.0], *([20_000 + i, value, 4.0] for i, value in enumerate(returns))]

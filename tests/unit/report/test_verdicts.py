@@ -3,14 +3,25 @@
 from collections.abc import Callable
 
 import pytest
-from made_records import checks, make_run
+from made_records import (
+    checks,
+    early_looks,
+    fitted,
+    found,
+    gate_of,
+    logged,
+    make_run,
+    scored,
+    trust_of,
+    trusted,
+    without,
+)
 
 from unio4_lib.methods.unio4.improvement_section import choice_rule
-from unio4_lib.report.facts import LogLine
 from unio4_lib.report.phases import change, dip, find_dip, lowest, normalization, phases
 from unio4_lib.report.record import RunRecord
-from unio4_lib.report.summary import Fitted, Gate, TrustSummary
-from unio4_lib.report.verdicts import Check, headline
+from unio4_lib.report.summary import TrustSummary
+from unio4_lib.report.verdicts import headline
 
 
 def refuse_all(record: RunRecord, track: int) -> None:
@@ -18,35 +29,6 @@ def refuse_all(record: RunRecord, track: int) -> None:
     for entry in record.decisions:
         if entry.member == track and entry.accepted:
             entry.accepted, entry.refusal = False, "too small"
-
-
-def gate_of(record: RunRecord) -> Gate:
-    assert record.summary.gate is not None
-    return record.summary.gate
-
-
-def trust_of(record: RunRecord) -> TrustSummary:
-    trust = gate_of(record).trust
-    assert trust is not None
-    return trust
-
-
-def trusted(record: RunRecord, modeled: float, *, word: bool = True) -> None:
-    trust_of(record).modeled, trust_of(record).trusted = modeled, word
-
-
-def fitted(record: RunRecord, correlation: float, *, agrees: bool = True, policies: int = 8) -> None:
-    values = [float(number) for number in range(policies)]
-    gate_of(record).fqe = Fitted(values=values, rank_correlation=correlation, agrees=agrees)
-
-
-def scored(record: RunRecord, name: str, mean: float) -> None:
-    record.summary.scores[name].mean_return = mean
-
-
-def found(record: RunRecord, what: str) -> Check | None:
-    """A check of a record; None where it says nothing."""
-    return next((check for check in checks(record) if check.what == what), None)
 
 
 def say(**changed: object) -> str:
@@ -142,7 +124,7 @@ def test_negative_returns_are_told_without_ratios() -> None:
     record.summary.scores["behavior"].mean_return = -100.0
     text = headline(record)
     assert "raised the return by 50" in text
-    assert "30 above it" in text
+    assert "30 above the offline score" in text
     assert "%" not in text
 
 
@@ -209,23 +191,8 @@ def test_models_are_held_against_what_the_data_returned(modeled: float, trusted:
     assert ("nothing was accepted" in found.why) is not trusted
 
 
-def logged(record: RunRecord, stage: str, metric: str, value: float) -> None:
-    record.stages[stage].log.append(LogLine(step=10**6, values={metric: value}))
-
-
-def without(record: RunRecord, stage: str) -> None:
-    """As if the stage had recorded nothing."""
-    record.stages[stage].log.clear()
-    record.stages[stage].told.clear()
-
-
 def episodes(record: RunRecord, count: int | None) -> None:
     record.summary.dataset.episodes = count
-
-
-def early_looks(record: RunRecord, *returns: float) -> None:
-    """Looks before the border of the first tenth, after a first one at 200."""
-    record.curve[:] = [[0, 200.0, 4.0], *([20_000 + i, value, 4.0] for i, value in enumerate(returns))]
 
 
 def model_error(record: RunRecord, value: float) -> None:

@@ -18,7 +18,7 @@ FEW_POLICIES = 8  # fewer say little about a ranking
 
 def clones_check(record: RunRecord) -> Check | None:
     found = phases(record)
-    if "clones" not in found or found["data"].mean <= 0:
+    if "clones" not in found or "data" not in found or found["data"].mean <= 0:
         return None
     share = found["clones"].mean / found["data"].mean
     text = f"Their mean action returns {words.ratio(share)} times what the data returns on average."

@@ -102,7 +102,8 @@ def opinion_sentence(gate: Gate) -> str:
 def fitted_value(gate: Gate, number: int) -> str:
     """The second estimate of a policy in the portfolio, with its spread."""
     assert gate.fqe is not None
-    return words.with_error(gate.fqe.values[number], gate.fqe.spreads[number])
+    spreads = gate.fqe.spreads
+    return words.with_error(gate.fqe.values[number], spreads[number] if spreads else None)
 
 
 def _portfolio_table(gate: Gate) -> Markup:

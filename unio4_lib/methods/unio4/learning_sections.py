@@ -80,13 +80,13 @@ def _divergence_figure(divergence: list[list[float]], shared: list[float]) -> Ma
 
 
 def _members_figure(members: list[float], record: RunRecord) -> Markup:
-    data = record.summary.dataset.mean_return or 0.0
+    data = record.summary.dataset.mean_return
     title = f"In the simulator the clones return {words.number(min(members))} to {words.number(max(members))}"
     note = "Mean action of each clone. The offline stage starts from these, and never sees these numbers."
 
     def draw(width: float) -> Markup:
         around = (-0.5, len(members) - 0.5)
-        chart = Chart((width, SIZE), around, span([*members, data], zero=True), right=84)
+        chart = Chart((width, SIZE), around, span([*members, data or 0.0], zero=True), right=84)
         chart.y_axis("return")
         chart.x_axis("clone", lambda value: f"{value:.0f}", at=range(len(members)))
         for index, value in enumerate(members):
@@ -94,6 +94,8 @@ def _members_figure(members: list[float], record: RunRecord) -> Markup:
             chart.interval(index, 0.0, value, "c-clones pale")
             chart.dot(index, value, "c-clones", title, 6)
             chart.text(chart.x(index), chart.y(value) - 11, words.number(value), "strong halo", "middle")
+        if data is None:
+            return chart.svg("Return of each clone in the simulator")
         chart.rule_y(data, "")
         chart.end_labels([(data, f"data {words.number(data)}", "c-data")])
         return chart.svg("Return of each clone in the simulator beside the data's mean")
@@ -209,7 +211,9 @@ def models_section(record: RunRecord) -> Markup:
 def _k_step_figure(found: StepErrors) -> Markup:
     members, still, steps = found.members, found.no_change, found.steps
     mean = [sum(column) / len(column) for column in zip(*members, strict=True)]
-    beaten = next((k for k, model, none in zip(steps, mean, still, strict=True) if model > none), None)
+    better = (k for k, model, none in zip(steps, mean, still, strict=True) if model <= none)
+    held = max(better, default=0)  # the last step at which the models were the better guess
+    beaten = next((k for k in steps if k > held), None)
     away = words.number(mean[-1])
     title = f"After {steps[-1]} steps on their own the models are off by {away} standard deviations"
     if beaten is not None:
