@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -129,14 +130,15 @@ def export(
     """Write a policy as one file for other software, checked against the policy."""
     if form not in FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(FORMATS)}")
-    from unio4_lib.nets.files import load_policy
+    from unio4_lib.nets.files import WEIGHTS, load_policy
     from unio4_lib.runs.score_policy import policy_folder
     from unio4_lib.serving.export import Format, export_policy
 
     known = get_args(Format)
     with policy_folder(place) as folder:
         policy, facts = load_policy(folder)
-    difference = export_policy(policy, output, known[known.index(form)], member=member)
+        facts["policy_sha256"] = sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    difference = export_policy(policy, output, known[known.index(form)], member=member, facts=facts)
     size = output.stat().st_size
     print(f"{output}: {form}, {size:,} bytes, differs from the policy by at most {difference:.1e}")
     if facts.get("acts") == "sampled":
