@@ -17,7 +17,7 @@ import typer
 
 from unio4_lib import __version__
 from unio4_lib.cli import tracking as cli_tracking
-from unio4_lib.cli.console import on_termination, progress_console, results_only
+from unio4_lib.cli.console import on_termination, progress_console, results_only, warn
 from unio4_lib.cli.errors import (
     DEBUG_VARIABLE,
     EXIT_BAD_INPUT,
@@ -183,7 +183,9 @@ def evaluate_command(
 
     console = None if quiet else progress_console()
     with results_only():
-        scores = evaluate_policy(place, episodes=episodes, seed=seed, sampled=sampled, console=console)
+        scores = evaluate_policy(
+            place, episodes=episodes, seed=seed, sampled=sampled, console=console, warn=warn
+        )
     if as_json:
         print(json.dumps(scores, indent=2))
     else:
