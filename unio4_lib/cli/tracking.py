@@ -14,6 +14,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from unio4_lib.cli.app import App
 from unio4_lib.errors import InputError
 from unio4_lib.runs.processes import signal_group, start_guarded, wait_for
 
@@ -23,8 +24,8 @@ RUNS = Path("runs")
 POLL_SECONDS, GRACE_SECONDS = 0.5, 5.0
 
 FORMATS = ("onnx", "torch-export", "torchscript")  # known before PyTorch is loaded
-app = typer.Typer()
-tracking_app = typer.Typer(help="Numbers on their way to MLflow.")
+app = App()
+tracking_app = App(help="Numbers on their way to MLflow.")
 app.add_typer(tracking_app, name="tracking")
 
 
