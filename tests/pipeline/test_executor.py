@@ -149,7 +149,7 @@ FOLLOWING = """
 import sys
 from pathlib import Path
 from unio4_lib.runs.launch import ProcessLauncher, follow
-task = ["sh", "-c", "python3 -c 'import time; time.sleep(600)' {marker}; true"]
+task = ["sh", "-c", "touch $TMPDIR/code.py; python3 -c 'import time; time.sleep(600)' {marker}; true"]
 follow(ProcessLauncher().command("x/prepare-dataset:1", task, {{}}), Path("{marker}"), print, lambda: False)
 """
 
@@ -160,8 +160,10 @@ def test_a_task_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", FOLLOWING.format(marker=marker)]) as process:
         begun = lambda: any(line.startswith("python3 -c import") for line in left_behind(str(marker)))  # noqa: E731
         until(begun)
+        assert len(list(tmp_path.glob("tmp-*/code.py"))) == 1
         process.kill()
     until(lambda: left_behind(str(marker)) == [])
+    until(lambda: [path.name for path in tmp_path.iterdir()] == ["log.txt"])
 
 
 SERVING = """

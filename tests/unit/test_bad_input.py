@@ -271,14 +271,15 @@ def test_options_of_evaluate(more: list[str], words: list[str], policy: Path, ca
     refused(capsys, ["evaluate", str(policy), *more], *words, "unio4 evaluate --help")
 
 
+@pytest.mark.parametrize("more", [[], ["--quiet"], ["--json"], ["--quiet", "--json"]], ids=" ".join)
 def test_a_module_of_a_policy_is_named_before_it_runs(
-    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    more: list[str], policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (tmp_path / "some_robot.py").write_text("raise ImportError('it ran')")
     monkeypatch.syspath_prepend(str(tmp_path))
     change_facts(policy, env_id="some_robot:Robot-v0")
-    code, _, err = call(capsys, "evaluate", str(policy), "--episodes", "2")
-    assert code == 2
+    code, out, err = call(capsys, "evaluate", str(policy), "--episodes", "2", *more)
+    assert (code, out) == (2, "")
     said, failed = err.splitlines()
     assert said == "note: imports and runs module some_robot, which policy.json names"
     assert "it ran" in failed

@@ -1,5 +1,6 @@
 """The doctor names what is broken and does not mind what is not set up."""
 
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -142,6 +143,21 @@ def test_an_image_is_not_blamed_for_what_it_leaves_out(
     missing = ["PyTorch", "MuJoCo", "native simulation", "Minari datasets"]
     assert [name for name in missing if found[name].state == "absent"] == left_out
     assert all(found[name].state == "broken" for name in missing if name not in left_out)
+
+
+def test_every_image_has_the_name_by_which_the_doctor_knows_it(repository: Path) -> None:
+    targets = re.split(
+        r"^FROM \S+ AS ", (repository / "images" / "Dockerfile").read_text(), flags=re.MULTILINE
+    )
+    named = {
+        target.split()[0]: name
+        for target in targets[1:]
+        for name in re.findall(rf"^ENV {doctor.IMAGE_VARIABLE}=(\S+)$", target, re.MULTILINE)
+    }
+    makefile = (repository / "Makefile").read_text()
+    (built,) = re.findall(r"^IMAGES := (.+)$", makefile, re.MULTILINE)
+    assert named == {name: name for name in built.split()}
+    assert set(doctor.LEFT_OUT) <= set(named)
 
 
 @pytest.mark.parametrize(

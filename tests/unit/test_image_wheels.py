@@ -71,3 +71,10 @@ def test_make_install_takes_the_small_build_unless_there_is_a_gpu(
         command, cwd=repository, env={"PATH": str(tools)}, capture_output=True, text=True, check=True
     ).stdout
     assert (f'--index-url "{INDEX}" torch' in told) == takes_cpu
+
+
+def test_images_are_built_without_the_environment_of_the_project(repository: Path, tmp_path: Path) -> None:
+    command = ["make", "-n", "images", f"VENV={tmp_path / 'venv'}", "DOCKER=docker"]
+    told = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
+    assert "images/wheels.sh build/pip/bin/pip" in told and "--target $image" in told
+    assert str(tmp_path) not in told and ".venv" not in told

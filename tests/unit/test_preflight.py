@@ -1,6 +1,8 @@
 """What is not there is refused before any stage starts, and soon."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +93,22 @@ def test_settings_are_shown_without_a_dataset(capsys: Capture) -> None:
 def test_formats_are_known_before_pytorch_is_loaded(capsys: Capture) -> None:
     assert get_args(Format) == FORMATS
     refused(capsys, ["export", "nowhere", "--output", "a", "--format", "tflite"], "expected one of onnx,")
+
+
+WITHOUT_PYTORCH = """
+import sys
+sys.modules["torch"] = None  # whoever imports it fails
+from unio4_lib.cli.commands import main
+main(["export", "nowhere", "--output", "a", "--format", "tflite"])
+"""
+
+
+def test_a_wrong_format_is_refused_before_pytorch_is_loaded() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PYTORCH], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "error: --format tflite: expected one of onnx, torch-export, torchscript\n"
 
 
 def test_names_in_a_list_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -12,11 +12,12 @@ from unio4_lib.artifacts.manifest import Manifest
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.artifacts.s3 import StoreError
 from unio4_lib.artifacts.store import FolderStore, open_store
+from unio4_lib.cli.app import App
 from unio4_lib.errors import InputError
 from unio4_lib.stages.context import WORK, default_cache
 from unio4_lib.stages.housekeeping import collect, find_artifact
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -11,6 +11,7 @@ import typer
 from unio4_lib.bench.figures import TOLERATED_LOSS, Bench, Figure, choose, kept_ratios, losses, run_bench
 from unio4_lib.bench.peers import running
 from unio4_lib.bench.world import World
+from unio4_lib.cli.app import App
 from unio4_lib.cli.console import progress_console, results_only
 from unio4_lib.cli.errors import EXIT_FAILED
 from unio4_lib.cli.options import JsonOption, PresetOption, QuietOption, SetOption
@@ -22,7 +23,7 @@ COLUMNS = (
     *("Share of products", "Memory"),
 )
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = App(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()

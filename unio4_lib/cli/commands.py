@@ -17,7 +17,8 @@ import typer
 
 from unio4_lib import __version__
 from unio4_lib.cli import tracking as cli_tracking
-from unio4_lib.cli.console import on_termination, progress_console, results_only
+from unio4_lib.cli.app import App
+from unio4_lib.cli.console import on_termination, progress_console, results_only, warn
 from unio4_lib.cli.errors import (
     DEBUG_VARIABLE,
     EXIT_BAD_INPUT,
@@ -54,14 +55,14 @@ if TYPE_CHECKING:
     from unio4_lib.settings.layers import Resolved
 
 
-app = typer.Typer(
+app = App(
     help="Offline-to-online reinforcement learning, from a dataset to a fine-tuned policy.",
     add_completion=False,
     rich_markup_mode=None,  # its tables say <bool> where there is nothing to give
     pretty_exceptions_enable=False,
 )
 ANY_DATASET = "minari:DATASET"  # in settings that are shown before there is one
-config_app = typer.Typer(help="Show settings, their schema and their reference page.")
+config_app = App(help="Show settings, their schema and their reference page.")
 app.add_typer(config_app, name="config")
 app.add_typer(cli_tracking.app)
 
@@ -183,7 +184,9 @@ def evaluate_command(
 
     console = None if quiet else progress_console()
     with results_only():
-        scores = evaluate_policy(place, episodes=episodes, seed=seed, sampled=sampled, console=console)
+        scores = evaluate_policy(
+            place, episodes=episodes, seed=seed, sampled=sampled, console=console, warn=warn
+        )
     if as_json:
         print(json.dumps(scores, indent=2))
     else:

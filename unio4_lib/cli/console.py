@@ -32,6 +32,11 @@ def results_only() -> Iterator[None]:
         yield
 
 
+def warn(text: str) -> None:
+    """A line that is no progress: --quiet does not silence it."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def progress_console() -> "Console":
     from rich.console import Console
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from unio4_lib.cli.app import App
 from unio4_lib.cli.console import results_only
 from unio4_lib.cli.errors import explain
 from unio4_lib.data.inspect import describe
@@ -23,7 +24,7 @@ from unio4_lib.sources.collect_spec import ASKED_BY_NAME
 from unio4_lib.sources.grammar import collect_spec, load_transitions, parse_source
 from unio4_lib.sources.minari_source import datasets_root, local_ids, read_metadata, summarize_episodes
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unio4_lib.cli.app import App
 from unio4_lib.cli.options import CacheOption, JsonOption, OutputOption, RootOption
 from unio4_lib.errors import InputError
 from unio4_lib.report.data_facts import dataset_facts
@@ -28,7 +29,7 @@ from unio4_lib.runs.sweep_results import finished
 from unio4_lib.sources.grammar import load_transitions
 from unio4_lib.stages.context import StageContext, default_cache
 
-recommend_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+recommend_app = App(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @recommend_app.command()

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from unio4_lib.artifacts.store import open_store
+from unio4_lib.cli.app import App
 from unio4_lib.cli.errors import EXIT_FAILED
 from unio4_lib.cli.options import (
     ExperimentOption,
@@ -39,7 +40,7 @@ from unio4_lib.runs.spec import PipelineSpec, compiled
 from unio4_lib.sources.grammar import parse_source
 from unio4_lib.tracking.address import check_public
 
-submit_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+submit_app = App(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 EndpointOption = Annotated[
     str | None, typer.Option("--endpoint", envvar="KF_PIPELINES_ENDPOINT", help="URL of Kubeflow Pipelines.")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from unio4_lib.cli.app import App
 from unio4_lib.cli.console import on_termination, progress_console
 from unio4_lib.cli.errors import EXIT_FAILED
 from unio4_lib.cli.options import (
@@ -63,7 +64,7 @@ CLUSTER = "kfp"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a folder, and of a run of KFP
 RUNNERS = (*get_args(Runner), CLUSTER)
 
-sweep_app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+sweep_app = App(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def _checked(name: str | None) -> str | None:

@@ -8,11 +8,13 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
+from unio4_lib.cli.app import App
 from unio4_lib.errors import InputError
 from unio4_lib.runs.processes import signal_group, start_guarded, wait_for
 
@@ -22,8 +24,8 @@ RUNS = Path("runs")
 POLL_SECONDS, GRACE_SECONDS = 0.5, 5.0
 
 FORMATS = ("onnx", "torch-export", "torchscript")  # known before PyTorch is loaded
-app = typer.Typer()
-tracking_app = typer.Typer(help="Numbers on their way to MLflow.")
+app = App()
+tracking_app = App(help="Numbers on their way to MLflow.")
 app.add_typer(tracking_app, name="tracking")
 
 
@@ -129,14 +131,15 @@ def export(
     """Write a policy as one file for other software, checked against the policy."""
     if form not in FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(FORMATS)}")
-    from unio4_lib.nets.files import load_policy
+    from unio4_lib.nets.files import WEIGHTS, load_policy
     from unio4_lib.runs.score_policy import policy_folder
     from unio4_lib.serving.export import Format, export_policy
 
     known = get_args(Format)
     with policy_folder(place) as folder:
         policy, facts = load_policy(folder)
-    difference = export_policy(policy, output, known[known.index(form)], member=member)
+        facts["policy_sha256"] = sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    difference = export_policy(policy, output, known[known.index(form)], member=member, facts=facts)
     size = output.stat().st_size
     print(f"{output}: {form}, {size:,} bytes, differs from the policy by at most {difference:.1e}")
     if facts.get("acts") == "sampled":

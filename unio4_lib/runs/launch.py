@@ -151,7 +151,7 @@ def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> 
         # A group of its own: an interrupt at the terminal is ours to pass on, as a request to end.
         process = start_guarded(
             launch.command,
-            farewell=":" if launch.name is None else shlex.join([launch.command[0], "kill", launch.name]),
+            farewell=_farewell(launch, scratch),
             env=launch.environment | ({"TMPDIR": scratch} if launch.name is None else {}),
             stdout=file,
             stderr=subprocess.PIPE,
@@ -177,6 +177,14 @@ def follow(launch: Launch, log: Path, say: Say, stopped: Callable[[], bool]) -> 
                 _kill(process, launch)
             listener.join(POLL_SECONDS)
         return wait_for(process)
+
+
+def _farewell(launch: Launch, scratch: str) -> str:
+    """What the shell does where we are killed, and nothing of ours runs at the end."""
+    remove = shlex.join(["rm", "-rf", scratch])
+    if launch.name is None:
+        return remove
+    return f"{shlex.join([launch.command[0], 'kill', launch.name])}; {remove}"
 
 
 def _ask_to_end(process: subprocess.Popen[bytes], launch: Launch) -> None:

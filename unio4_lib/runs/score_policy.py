@@ -1,6 +1,6 @@
 """The score of a policy from wherever it is: a run, a folder, an artifact."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,18 @@ from unio4_lib.stages.training import score
 
 
 def evaluate_policy(
-    place: str, *, episodes: int, seed: int, sampled: bool | None = None, console: Console | None = None
+    place: str,
+    *,
+    episodes: int,
+    seed: int,
+    sampled: bool | None = None,
+    console: Console | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Score the policy of a place; of a run's folder, the last policy that it made.
 
     Unless ``sampled`` says otherwise it acts as it was delivered: by its mean action or by sampled ones.
+    ``warn`` is told of code of others before it runs, also where progress is shown to nobody.
     """
     with policy_folder(place) as folder:
         policy, facts = load_policy(folder)
@@ -38,7 +45,7 @@ def evaluate_policy(
     reporter = Reporter(console)
     if ":" in task.env_id:
         module = task.env_id.rpartition(":")[0]
-        reporter.say(f"note: imports and runs module {module}, which policy.json names")
+        warn(f"note: imports and runs module {module}, which policy.json names")
     if sampled is None:
         sampled = facts.get("acts") == "sampled"
     try:

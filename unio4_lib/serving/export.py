@@ -1,7 +1,8 @@
 """A policy as one file for other software: scales and bounds inside, checked before it is kept."""
 
+import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unio4_lib import __version__
 from unio4_lib.errors import InputError
 from unio4_lib.files import output_file
 from unio4_lib.nets.policy import Policy
@@ -38,11 +40,13 @@ class Deterministic(nn.Module):
         return self.policy.to_environment(distribution.mean[0])
 
 
-def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) -> float:
+def export_policy(
+    policy: Policy, path: Path, form: Format, *, member: int = 0, facts: Mapping[str, Any] | None = None
+) -> float:
     """Write one member of a policy; returns its largest difference from PyTorch near the data.
 
     The file appears only if actions for observations near the data and far from it differ by no more than
-    ``TOLERANCES`` say.
+    ``TOLERANCES`` say. ``facts`` are those of policy.json, which ONNX can tell whoever deploys it.
     """
     if not 0 <= member < policy.spec.members:
         raise InputError(f"member is {member}; expected 0 to {policy.spec.members - 1}")
@@ -59,6 +63,8 @@ def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) 
             # Of lengths, which are those of the policy's layers and no batch's.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
             write(Deterministic(chosen), _example(chosen, 2), unchecked)
+            if form == "onnx":
+                _describe_onnx(unchecked, describe(chosen, member, facts or {}))
             difference = _check(chosen, load(unchecked), form)
         unchecked.replace(path)
     except OSError as error:
@@ -66,6 +72,26 @@ def export_policy(policy: Policy, path: Path, form: Format, *, member: int = 0) 
     finally:
         unchecked.unlink(missing_ok=True)
     return difference
+
+
+def describe(policy: Policy, member: int, facts: Mapping[str, Any]) -> dict[str, str]:
+    """What a deployer has to know beside the shapes; the same for the same policy."""
+    known = {name: facts[name] for name in ("env_id", "env_kwargs", "policy_sha256") if name in facts}
+    values = {
+        "producer": "unio4",
+        "producer_version": __version__,
+        **known,
+        "member": member,
+        "observations": "raw, as the environment gives them; normalization is inside",
+        "actions": "mean action, in the units of the environment, from action_low to action_high",
+        "delivered_acts": facts.get("acts", "mean"),
+        "action_low": policy.action_low.tolist(),
+        "action_high": policy.action_high.tolist(),
+    }
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for name, value in values.items()
+    }
 
 
 def _example(policy: Policy, rows: int, spread: float = 1.0) -> NDArray[np.float32]:
@@ -103,6 +129,14 @@ def _write_onnx(module: nn.Module, example: NDArray[np.float32], path: Path) -> 
         output_names=[ACTIONS],
         dynamic_axes=free,
     )
+
+
+def _describe_onnx(path: Path, metadata: dict[str, str]) -> None:
+    import onnx
+
+    model = onnx.load_model(str(path))
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save_model(model, str(path))
 
 
 def _load_onnx(path: Path) -> Act:

@@ -33,6 +33,10 @@ def mute(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield address
 
 
+def test_nobody_waits_long_without_a_word() -> None:
+    assert 0 < s3.SILENCE_SECONDS <= 10
+
+
 def test_waiting_is_said_in_one_line(
     mute: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

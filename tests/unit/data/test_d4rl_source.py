@@ -138,6 +138,10 @@ BAD_FILES: dict[str, tuple[dict[str, Any], str]] = {
         {"actions": np.zeros(20)},
         r"actions: float64 of shape \[20\], must be numbers of shape \[rows, dim",
     ),
+    "rewards of several goals": (
+        {"rewards": np.zeros((20, 2))},
+        r"rewards: float64 of shape \[20, 2\], must be",
+    ),
     "text": ({"rewards": np.array([b"a"] * 20)}, "rewards: .*must be numbers"),
     "bounds": ({"actions": np.full((20, 2), 1.5)}, "actions: row 0, dimension 0 is 1.5"),
     "NaN": ({"observations": np.full((20, 3), np.nan)}, "observations: row 0, dimension 0 is nan"),

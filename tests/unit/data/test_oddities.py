@@ -99,6 +99,16 @@ def test_inspect_says_it_and_looks_at_the_environment(tmp_path: Path, capsys: Ca
     assert facts["notes"][0].startswith("rewards: row 30") and misfit in facts["environment_problem"]
 
 
+def test_inspect_says_that_the_environment_is_not_here(tmp_path: Path, capsys: Capture) -> None:
+    source = saved(tmp_path, **with_info(env_id="Hoper-v5"))
+    words = "environment 'Hoper-v5' is not registered, did you mean 'Hopper-v5'?"
+    code, out, _ = call(capsys, "dataset", "inspect", source)
+    assert code == 0
+    assert f"warning: a run would refuse this dataset: {words}" in out
+    facts = json.loads(call(capsys, "dataset", "inspect", source, "--json")[1])
+    assert facts["environment_problem"].startswith(words)
+
+
 def test_inspect_finds_no_fault_with_what_fits(tmp_path: Path, capsys: Capture) -> None:
     facts = json.loads(call(capsys, "dataset", "inspect", saved(tmp_path), "--json")[1])
     assert (facts["notes"], facts["environment_problem"]) == ([], None)

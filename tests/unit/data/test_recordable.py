@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from broken_inputs import Capture, refused
-from tiny_runs import call
+from tiny_runs import call, run_arguments
 
 from unio4_lib.errors import InputError
+from unio4_lib.nets.files import save_policy
+from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
 from unio4_lib.sources import recording_file
 from unio4_lib.sources.collect_spec import CollectSpec
 from unio4_lib.sources.recordable import check_recordable
@@ -110,3 +112,31 @@ def test_an_environment_that_prints_does_not_break_json(capsys: Capture, tmp_pat
     source = json.loads(out)["source"]
     facts = json.loads(call(capsys, "dataset", "inspect", source, "--json")[1])
     assert (facts["transitions"], facts["environment_problem"]) == (60, None)
+    root = str(tmp_path / "artifacts")
+    stage = ["stage", "prepare-dataset", "--dataset", source, "--artifact-root", root, "--tracking", "none"]
+    code, out, err = call(capsys, *stage, "--json")
+    assert code == 0 and "made" in err.splitlines()
+    assert json.loads(out)["ref"]["kind"] == "dataset"
+
+
+def test_an_environment_that_prints_does_not_break_the_json_of_evaluate(
+    capsys: Capture, tmp_path: Path
+) -> None:
+    policy = GaussianPolicy(PolicySpec(1, 2, 1, (8,)))
+    save_policy(policy, tmp_path / "policy", env_id=ODD, env_kwargs={"fault": "prints"})
+    code, out, err = call(capsys, "evaluate", str(tmp_path / "policy"), "--episodes", "2", "--json")
+    assert code == 0 and {"made", "a new episode"} <= set(err.splitlines())
+    assert json.loads(out)["episodes"] == 2
+
+
+def test_what_a_run_prints_does_not_break_its_json(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_method(*_: object, **__: object) -> dict[str, str]:
+        print("made")  # noqa: T201
+        return {"run_id": "mine"}
+
+    monkeypatch.setattr("unio4_lib.cli.run.run_method", run_method)
+    arguments = run_arguments("collect:Hopper-v5?level=random&steps=20", tmp_path / "runs")
+    code, out, err = call(capsys, *arguments, "--json")
+    assert (code, json.loads(out), err) == (0, {"run_id": "mine"}, "made\n")

@@ -12,6 +12,7 @@ from unio4_lib.report.comparison import middle_curve, render_comparison
 from unio4_lib.report.markup import VOID
 from unio4_lib.report.record import RunRecord
 from unio4_lib.report.summary import Data, Place, Summary
+from unio4_lib.runs.folder import TASKS
 
 ALLOWED_SCHEMES = ("#", "data:")
 
@@ -267,3 +268,14 @@ def test_a_page_names_its_method_and_speaks_of_clones_where_there_are_some() -> 
         del record.summary.scores[name]
     without = render_report(record)
     assert "small dots: single clones" not in without.lower() and "2.22 × data" in without
+
+
+def test_the_footer_says_where_the_logs_of_tasks_are_as_the_pages_do(repository: Path) -> None:
+    record = make_run()
+    logs = f"/my runs/x/{TASKS}"
+    known = {"folder": "/my runs/x", "artifact_root": "s3://b/unio4", "tracking": None}
+    record.summary.place = Place.model_validate(known | {"logs": logs, "host": "box", "cpu": "Z80, 1 cores"})
+    text = Page(render_report(record)).text
+    assert "logs of tasks" in text and logs in text
+    pages = (repository / "docs" / "pipelines.md").read_text()
+    assert f"`log.txt` in a folder of its name below `runs/<run>/{TASKS}/" in pages

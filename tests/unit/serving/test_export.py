@@ -1,6 +1,8 @@
 """Policies as files for other software."""
 
+import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from unio4_lib import __version__
 from unio4_lib.errors import InputError
 from unio4_lib.nets.files import save_policy
 from unio4_lib.nets.kinds import ExpandedPolicy, build_policy
@@ -114,3 +117,49 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     code, out, err = call(capsys, *arguments, "--format", "pickle")
     assert code == 2
     assert "expected one of onnx, torch-export, torchscript" in err
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """As a deployer's runtime shows it."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return dict(session.get_modelmeta().custom_metadata_map)
+
+
+@pytest.mark.parametrize("acts", ["mean", "sampled"])
+def test_an_onnx_file_says_what_it_takes_and_gives(
+    acts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from tiny_runs import call
+
+    folder = tmp_path / "policy"
+    save_policy(some_policy(), folder, env_id="robots:Arm-v0", env_kwargs={"weight": 2}, acts=acts)
+    files = [tmp_path / name for name in ("one.onnx", "two.onnx")]
+    for file in files:
+        code, _, err = call(capsys, "export", str(folder), "--output", str(file), "--member", "1")
+        assert (code, err) == (0, "")
+    found = read_metadata(files[0])
+    low, high = (json.loads(found.pop(name)) for name in ("action_low", "action_high"))
+    np.testing.assert_allclose([low, high], [[-1.0, -0.4, 0.0], [1.0, 0.4, 2.0]], rtol=1e-6)
+    assert found == {
+        "producer": "unio4",
+        "producer_version": __version__,
+        "env_id": "robots:Arm-v0",
+        "env_kwargs": '{"weight": 2}',
+        "policy_sha256": sha256((folder / "policy.safetensors").read_bytes()).hexdigest(),
+        "member": "1",
+        "observations": "raw, as the environment gives them; normalization is inside",
+        "actions": "mean action, in the units of the environment, from action_low to action_high",
+        "delivered_acts": acts,
+    }
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_an_onnx_file_does_not_guess_an_environment(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    export_policy(some_policy(), tmp_path / "file", "onnx")
+    found = read_metadata(tmp_path / "file")
+    assert not {"env_id", "env_kwargs", "policy_sha256"} & set(found)
+    assert (found["producer"], found["delivered_acts"]) == ("unio4", "mean")

@@ -290,6 +290,8 @@ def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, dataset: s
     config = tiny_config(dataset)
     folders = [RunFolder(tmp_path, config) for _ in range(3)]
     assert len({folder.run_id for folder in folders}) == 3
+    # What a run says may name places and people: only its owner enters.
+    assert {(tmp_path / folder.run_id).stat().st_mode & 0o777 for folder in folders} == {0o700}
     assert all((tmp_path / folder.run_id / "config.yaml").exists() for folder in folders)
 
 

@@ -39,10 +39,10 @@ def test_the_ui_needs_runs_and_a_free_port(tmp_path: Path, capsys: Capture) -> N
 
 
 SLOW_SERVER = """
-import http.server, pathlib, subprocess, sys, time
+import http.server, os, pathlib, subprocess, sys, time
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "worker of {marker}"])
 time.sleep(1.0)
-pathlib.Path("{marker}").touch()
+pathlib.Path("{marker}").write_text(os.environ.get("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "not set"))
 place = ("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1]))
 http.server.HTTPServer(place, http.server.SimpleHTTPRequestHandler).serve_forever()
 """
@@ -69,6 +69,7 @@ def test_the_ui_speaks_when_it_answers_and_leaves_nothing_behind(tmp_path: Path,
         code = process.wait(60)
     assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
     until(lambda: not left_behind(str(tmp_path)))
+    assert marker.read_text() == "false"  # the server's runner of jobs would stay behind
 
 
 def test_flush_says_what_is_left(tmp_path: Path, capsys: Capture) -> None:
