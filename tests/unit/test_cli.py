@@ -7,22 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from typer import Typer
-from typer.core import TyperGroup
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from unio4_lib import __version__
 from unio4_lib.artifacts.s3 import StoreUnavailable
-from unio4_lib.cli import artifacts as cli_artifacts
 from unio4_lib.cli import commands as cli
-from unio4_lib.cli import dataset as cli_dataset
 from unio4_lib.cli.errors import explain
 from unio4_lib.errors import InputError, Preempted
 from unio4_lib.methods.unio4.settings import UniO4Config
@@ -381,31 +375,3 @@ def test_closed_pipe_is_no_error() -> None:
         ["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ
     )
     assert (ended.stdout, ended.stderr) == ("{", "")
-
-
-def every_command(app: Typer, before: str = "") -> Iterator[str]:
-    """Names of commands; those that stand elsewhere are no more than a name to the others."""
-    command = get_command(app)
-    yield before.strip()
-    if isinstance(command, TyperGroup):
-        for name, inner in command.commands.items():
-            yield f"{before} {name}".strip()
-            yield from (f"{name} {deeper}" for deeper in getattr(inner, "commands", ()))
-
-
-@pytest.mark.parametrize(
-    "command",
-    sorted(
-        {
-            *every_command(cli.app),
-            *every_command(cli_dataset.app, "dataset"),
-            *every_command(cli_artifacts.app, "artifacts"),
-        }
-    ),
-)
-def test_help_names_no_type_where_there_is_nothing_to_give(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = call(capsys, *command.split(), "--help")
-    assert code == 0
-    assert "--help" in out and not any(word in out for word in ("<bool>", "--install-completion", "[[", "{"))
