@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import kfp_api
 import pytest
 from pods_without_cluster import POD_IP, Pods, missing
 from rendered_chart import NAMESPACE, containers, find, render
@@ -189,8 +190,7 @@ def pods() -> Iterator[Pods]:
     try:
         start_postgresql(made, programs.parent)
         start_s3(made)
-        recorded = [sys.executable, str(Path(__file__).with_name("kfp_api.py")), "8899"]
-        made.background([*recorded, str(made.home / "kfp.jsonl")], "kfp.log")
+        made.background([sys.executable, kfp_api.__file__, "8899", str(made.home / "kfp.jsonl")], "kfp.log")
         yield made
     finally:
         made.close()
