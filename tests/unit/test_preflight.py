@@ -1,6 +1,7 @@
 """What is not there is refused before any stage starts, and soon."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -76,6 +77,60 @@ def test_absent_stores(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     code, out, err = call(capsys, "run", "--output", str(tmp_path / "runs"), "--dataset", *STORES[kind])
     assert (code, out, err.count("\n")) == (75, "", 1)
     assert f"object storage at {NOBODY} cannot be reached" in err
+
+
+def test_the_store_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    (tmp_path / "config").write_text(f"[profile lab]\nendpoint_url = {NOBODY}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    code, _, err = stored(capsys, tmp_path)
+    assert (code, err.count("\n")) == (75, 1)
+    assert f"object storage at {NOBODY} cannot be reached" in err and "check AWS_ENDPOINT_URL" in err
+
+
+@pytest.mark.parametrize("silence", ["no name", "no answer"])
+def test_no_way_to_amazon(
+    silence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Whom nobody names is meant; a search for its name may take as long as it likes."""
+    asked = []
+
+    def connect(address: tuple[str, int], _: float) -> None:
+        asked.append(address)
+        if silence == "no answer":
+            time.sleep(30)
+        raise OSError("no such host")
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    begun = time.monotonic()
+    code, _, err = stored(capsys, tmp_path)
+    assert time.monotonic() - begun < 3
+    assert asked == [("s3.eu-west-1.amazonaws.com", 443)]
+    assert (code, err.count("\n")) == (75, 1)
+    assert "check the network, or set AWS_ENDPOINT_URL if another store is meant" in err
+
+
+@pytest.mark.parametrize("known", ["nothing", "a key without its secret"])
+def test_who_we_are(known: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    if known != "nothing":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{somebody.getsockname()[1]}")
+        code, _, err = stored(capsys, tmp_path)
+    assert (code, err.count("\n")) == (2, 1)
+    assert ("no credentials" if known == "nothing" else "missing: AWS_SECRET_ACCESS_KEY") in err
+
+
+def stored(capsys: Capture, folder: Path) -> tuple[int, str, str]:
+    """A run whose artifacts are to lie in a bucket; no stage of it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_run, "run_pipeline", lambda *_: pytest.fail("a stage was started"))
+        return call(capsys, "run", "--output", str(folder / "runs"), "--dataset", *STORES["artifacts"])
 
 
 def test_merge_keys_are_forbidden() -> None:

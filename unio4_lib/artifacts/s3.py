@@ -106,6 +106,18 @@ def make_client(settings: S3Settings) -> Any:
         raise InputError(f"s3: {_line(error)}; check the AWS variables and files") from error
 
 
+def check_credentials(place: str, endpoint: str) -> None:
+    """The standard AWS variables, files or the machine say who we are; right or not."""
+    from boto3.session import Session
+    from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+    try:
+        if Session().get_credentials() is None:
+            raise NoCredentialsError
+    except BotoCoreError as error:  # half of them, or a helper that fails
+        raise explain(error, place, endpoint) from error
+
+
 def code_of(error: BaseException) -> str:
     """The S3 error code, or an empty text where a server did not answer."""
     response = getattr(error, "response", None)

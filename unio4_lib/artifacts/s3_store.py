@@ -20,7 +20,7 @@ from unio4_lib.artifacts.integrity import (
 )
 from unio4_lib.artifacts.manifest import MANIFEST_FILE, Manifest, check_relative
 from unio4_lib.artifacts.ref import ARTIFACTS, ArtifactRef, StoredBytes
-from unio4_lib.artifacts.s3 import S3Settings, StoreError, StoreUnavailable
+from unio4_lib.artifacts.s3 import S3Settings, StoreError
 from unio4_lib.artifacts.s3_transfer import Bucket, S3Object
 from unio4_lib.errors import InputError
 from unio4_lib.files import frame_header, unframe
@@ -185,7 +185,7 @@ class S3Store:
         for attempt in range(REREADS):
             try:
                 return read()
-            except StoreUnavailable:
+            except StoreError:
                 raise
             except InputError:
                 time.sleep(self.settings.pause * 2**attempt)

@@ -1,17 +1,20 @@
 """What a run names and has to be there, looked for in the seconds before its first stage starts."""
 
 import os
+import queue
 import socket
+import threading
 from urllib.parse import urlsplit
 
-from unio4_lib.artifacts.s3 import StoreUnavailable
+from unio4_lib.artifacts.s3 import S3Settings, StoreUnavailable, check_credentials, make_client
 from unio4_lib.artifacts.store import open_store
 from unio4_lib.errors import ENCODED, InputError, is_address, without_user_info
 from unio4_lib.files import local_path
 from unio4_lib.tracking.address import NO_TRACKING, check_uri
 
-SECONDS = 2.0  # that a server has to take a connection
+SECONDS = 2.0  # that a server has to be found by its name and to take a connection
 PORTS = {"http": 80, "https": 443}
+AMAZON = ".amazonaws.com"
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
@@ -19,8 +22,10 @@ def check_places(dataset: str, artifact_root: str | None, tracking: str | None) 
     """The data, its environment and the servers that were named; ``tracking`` only where it was asked for."""
     if artifact_root is not None:
         open_store(artifact_root)  # contacts nobody; a place that cannot be one is refused
-    if any(place.startswith("s3:") for place in (dataset, artifact_root or "")):
-        _check_store()
+    for place in (artifact_root or "", dataset):
+        if place.startswith("s3:"):
+            _check_store(place)
+            break
     if tracking not in (None, NO_TRACKING):
         check_uri(tracking)
     if tracking is not None and urlsplit(tracking).scheme in PORTS and not _answers(tracking):
@@ -69,15 +74,19 @@ def _check_environment(dataset: str, env_id: str) -> None:
         raise InputError(f"dataset {dataset}: {error}") from error
 
 
-def _check_store() -> None:
-    endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
-    if endpoint is not None and not is_address(endpoint):
-        raise InputError(f"AWS_ENDPOINT_URL is {without_user_info(endpoint)!r}, no address; {ENCODED}")
-    if endpoint is not None and urlsplit(endpoint).scheme in PORTS and not _answers(endpoint):
-        raise StoreUnavailable(
-            f"object storage at {without_user_info(endpoint)} cannot be reached: nobody answers there; "
-            "check AWS_ENDPOINT_URL, or start it"
-        )
+def _check_store(place: str) -> None:
+    """Whom the standard AWS variables and files mean takes a connection, and they say who we are."""
+    named = next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+    if named is not None and not is_address(named):
+        raise InputError(f"AWS_ENDPOINT_URL is {without_user_info(named)!r}, no address; {ENCODED}")
+    endpoint = make_client(S3Settings()).meta.endpoint_url
+    parts, shown = urlsplit(endpoint), without_user_info(endpoint)
+    if parts.scheme in PORTS and not _answers(endpoint):
+        remedy = "check AWS_ENDPOINT_URL, or start it"
+        if (parts.hostname or "").endswith(AMAZON):
+            remedy = "check the network, or set AWS_ENDPOINT_URL if another store is meant"
+        raise StoreUnavailable(f"object storage at {shown} cannot be reached: nobody answers there; {remedy}")
+    check_credentials(place, shown)
 
 
 def _answers(url: str) -> bool:
@@ -86,10 +95,23 @@ def _answers(url: str) -> bool:
 
     parts = urlsplit(url)
     try:
-        host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
-        if parts.scheme in getproxies() and not proxy_bypass(host):
-            return True
-        socket.create_connection((host, port), SECONDS).close()
-    except (OSError, ValueError):
+        address = parts.hostname or "", parts.port or PORTS[parts.scheme]
+    except ValueError:  # the port is no number
+        return False
+    if parts.scheme in getproxies() and not proxy_bypass(address[0]):
+        return True
+    answers: queue.Queue[bool] = queue.Queue()
+    # No time limit holds for the search for a name, so nobody waits for the thread that searches.
+    threading.Thread(target=lambda: answers.put(_connects(address)), daemon=True).start()
+    try:
+        return answers.get(timeout=SECONDS)
+    except queue.Empty:
+        return False
+
+
+def _connects(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, SECONDS).close()
+    except (OSError, ValueError):  # ValueError: no name of a host at all
         return False
     return True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from unio4_lib.artifacts import s3
-from unio4_lib.artifacts.s3 import S3Settings, StoreUnavailable
+from unio4_lib.artifacts.s3 import S3Settings, StoreRefused, StoreUnavailable
 from unio4_lib.artifacts.s3_store import S3Store
 
 pytest.importorskip("boto3")
@@ -62,3 +62,18 @@ def test_what_answers_in_time_is_not_waited_for(
     monkeypatch.setattr(s3, "SILENCE_SECONDS", 5.0)
     assert s3.retried(lambda: 8, attempts) == 8
     assert caplog.records == []
+
+
+def test_a_refusal_is_no_answer_from_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what does not fit together is read again."""
+    asked = []
+
+    def refuse(key: str) -> bytes:
+        asked.append(key)
+        raise StoreRefused("no credentials")
+
+    store = S3Store("bucket", "root", S3Settings(pause=0.0))
+    monkeypatch.setattr(store.bucket, "read", refuse)
+    with pytest.raises(StoreRefused):
+        store.get_bytes("x")
+    assert asked == ["root/x"]
