@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from unio4_lib.progress import Reporter
 
 SCHEMA = 1
 TOLERATED_LOSS = 0.25  # of speed, beside the yardstick
+LOOKS_AGAIN = 2  # at what seems to be slower
 YARDSTICK = ("products", "call")  # probes whose times together stand for the machine's speed
 YARDSTICK_PRODUCTS, YARDSTICK_CALLS = 5e8, 300  # operations and calls: about those of an update
 
@@ -154,15 +155,26 @@ def kept_ratios(path: Path) -> dict[str, float]:
         raise InputError(f"{path}: not a saved benchmark ({error}); expected one of unio4 bench") from error
 
 
-def losses(bench: Bench, kept: Mapping[str, float], tolerated: float = TOLERATED_LOSS) -> list[str]:
-    """One line for each loop that lost more of its speed than is tolerated; others' code is not ours."""
-    lines = []
+def losses(bench: Bench, kept: Mapping[str, float], tolerated: float = TOLERATED_LOSS) -> dict[str, str]:
+    """A line for each loop that lost more of its speed than is tolerated; others' code is not ours."""
+    lines = {}
     for figure in bench.figures:
         before = kept.get(figure.name)
         if before is not None and ":" not in figure.name and figure.ratio > before / (1.0 - tolerated):
             lost = 1.0 - before / figure.ratio
-            lines.append(
+            lines[figure.name] = (
                 f"{figure.name} lost {lost:.0%} of its speed: {figure.ratio:.3g} yardsticks a "
                 f"{figure.unit}, {before:.3g} before"
             )
     return lines
+
+
+def lasting_losses(
+    bench: Bench, kept: Mapping[str, float], measure: Callable[[list[Loop]], Bench]
+) -> dict[str, str]:
+    """Those that are there each time they are measured again: neighbours on a machine come and go."""
+    lost = losses(bench, kept)
+    for _ in range(LOOKS_AGAIN):
+        if lost:
+            lost = losses(measure(choose(lost)), kept)
+    return lost

@@ -3,12 +3,21 @@
 import json
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unio4_lib.bench.figures import TOLERATED_LOSS, Bench, Figure, choose, kept_ratios, losses, run_bench
+from unio4_lib.bench.figures import (
+    TOLERATED_LOSS,
+    Bench,
+    Figure,
+    choose,
+    kept_ratios,
+    lasting_losses,
+    run_bench,
+)
 from unio4_lib.bench.peers import running
 from unio4_lib.bench.world import World
 from unio4_lib.cli.app import App
@@ -51,7 +60,8 @@ def bench(
     check: Annotated[
         Path | None,
         typer.Option(
-            "--check", help=f"A saved benchmark; fail where a loop lost more than {TOLERATED_LOSS:.0%}."
+            "--check",
+            help=f"A saved benchmark; fail where a loop is slower by more than {TOLERATED_LOSS:.0%}, thrice.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -69,12 +79,13 @@ def bench(
     with tempfile.TemporaryDirectory() as folder, results_only(), running(peers or ()) as started:
         world = World(environment, rows, preset, tuple(overrides or ()), Path(folder))
         reporter = Reporter(None if quiet else progress_console())
-        found = run_bench(world, loops, started, rounds=rounds, seconds=seconds, reporter=reporter)
+        measure = partial(run_bench, world, rounds=rounds, seconds=seconds, reporter=reporter)
+        found = measure(loops, started)
+        lost = {} if before is None else lasting_losses(found, before, partial(measure, peers=()))
     if save is not None:
         found.save(save)
     print(json.dumps(asdict(found), indent=2) if as_json else table(found))
-    lost = [] if before is None else losses(found, before)
-    for line in lost:
+    for line in lost.values():
         print(f"slower: {line}")
     if lost:
         raise typer.Exit(EXIT_FAILED)

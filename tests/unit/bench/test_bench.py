@@ -13,8 +13,8 @@ import torch
 from tiny_runs import call
 
 from unio4_lib.bench import peers
-from unio4_lib.bench.figures import Bench, Figure, choose, kept_ratios, losses, run_bench
-from unio4_lib.bench.loops import all_loops
+from unio4_lib.bench.figures import Bench, Figure, choose, kept_ratios, lasting_losses, losses, run_bench
+from unio4_lib.bench.loops import Loop, all_loops
 from unio4_lib.bench.machine import Limits
 from unio4_lib.bench.meter import Meter, Sample, Timing, processor_seconds, timed
 from unio4_lib.bench.world import World
@@ -85,9 +85,27 @@ def test_losses_are_beside_the_yardstick_and_beyond_what_is_tolerated() -> None:
     found = bench_of(
         figure("cloning", 4.1), figure("critics", 3.9), figure("d3rlpy: iql", 9.0), figure("new", 9.0)
     )
-    assert [line.split()[0] for line in losses(found, kept)] == ["cloning"]
-    assert "27%" in losses(found, kept)[0]
-    assert losses(found, kept, tolerated=0.1)[1].startswith("critics")
+    assert list(losses(found, kept)) == ["cloning"]
+    assert losses(found, kept)["cloning"].startswith(
+        "cloning lost 27% of its speed: 4.1 yardsticks a update, 3"
+    )
+    assert list(losses(found, kept, tolerated=0.1)) == ["cloning", "critics"]
+
+
+def test_what_is_slower_is_measured_again() -> None:
+    """Only that, and only while it stays slower."""
+    kept = {"cloning": 3.0, "critics": 3.0, "models": 3.0}
+    first = bench_of(figure("cloning", 9.0), figure("critics", 9.0), figure("models", 3.0))
+    asked = []
+
+    def measure(loops: list[Loop]) -> Bench:
+        asked.append([loop.name for loop in loops])
+        return bench_of(*(figure(loop.name, 9.0 if loop.name == "critics" else 3.0) for loop in loops))
+
+    assert list(lasting_losses(first, kept, measure)) == ["critics"]
+    assert asked == [["cloning", "critics"], ["critics"]]
+    assert lasting_losses(bench_of(figure("models", 3.0)), kept, measure) == {}
+    assert len(asked) == 2
 
 
 def test_ratios_outlive_a_file(tmp_path: Path) -> None:
