@@ -16,7 +16,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from end_with_suite import watch_this_suite
 from kubectl_binary import WITHOUT, find_kubectl
+
+watch_this_suite()
 
 OUTSIDE_VARIABLES = (
     "AWS_ACCESS_KEY_ID",

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from end_with_suite import MARK
 from rendered_chart import Manifest, find, pod_spec
 
 REPOSITORY = Path(__file__).parents[2]  # unio4 itself, as it is installed in its images
@@ -92,6 +93,7 @@ class Pods:
         line = [self._expand(part, environment) for part in [*wanted["command"], *wanted.get("args", [])]]
         # The image's own: where its programs are.
         environment |= {"PATH": f"{sys.prefix}/bin:{SYSTEM_PATH}", "PYTHONPATH": str(REPOSITORY)}
+        environment[MARK] = os.environ[MARK]  # it ends with the suite
         who = spec["securityContext"]
         become = ["setpriv", f"--reuid={who['runAsUser']}", f"--regid={who['runAsGroup']}", "--clear-groups"]
         become += ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
