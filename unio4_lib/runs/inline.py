@@ -10,6 +10,7 @@ from rich.console import Console
 
 from unio4_lib.artifacts.ref import ArtifactRef
 from unio4_lib.learning.journal import Preemption
+from unio4_lib.learning.memory import give_back_freed_memory
 from unio4_lib.methods.configs import method_of
 from unio4_lib.progress import Reporter, Stopped
 from unio4_lib.runs.dry_run import announce
@@ -89,6 +90,8 @@ class _Run:
         except BaseException as error:
             self.folder.fail(error, list(self._in_order()))
             raise
+        finally:
+            give_back_freed_memory()  # a notebook goes on, and so do runs one after another
 
     def _tracked_stages(self) -> None:
         say, spool = self.context.reporter.say, self.folder.path / SPOOL

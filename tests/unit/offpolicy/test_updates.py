@@ -213,6 +213,30 @@ def test_freed_memory_is_used_again() -> None:
     assert int(after) < int(before) / 20
 
 
+GIVEN_BACK = """
+import torch
+from pathlib import Path
+from unio4_lib.learning.memory import give_back_freed_memory, keep_freed_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
+keep_freed_memory()
+blocks = [torch.ones(2**16) for _ in range(400)]  # a hundred megabytes
+last = torch.ones(2**16)  # what is free lies below it
+before = resident()
+del blocks
+kept = resident()
+print(give_back_freed_memory(), before - kept, kept - resident())
+"""
+
+
+def test_freed_memory_is_given_back_when_nothing_will_use_it() -> None:
+    ended = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True)
+    worked, at_once, given = ended.stdout.split()
+    if worked == "False":
+        pytest.skip("another C library")
+    assert int(at_once) < 10 and int(given) > 80
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 def test_a_group_moves_on_a_gpu() -> None:
     ours, theirs = net().cuda(), net()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import nn
 
 from unio4_lib.judging.dynamics import DynamicsModel
@@ -76,5 +76,6 @@ def _write(work: StageWork, name: str, module: nn.Module, shape: dict[str, Any])
 def _read(work: StageWork, name: str, build: Callable[[dict[str, Any]], Module]) -> Module:
     folder: Path = work.input(name)
     module = build(json.loads((folder / f"{name}.json").read_bytes()))
-    module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    # Not by the name of the file: safetensors 0.8.0 then keeps some 57 bytes of each tensor for ever.
+    module.load_state_dict(load((folder / f"{name}.safetensors").read_bytes()))
     return module.to(choose_device(work.config)).requires_grad_(False)
