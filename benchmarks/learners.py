@@ -25,7 +25,7 @@ from unio4_lib.learning.loop import Trainer
 from unio4_lib.learning.memory import keep_freed_memory
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.offpolicy import OfflineTraining
-from unio4_lib.learning.threads import in_turn, torch_threads
+from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.configs import load_config
 from unio4_lib.methods.registry import METHODS, find_method
 
@@ -120,7 +120,7 @@ def product_rate() -> float:
 
 def operations(training: Trainer, updates: int = 2) -> float:
     """Billions of operations in the products of one update."""
-    with in_turn(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         for _ in range(updates):
             training.step()
     return counter.get_total_flops() / updates / 1e9
@@ -128,7 +128,7 @@ def operations(training: Trainer, updates: int = 2) -> float:
 
 def calls(training: Trainer, updates: int, show: bool) -> float:
     """Operators called in one update; ``show`` prints the dearest."""
-    with in_turn(), profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
         for _ in range(updates):
             training.step()
     found = seen.key_averages()

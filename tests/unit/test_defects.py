@@ -24,7 +24,6 @@ from unio4_lib.learning.critics import Critics, CriticTrainer
 from unio4_lib.learning.finetune import FineTuning
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.ppo import PPO
-from unio4_lib.learning.threads import in_turn
 from unio4_lib.learning.value import ValueFunction
 from unio4_lib.methods.unio4 import learners
 from unio4_lib.methods.unio4.advantages import CriticAdvantages
@@ -340,7 +339,7 @@ def operations_of(stage: str, members: int) -> list[str]:
         learner = CriticLearner(behavior, source, ImproveConfig())
         trainer = ImproveTrainer(behavior, learner, evaluator, ImproveConfig(), seed=0)
     trainer.step()
-    with in_turn(), CountOperations() as count:
+    with CountOperations() as count:
         trainer.step()
     return count.names
 

@@ -19,7 +19,7 @@ from unio4_lib.bench.world import World
 from unio4_lib.errors import InputError
 from unio4_lib.learning.loop import Trainer
 from unio4_lib.learning.memory import keep_freed_memory
-from unio4_lib.learning.threads import in_turn, torch_threads
+from unio4_lib.learning.threads import torch_threads
 from unio4_lib.methods.registry import DEFAULT, METHODS
 from unio4_lib.progress import Reporter
 
@@ -126,7 +126,7 @@ def _figure(
 
 def _products(trainer: Trainer) -> float:
     """GFLOP in the products of matrices of one update."""
-    with in_turn(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         trainer.step()
     return counter.get_total_flops() / 1e9
 

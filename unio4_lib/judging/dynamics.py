@@ -84,10 +84,7 @@ class DynamicsModel(nn.Module):
     def heads(
         self, observations: Tensor, actions: Tensor, net: nn.Module | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Standardized mean and log variance [M, B, D + 1], termination logit [M, B].
-
-        By a ``net`` of some members, or by all.
-        """
+        """Standardized mean and log variance [M, B, D + 1], termination logit [M, B]; of a ``net`` if given."""
         out = (net or self.net)(torch.cat([observations, actions], dim=-1))
         targets = self.observation_dim + 1
         mean, log_variance, logit = out.split([targets, targets, 1], dim=-1)

@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from unio4_lib.learning.loop import Metrics
-from unio4_lib.learning.threads import SecondThread
 
 # Of some members, by a network of these alone: the sum of their losses, and metrics [members].
 LossOf = Callable[[nn.Module, slice], tuple[Tensor, Metrics]]
@@ -27,11 +27,15 @@ class Halves:
         self._spans = slice(0, middle), slice(middle, members)
         self._nets = [_window(net, span) for span in self._spans]
         self._gradients = [torch.empty_like(part) for part in net.parameters()]
-        self._threads = SecondThread()
+        self._beside = ThreadPoolExecutor(1, initializer=partial(torch.set_num_threads, 1))
 
     def gradients(self, loss_of: LossOf) -> tuple[list[Tensor], Metrics]:
         """Of all parameters, in memory that the next call uses again, and the metrics of all members."""
-        first, second = self._threads.share([partial(self._half, number, loss_of) for number in (0, 1)])
+        other = self._beside.submit(self._half, 1, loss_of)
+        try:
+            first = self._half(0, loss_of)
+        finally:
+            second = other.result()
         return self._gradients, {name: torch.cat([first[name], second[name]]) for name in first}
 
     def _half(self, number: int, loss_of: LossOf) -> Metrics:

@@ -1,19 +1,15 @@
-"""How many threads the small matrix products of learners use, and what may run side by side."""
+"""How many threads the small matrix products of on-policy learning use, and what may run side by side."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cached_property
 from typing import TypeVar
 
 import torch
 
 Result = TypeVar("Result")
 
-_in_turn = ContextVar("_in_turn", default=False)
 _own = threading.local()  # of each thread: the event that tells its task to end
 
 
@@ -63,54 +59,6 @@ def side_by_side(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
             stop.set()
             failed[0].result()
         return [task.result() for task in running]
-
-
-class SecondThread:
-    """For what is done side by side thousands of times: a thread that stays beside that of the caller.
-
-    Each takes the next task when it is free, so that on a busy machine nothing waits for the second one to
-    begin, and with one core nothing is lost. It ends with whoever has it.
-    """
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-
-    def share(self, tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-        """Results of tasks that share nothing they change; all have ended when one has failed."""
-        if len(tasks) < 2 or _in_turn.get():
-            return [task() for task in tasks]
-        waiting, results = deque(enumerate(tasks)), dict[int, Result]()
-
-        def work() -> None:
-            try:
-                while True:
-                    try:
-                        number, task = waiting.popleft()
-                    except IndexError:
-                        return
-                    results[number] = task()
-            except BaseException:
-                waiting.clear()
-                raise
-
-        second = self._pool.submit(work)
-        try:
-            work()
-        finally:
-            wait([second])
-        second.result()
-        return [results[number] for number in range(len(tasks))]
-
-
-@contextmanager
-def in_turn() -> Iterator[None]:
-    """For whoever watches operations: those of another thread are not seen, so there is none in the block."""
-    before = _in_turn.set(True)
-    try:
-        yield
-    finally:
-        _in_turn.reset(before)
 
 
 def go_on() -> None:

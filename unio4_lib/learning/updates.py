@@ -8,7 +8,6 @@ and replayed (``learning/replays.py``) goes on along them.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.replays import also_when_replayed
-from unio4_lib.learning.threads import SecondThread
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
@@ -128,14 +126,10 @@ class Group:
 
 
 class Updates:
-    """Groups by the names of the losses that move them, and slow copies that follow at a ``rate``.
-
-    On a CPU, gradients of several losses are found on two threads: their graphs have nothing in common.
-    """
+    """Groups by the names of the losses that move them, and slow copies that follow at a ``rate``."""
 
     def __init__(self, groups: Mapping[str, Group], slow: Sequence[Slow] = (), rate: float = 1.0) -> None:
         self.groups, self.rate = dict(groups), rate
-        self._threads = SecondThread()
         self._copies: list[Tensor] = [part for copy, _ in slow for part in copy.parameters()]
         self._leaders: list[Tensor] = [part for _, leader in slow for part in leader.parameters()]
 
@@ -145,9 +139,7 @@ class Updates:
         All gradients are those of the networks as they were.
         """
         totals = {name: reduce(losses[name], (weights or {}).get(name)) for name in losses}
-        tasks = [partial(self.groups[name].gradients, total) for name, total in totals.items()]
-        on_cpu = all(total.device.type == "cpu" for total in totals.values())
-        found = self._threads.share(tasks) if on_cpu else [task() for task in tasks]
+        found = [self.groups[name].gradients(total) for name, total in totals.items()]
         for name, gradients in zip(totals, found, strict=True):
             self.groups[name].move(gradients)
         return {f"learner/{name}_loss": total.detach() for name, total in totals.items()}

@@ -1,9 +1,6 @@
 """An ensemble that learns in two halves is what it would be in one piece, and no half waits for the other."""
 
-from contextlib import nullcontext
-from functools import partial
-from threading import Barrier, BrokenBarrierError, current_thread
-from time import sleep
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 import torch
@@ -13,8 +10,6 @@ from torch import Tensor, nn
 from unio4_lib.judging.dynamics import DynamicsTrainer
 from unio4_lib.learning.halves import Halves
 from unio4_lib.learning.loop import Metrics
-from unio4_lib.learning.threads import SecondThread, in_turn
-from unio4_lib.learning.updates import Group, Updates
 from unio4_lib.nets.ensemble import EnsembleMLP
 from unio4_lib.settings.model import DynamicsConfig
 
@@ -94,60 +89,3 @@ def test_what_fails_in_a_half_fails(first: int) -> None:
 
     with pytest.raises(BrokenBarrierError):
         Halves(net_of(4), 4).gradients(failing)
-
-
-def test_two_threads_share_what_there_is_to_do() -> None:
-    names, both = [], Barrier(2)
-
-    def task(number: int) -> int:
-        if number < 2:
-            both.wait(PATIENCE)
-        names.append(current_thread().name)
-        return number
-
-    threads = SecondThread()
-    for _ in range(3):  # the second one stays
-        assert threads.share([partial(task, number) for number in range(5)]) == [0, 1, 2, 3, 4]
-    assert len(set(names)) == 2
-    names.clear()
-    with in_turn():
-        assert threads.share([partial(task, number) for number in (4, 3, 2)]) == [4, 3, 2]
-    assert set(names) == {current_thread().name}
-    assert threads.share([partial(task, number) for number in (7,)]) == [7]
-
-
-@pytest.mark.parametrize("fails", [0, 1])
-def test_when_one_fails_the_other_has_ended(fails: int) -> None:
-    both, ended = Barrier(2), []
-
-    def task(number: int) -> None:
-        both.wait(PATIENCE)
-        if number == fails:
-            raise ZeroDivisionError
-        sleep(0.05)
-        ended.append(number)
-
-    with pytest.raises(ZeroDivisionError):
-        SecondThread().share([partial(task, number) for number in (0, 1)])
-    assert ended == [1 - fails]
-
-
-def test_gradients_of_several_losses_are_found_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the networks as they were, whoever is first."""
-    start = [torch.tensor([2.0, -1.0]), torch.tensor([3.0])]
-    both, moved = Barrier(2), []
-    gradients = Group.gradients
-
-    def together(group: Group, loss: Tensor) -> list[Tensor]:
-        both.wait(PATIENCE)
-        return gradients(group, loss)
-
-    for change in (lambda: None, lambda: monkeypatch.setattr(Group, "gradients", together)):
-        change()
-        parts = [nn.Parameter(part.clone()) for part in start]
-        updates = Updates({name: Group([part], 0.1) for name, part in zip("ab", parts, strict=True)})
-        with in_turn() if not moved else nullcontext():
-            updates.step({"a": parts[0].square(), "b": parts[1].pow(3)})
-        moved.append(parts)
-    assert all(torch.equal(one, other) for one, other in zip(*moved, strict=True))
-    assert not torch.equal(moved[0][0], start[0])

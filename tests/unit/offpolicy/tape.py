@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unio4_lib.learning.replays import Step
-from unio4_lib.learning.threads import in_turn
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "is_nonzero")
 FROM_PYTHON = ("lift_fresh",)  # new numbers that go to the device
@@ -82,7 +81,7 @@ class StandIn:
 
     def record(self, step: Step, draws: Sequence[torch.Generator]) -> Step:
         tape = Tape(draws)
-        with pytest.MonkeyPatch.context() as patch, in_turn(), tape:
+        with pytest.MonkeyPatch.context() as patch, tape:
             for name in ("tolist", "numpy", "cpu"):  # which are no operation where tensors are on the CPU
                 patch.setattr(Tensor, name, refused(name))
             said = step()

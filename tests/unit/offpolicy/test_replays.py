@@ -140,7 +140,9 @@ def cloning(data: OfflineData, diversity: Any) -> CloningTrainer:
 
 def dynamics(data: OfflineData) -> DynamicsTrainer:
     config = DynamicsConfig(members=2, elites=1, hidden=(8,), batch_size=16, steps=60)
-    return DynamicsTrainer(data, config, seed=0, termination=None)
+    trainer = DynamicsTrainer(data, config, seed=0, termination=None)
+    trainer.halves = None  # as on a GPU
+    return trainer
 
 
 TRAINERS: dict[str, Callable[[OfflineData], Any]] = {
