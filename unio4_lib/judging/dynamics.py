@@ -1,14 +1,12 @@
 """A probabilistic ensemble of transition models with learned rewards and, where needed, terminations."""
 
 from collections.abc import Callable, Hashable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unio4_lib.learning.halves import Halves
 from unio4_lib.learning.loop import Metrics
 from unio4_lib.learning.offline_data import OfflineData
 from unio4_lib.learning.snapshots import BestMembers
@@ -81,11 +79,9 @@ class DynamicsModel(nn.Module):
     def members(self) -> int:
         return self.net.members
 
-    def heads(
-        self, observations: Tensor, actions: Tensor, net: nn.Module | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Standardized mean and log variance [M, B, D + 1], termination logit [M, B]; of a ``net`` if given."""
-        out = (net or self.net)(torch.cat([observations, actions], dim=-1))
+    def heads(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Standardized mean and log variance [M, B, D + 1], termination logit [M, B]."""
+        out = self.net(torch.cat([observations, actions], dim=-1))
         targets = self.observation_dim + 1
         mean, log_variance, logit = out.split([targets, targets, 1], dim=-1)
         return mean, log_variance.clamp(LOG_VARIANCE_MIN, LOG_VARIANCE_MAX), logit[..., 0]
@@ -157,7 +153,7 @@ def dynamics_loss(
 
 
 class DynamicsTrainer:
-    """Fits all members in one batched step, each on minibatches of its own; on a CPU in two halves."""
+    """Fits all members in one batched step, each on minibatches of its own."""
 
     def __init__(
         self, data: OfflineData, config: DynamicsConfig, *, seed: int, termination: Termination | None
@@ -184,28 +180,19 @@ class DynamicsTrainer:
         self.train_rows, holdout = data.split_episodes(config.holdout_fraction, seed)
         self.holdout_rows = holdout[:: max(1, len(holdout) // HOLDOUT_ROWS)]
         self.best = BestMembers(self.model.net, config.patience)
-        split = device.type == "cpu" and config.members > 1
-        self.halves = Halves(self.model.net, config.members) if split else None
 
     def step(self) -> Metrics:
-        shape = (self.config.members, self.config.batch_size)
+        config, data = self.config, self.data
+        shape = (config.members, config.batch_size)
         index = torch.randint(
             len(self.train_rows), shape, generator=self.generator, device=self.train_rows.device
         )
-        loss_of = partial(self._loss, self.train_rows[index])
-        if self.halves is None:
-            loss, metrics = loss_of(self.model.net, slice(None))
-            self.updates.step({"net": loss})
-            return metrics
-        gradients, metrics = self.halves.gradients(loss_of)
-        self.updates.groups["net"].move(gradients)
+        rows = self.train_rows[index]
+        with product_precision(config.precision, rows.device):
+            heads = self.model.heads(data.observations[rows], data.actions[rows])
+        loss, metrics = dynamics_loss(*heads, self.targets[rows], data.terminals[rows])
+        self.updates.step({"net": loss})
         return metrics
-
-    def _loss(self, all_rows: Tensor, net: nn.Module, members: slice) -> tuple[Tensor, Metrics]:
-        rows, data = all_rows[members], self.data
-        with product_precision(self.config.precision, rows.device):
-            heads = self.model.heads(data.observations[rows], data.actions[rows], net)
-        return dynamics_loss(*heads, self.targets[rows], data.terminals[rows])
 
     def phase(self) -> Hashable:
         """All steps are alike."""

@@ -140,9 +140,7 @@ def cloning(data: OfflineData, diversity: Any) -> CloningTrainer:
 
 def dynamics(data: OfflineData) -> DynamicsTrainer:
     config = DynamicsConfig(members=2, elites=1, hidden=(8,), batch_size=16, steps=60)
-    trainer = DynamicsTrainer(data, config, seed=0, termination=None)
-    trainer.halves = None  # as on a GPU
-    return trainer
+    return DynamicsTrainer(data, config, seed=0, termination=None)
 
 
 TRAINERS: dict[str, Callable[[OfflineData], Any]] = {
