@@ -27,6 +27,7 @@ PYTEST_ARGS ?=
 
 # How often `make fuzz` damages each kind of input; a case depends on the seed and its number.
 FUZZ_CASES ?= 10000
+MEMORY_CASES ?= 50
 FUZZ_SEED ?= 1
 FUZZ_ARGS ?=
 
@@ -112,9 +113,9 @@ fuzz: install ## Damage what is read from elsewhere, in FUZZ_CASES ways for each
 	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/fuzz:tests/unit:tests/unit/report:tests/unit/artifacts \
 		$(BIN)/python tests/fuzz/campaign.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
 
-fuzz-memory: install ## The same of readers of files, a tenth as many, in valgrind's hands (Debian: valgrind, libc6-dbg)
+fuzz-memory: install ## The same of readers of files, MEMORY_CASES, in valgrind's hands (Debian: valgrind, libc6-dbg)
 	PYTHONPATH=.:tests/fuzz:tests/unit:tests/unit/report:tests/unit/artifacts \
-		$(BIN)/python tests/fuzz/watched.py --cases $$(($(FUZZ_CASES) / 10)) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
+		$(BIN)/python tests/fuzz/watched.py --cases $(MEMORY_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
 
 bench: install ## Time every loop beside what this machine could do, and keep the figures (BENCH_ARGS)
 	$(BIN)/unio4 bench --save $(BENCH_FIGURES) $(BENCH_ARGS)

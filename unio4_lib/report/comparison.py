@@ -345,7 +345,9 @@ def _table_section(runs: Runs) -> Markup:
         )
         ratios = [words.ratio(change(a, b).ratio) if a and b else words.UNKNOWN for a, b in pairs]
         seconds = sum(stage.seconds for stage in record.stages.values())
-        fell = words.ratio(fall.ratio) if fall is not None else words.UNKNOWN
+        fell = (
+            f"{words.ratio(fall.ratio)} ({fall.looks})" if fall and fall.ratio is not None else words.UNKNOWN
+        )
         rows.append(
             [runs.label(record), el("code", record.name), *cells, *ratios, fell, words.duration(seconds)]
         )
@@ -359,7 +361,10 @@ def _table_section(runs: Runs) -> Markup:
         "Dip",
         "Time",
     ]
-    note = "Offline / clones has the choice of a start in it; offline / its start is what improvement added."
+    note = (
+        "Offline / clones has the choice of a start in it; offline / its start is what improvement added. "
+        "Dip: the worst early look, of so many."
+    )
     return section("runs", "Run by run", table(head, rows, words_first=2), el("p", note, class_="how"))
 
 

@@ -202,6 +202,7 @@ PROMISED = "errors than promised lie within their intervals"
     [
         (critics(bias=1.25), f"Values lie 1.25 above {ON_AVERAGE}"),
         (critics(bias=-1.25), f"Values lie 1.25 below {ON_AVERAGE}"),
+        (critics(bias=0.0), f"Values lie at {ON_AVERAGE}"),
         (critics(bins=[]), None),
     ],
 )

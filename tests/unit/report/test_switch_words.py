@@ -72,6 +72,13 @@ def test_a_comparison_says_how_many_looks_it_has(runs: list[tuple[float, ...]], 
     assert line.endswith(says)
 
 
+def test_each_dip_of_a_comparison_says_how_many_looks_it_has() -> None:
+    runs = [seen(100.0), seen(150.0, 160.0, seed=1), below_zero(seen(-2.0, seed=2))]
+    text = page_text(render_comparison(runs))
+    assert "0.50 (1)" in text and "0.75 (2)" in text and text.count("(1)") == 1
+    assert "Dip: the worst early look, of so many." in text
+
+
 def test_a_comparison_without_looks_says_nothing_of_the_switch() -> None:
     assert SOON not in page_text(render_comparison([make_run(curve=[], seed=seed) for seed in range(2)]))
     runs = [below_zero(seen(-2.0, seed=seed)) for seed in range(2)]

@@ -62,11 +62,13 @@ def test_the_ui_speaks_when_it_answers_and_leaves_nothing_behind(tmp_path: Path,
     environ = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[3]}"}
     with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert f"http://127.0.0.1:{port} shows the runs" in process.stdout.readline()
-        assert marker.exists()
-        assert left_behind(str(tmp_path))
+        said, answered, at_work = process.stdout.readline(), marker.exists(), left_behind(str(tmp_path))
         process.send_signal(number)
         code = process.wait(60)
+    # Here, as a failure inside would wait for a process that nobody ends.
+    assert f"http://127.0.0.1:{port} shows the runs" in said
+    assert answered
+    assert at_work
     assert code == (0 if number != signal.SIGKILL else -signal.SIGKILL)
     until(lambda: not left_behind(str(tmp_path)))
     assert marker.read_text() == "false"  # the server's runner of jobs would stay behind

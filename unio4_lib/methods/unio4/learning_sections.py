@@ -152,9 +152,11 @@ def smooth(series: Series, window: int = 7) -> Series:
 
 
 def _calibration_figure(facts: CriticsFacts) -> Markup:
-    side = "above" if facts.bias > 0 else "below"
+    where = (
+        f"{words.number(abs(facts.bias))} {'above' if facts.bias > 0 else 'below'}" if facts.bias else "at"
+    )
     title = (
-        f"Values lie {words.number(abs(facts.bias))} {side} the returns that followed on average; "
+        f"Values lie {where} the returns that followed on average; "
         f"correlation {words.ratio(facts.correlation)}"
     )
     note = (
