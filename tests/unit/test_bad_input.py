@@ -27,6 +27,8 @@ from broken_inputs import (
 )
 from tiny_runs import call, run_arguments
 
+import unio4_lib
+from unio4_lib.errors import InputError
 from unio4_lib.methods.configs import load_config, method_of
 from unio4_lib.nets.files import load_policy, save_policy
 from unio4_lib.nets.policy import GaussianPolicy, PolicySpec
@@ -283,6 +285,19 @@ def test_a_module_of_a_policy_is_named_before_it_runs(
     said, failed = err.splitlines()
     assert said == "note: imports and runs module some_robot, which policy.json names"
     assert "it ran" in failed
+
+
+def test_a_notebook_hears_of_a_module_too(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "other_robot.py").write_text("raise ImportError('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    change_facts(policy, env_id="other_robot:Robot-v0")
+    with pytest.raises(InputError, match="it ran"):
+        unio4_lib.score(policy)
+    assert [record.getMessage() for record in caplog.records] == [
+        "note: imports and runs module other_robot, which policy.json names"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The score of a policy from wherever it is: a run, a folder, an artifact."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from unio4_lib.stages.stored import POLICY
 from unio4_lib.stages.task import Task, check_sizes
 from unio4_lib.stages.training import score
 
+log = logging.getLogger(__name__)
+
 
 def evaluate_policy(
     place: str,
@@ -31,7 +34,7 @@ def evaluate_policy(
     seed: int,
     sampled: bool | None = None,
     console: Console | None = None,
-    warn: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = log.warning,
 ) -> dict[str, Any]:
     """Score the policy of a place; of a run's folder, the last policy that it made.
 
