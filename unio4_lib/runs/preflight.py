@@ -22,6 +22,10 @@ def check_places(dataset: str, artifact_root: str | None, tracking: str | None) 
     """The data, its environment and the servers that were named; ``tracking`` only where it was asked for."""
     if artifact_root is not None:
         open_store(artifact_root)  # contacts nobody; a place that cannot be one is refused
+    if dataset.startswith("s3:"):
+        from unio4_lib.sources.remote import remote
+
+        remote(dataset)  # likewise
     for place in (artifact_root or "", dataset):
         if place.startswith("s3:"):
             _check_store(place)
