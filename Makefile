@@ -136,6 +136,7 @@ lint: install ## Check style, types, import arrows and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 	$(BIN)/hadolint --no-color images/Dockerfile
 	$(BIN)/python -m pytest -q tests/unit/test_architecture.py
 

@@ -48,6 +48,7 @@ def study_diversity(dataset: str, seed: int) -> None:
             "behavior.weightings=[uniform]",
         ]
         config = load_config(preset="quick", overrides=overrides, dataset=dataset, seed=seed)
+        assert isinstance(config, UniO4Config)
         data, _ = build(config)
         trainer = CloningTrainer(data, config.behavior, seed=seed)
         for step in range(1, config.behavior.steps + 1):

@@ -64,6 +64,12 @@ class Watched:
     def put_back(self, members: Tensor, accepted: GaussianPolicy) -> None:
         self.learner.put_back(members, accepted)
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state)
+
 
 def copy_of(policy: GaussianPolicy) -> GaussianPolicy:
     """A copy that later steps do not change."""
@@ -295,6 +301,7 @@ if __name__ == "__main__":
         chosen = load_config(
             preset=arguments.preset, overrides=arguments.set, dataset=arguments.dataset, seed=arguments.seed
         )
+        assert isinstance(chosen, UniO4Config)
         along = arguments.along or arguments.episodes
         with ProcessPoolExecutor(arguments.scorers, mp_context=get_context("spawn")) as pool:
             result = measure(chosen, arguments.episodes, along, arguments.cache, pool)

@@ -35,6 +35,9 @@ def load(checkout: str) -> ModuleType:
 class Scaled(torch.nn.Module):
     """A policy from raw observations to actions within bounds."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, actor: torch.nn.Module, mean: np.ndarray, std: np.ndarray, high: float) -> None:
         super().__init__()
         self.actor, self.high = actor, high

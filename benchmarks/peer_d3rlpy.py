@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import d3rlpy
 import numpy as np
@@ -41,7 +42,7 @@ def main() -> None:
     )
     algorithm = make(name)
     waiting = [float(budget) for budget in budgets]
-    notes = []
+    notes: list[dict[str, Any]] = []
     began = time.process_time()
     fitting = algorithm.fitter(
         dataset,

@@ -76,7 +76,7 @@ def unio4(config: UniO4Config, preset: str, folder: Path) -> tuple[list[Row], fl
         rows.append(
             Row("unio4", config.seed, phase, seconds[-1], note, score["mean_return"], score["stderr"])
         )
-    return rows, *seconds
+    return rows, seconds[0], seconds[1]
 
 
 def save(transitions: Transitions, task: Task, path: Path) -> None:
@@ -110,6 +110,7 @@ def peer(command: list[str], who: str, config: UniO4Config, task: Task, folder: 
 
 def one_seed(args: argparse.Namespace, seed: int, folder: Path) -> list[Row]:
     config = load_config(args.preset, dataset=args.dataset.format(seed=seed), seed=seed)
+    assert isinstance(config, UniO4Config)
     transitions = load_transitions(config.dataset)  # recorded now, outside of all times
     task = Task.of(transitions)
     rows, offline, online = unio4(config, args.preset, folder)

@@ -14,6 +14,7 @@ def main() -> None:
     environments = gymnasium.make_vec(ENVIRONMENT, num_envs=COUNT, vectorization_mode="sync")
     environments.reset(seed=0)
     space = environments.action_space
+    assert isinstance(space, gymnasium.spaces.Box)
     draw = np.random.default_rng(0)
     actions = draw.uniform(space.low, space.high, (STEPS, *space.shape)).astype(space.dtype)
     print(json.dumps({"name": "gymnasium", "loops": [["simulation", "env step"]]}), flush=True)
