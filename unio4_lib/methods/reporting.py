@@ -56,13 +56,13 @@ class Findings:
     decisions: Sequence[Decision] = ()
 
 
-def delivered(work: StageWork) -> list[Scored]:
+def delivered(work: StageWork[Any]) -> list[Scored]:
     """The policies that every method delivers."""
     return [Scored(kind, read_policy(work, kind)) for kind in ("offline", "online") if kind in work.refs]
 
 
 def score_facts(
-    work: StageWork, policies: Sequence[Scored], info: DatasetInfo, task: Task
+    work: StageWork[Any], policies: Sequence[Scored], info: DatasetInfo, task: Task
 ) -> dict[str, Score]:
     """Scores of all policies, each as it is delivered, and by both ways of acting."""
     acts = {"offline": work.facts("offline", OfflineFacts).acts}
@@ -77,7 +77,7 @@ def score_facts(
     return scores
 
 
-def finish(work: StageWork, method: Method, scores: dict[str, Score], found: Findings) -> None:
+def finish(work: StageWork[Any], method: Method, scores: dict[str, Score], found: Findings) -> None:
     """The summary, the facts and the page."""
     names = method.stage_names()
     stages = {kind: names[kind] for kind in work.refs}
@@ -99,7 +99,7 @@ def finish(work: StageWork, method: Method, scores: dict[str, Score], found: Fin
     write_page(record, work.folder / REPORT, method)
 
 
-def _scores(work: StageWork, task: Task, policies: Sequence[Scored]) -> tuple[Scores, Scores]:
+def _scores(work: StageWork[Any], task: Task, policies: Sequence[Scored]) -> tuple[Scores, Scores]:
     """Scores of mean actions and of sampled ones."""
     episodes, seed = work.config.evaluate.episodes, work.config.evaluate.seed
     scores: dict[bool, Scores] = {False: {}, True: {}}
@@ -129,7 +129,7 @@ def _score(info: DatasetInfo, stats: list[EpisodeStats], **more: Any) -> Score:
     return Score(**facts, **more)
 
 
-def _summary(work: StageWork, method: Method, scores: dict[str, Score]) -> Summary:
+def _summary(work: StageWork[Any], method: Method, scores: dict[str, Score]) -> Summary:
     """The summary of the computation; a run puts its own name and times over it."""
     curve = _curve(work)
     settings: Mapping[str, Any] = flat_settings(work.config.model_dump(mode="json"))
@@ -153,13 +153,13 @@ def _summary(work: StageWork, method: Method, scores: dict[str, Score]) -> Summa
     )
 
 
-def _curve(work: StageWork) -> list[Any]:
+def _curve(work: StageWork[Any]) -> list[Any]:
     """The scores while fine-tuning; none where the policy stayed offline."""
     curve: list[Any] = work.read("online", CURVE_FILE) if "online" in work.refs else []
     return curve
 
 
-def _costs(work: StageWork, kind: str) -> Costs:
+def _costs(work: StageWork[Any], kind: str) -> Costs:
     """What a stage cost when it was computed."""
     metrics = work.manifest(kind).metrics
     return Costs(

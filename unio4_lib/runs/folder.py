@@ -21,8 +21,8 @@ from unio4_lib.report.summary import read_summary
 from unio4_lib.settings.model import RunConfig, config_digest
 from unio4_lib.settings.pages import config_yaml
 from unio4_lib.stages.context import StageContext
+from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.stages.repair import Stages
-from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.step import DECISIONS_FILE, LOG_FILE, POLICY, STAGE_FACTS_FILE, SUMMARY_FILE
 from unio4_lib.tracking.address import NO_TRACKING, without_password
 

@@ -18,8 +18,8 @@ from unio4_lib.runs.folder import RunFolder, circumstances
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import StageContext
 from unio4_lib.stages.device import choose_device
+from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.stages.repair import Stages
-from unio4_lib.stages.runner import StageOutcome
 from unio4_lib.stages.step import OFFLINE, ONLINE, Step
 from unio4_lib.stages.switch import goes_online, verdict
 from unio4_lib.stages.tracked import tell_settings

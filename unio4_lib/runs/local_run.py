@@ -25,7 +25,7 @@ from unio4_lib.runs.launch import ContainerLauncher, Launcher, ProcessLauncher
 from unio4_lib.runs.spec import PipelineSpec, Values, compiled
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import CACHE_VARIABLE, RUN_KEY_VARIABLE, SPOOL_VARIABLE, StageContext
-from unio4_lib.stages.runner import StageOutcome
+from unio4_lib.stages.outcome import StageOutcome
 from unio4_lib.stages.tracked import tell_settings
 from unio4_lib.tracking.address import NO_TRACKING, for_stages
 from unio4_lib.tracking.tracker import Tracking

@@ -20,7 +20,7 @@ from unio4_lib.nets.files import load_policy
 from unio4_lib.progress import Reporter
 from unio4_lib.sources.given_policy import of_run
 from unio4_lib.stages.context import default_cache
-from unio4_lib.stages.stored import POLICY
+from unio4_lib.stages.step import POLICY
 from unio4_lib.stages.task import Task, check_sizes
 from unio4_lib.stages.training import score
 

@@ -24,7 +24,7 @@ from unio4_lib.sim.seeding import env_seed, restore_generators, save_generators
 EDITED_MODEL_FIELDS = ("body_pos", "body_quat", "site_pos", "site_quat")
 
 
-def _checked_action_space(env_id: str, space: gymnasium.Space) -> spaces.Box:
+def _checked_action_space(env_id: str, space: gymnasium.Space[Any]) -> spaces.Box:
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         raise InputError(f"environment {env_id!r} has action space {space}, expected a flat continuous Box")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
@@ -32,7 +32,7 @@ def _checked_action_space(env_id: str, space: gymnasium.Space) -> spaces.Box:
     return space
 
 
-def _checked_observation_space(env_id: str, space: gymnasium.Space) -> gymnasium.Space:
+def _checked_observation_space(env_id: str, space: gymnasium.Space[Any]) -> gymnasium.Space[Any]:
     if isinstance(space, spaces.Dict):
         for part in space.spaces.values():
             _checked_observation_space(env_id, part)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unio4_lib.data.checks import blocks, same_state
+from unio4_lib.data.info import DatasetInfo
 from unio4_lib.data.memory import check_memory, check_stored
 from unio4_lib.data.numbers import NUMBER_KINDS, marks
 from unio4_lib.data.reference import reference_scores
-from unio4_lib.data.transitions import DatasetInfo, Transitions, offsets_from_ends
+from unio4_lib.data.transitions import Transitions, offsets_from_ends
 from unio4_lib.errors import InputError
 from unio4_lib.files import local_path
 from unio4_lib.sources.hdf5_file import find, hdf5_file, read_into

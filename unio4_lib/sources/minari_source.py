@@ -15,9 +15,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from unio4_lib.data.flatten import batch_shape, flat_dim, flatten_batch
+from unio4_lib.data.info import DatasetInfo
 from unio4_lib.data.memory import check_memory, check_stored
 from unio4_lib.data.numbers import as_numbers, marks
-from unio4_lib.data.transitions import DatasetInfo, Transitions
+from unio4_lib.data.transitions import Transitions
 from unio4_lib.errors import InputError
 from unio4_lib.files import read_plain
 from unio4_lib.sources.hdf5_file import check_numbers, find, hdf5_file, read_into

@@ -129,7 +129,7 @@ def _broken(policy: Policy, values: dict[str, float]) -> dict[str, float]:
 
 
 def finish_online(
-    work: StageWork, policy: Policy, task: Task, curve: Curve, facts: OnlineFacts | None = None
+    work: StageWork[Any], policy: Policy, task: Task, curve: Curve, facts: OnlineFacts | None = None
 ) -> None:
     """Write what came of it; to facts that only the method knows are added those of every curve."""
     write_policy(work, policy, task)

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import ExitStack
+from typing import Any
 
 from unio4_lib import words
 from unio4_lib.data.normalize import return_range
@@ -16,7 +17,7 @@ from unio4_lib.stages.task import check_dataset
 TRANSITIONS = "transitions"  # the folder of the rows
 
 
-def compute(work: StageWork) -> None:
+def compute(work: StageWork[Any]) -> None:
     """Load, check against the environment, and write."""
     transitions = _load(work)
     check_dataset(transitions, work.config, work.context.reporter)
@@ -27,7 +28,7 @@ def compute(work: StageWork) -> None:
     work.finish([], facts)
 
 
-def _load(work: StageWork) -> Transitions:
+def _load(work: StageWork[Any]) -> Transitions:
     """The dataset; where it has to be collected first, that shows its progress."""
     from unio4_lib.sources.grammar import load_transitions
 

@@ -10,7 +10,8 @@ from unio4_lib.errors import InputError
 from unio4_lib.settings.model import RunConfig
 from unio4_lib.stages.context import DamagedArtifact, StageContext
 from unio4_lib.stages.fingerprint import fingerprint, read_entry
-from unio4_lib.stages.runner import StageOutcome, run_stage
+from unio4_lib.stages.outcome import StageOutcome
+from unio4_lib.stages.runner import run_stage
 from unio4_lib.stages.step import Step
 
 Refs = Mapping[str, ArtifactRef]  # by kind

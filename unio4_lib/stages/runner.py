@@ -257,7 +257,7 @@ class _Computation:
     def _track(self, step: int, values: dict[str, float]) -> None:
         self.tracker.log_metrics(tracked.named(self.stage.name, values), step)
 
-    def _publish(self, work: StageWork, began: float) -> StageOutcome:
+    def _publish(self, work: StageWork[Any], began: float) -> StageOutcome:
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         manifest = Manifest.of_folder(

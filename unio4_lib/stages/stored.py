@@ -15,13 +15,13 @@ from unio4_lib.stages.step import DATA_KEYS, POLICY
 from unio4_lib.stages.task import Task
 
 
-def transitions_of(work: StageWork) -> Transitions:
+def transitions_of(work: StageWork[Any]) -> Transitions:
     """The prepared rows, mapped from the disk."""
     folder = work.input("dataset") / TRANSITIONS
     return work.context.once(f"rows {folder}", lambda: Transitions.load(folder))
 
 
-def data_of(work: StageWork) -> OfflineData:
+def data_of(work: StageWork[Any]) -> OfflineData:
     """The training data on the device; built once for all stages of a process that want the same."""
     settings, discount = work.config.prepare, work.config.discount
     device = choose_device(work.config)
@@ -38,19 +38,19 @@ def data_of(work: StageWork) -> OfflineData:
     return work.context.once(key, build)
 
 
-def write_policy(work: StageWork, policy: Policy, task: Task, name: str = POLICY, **facts: Any) -> None:
+def write_policy(work: StageWork[Any], policy: Policy, task: Task, name: str = POLICY, **facts: Any) -> None:
     """A policy as ``unio4 evaluate`` reads it."""
     save_policy(policy, work.folder / name, env_id=task.env_id, env_kwargs=task.env_kwargs, **facts)
 
 
 @overload
-def read_policy(work: StageWork, kind: str) -> Policy: ...
+def read_policy(work: StageWork[Any], kind: str) -> Policy: ...
 
 
 @overload
-def read_policy(work: StageWork, kind: str, wanted: type[P]) -> P: ...
+def read_policy(work: StageWork[Any], kind: str, wanted: type[P]) -> P: ...
 
 
-def read_policy(work: StageWork, kind: str, wanted: type[Policy] = Policy) -> Policy:
+def read_policy(work: StageWork[Any], kind: str, wanted: type[Policy] = Policy) -> Policy:
     """The policy of an input, on the device."""
     return load_policy(work.input(kind) / POLICY, wanted)[0].to(choose_device(work.config))

@@ -24,7 +24,7 @@ CANDIDATES, PORTFOLIO, START = "candidates", "portfolio", "start"
 CRITICS, DYNAMICS = "critics", "dynamics"  # names of a safetensors and a JSON file
 
 
-def write_critics(work: StageWork, critics: Critics, observation_dim: int, action_dim: int) -> None:
+def write_critics(work: StageWork[Any], critics: Critics, observation_dim: int, action_dim: int) -> None:
     """Q, its slow copy and V with the settings that shape them."""
     shape = {
         "observation_dim": observation_dim,
@@ -34,7 +34,7 @@ def write_critics(work: StageWork, critics: Critics, observation_dim: int, actio
     _write(work, CRITICS, critics, shape)
 
 
-def read_critics(work: StageWork) -> Critics:
+def read_critics(work: StageWork[Any]) -> Critics:
     """The critics of an input, frozen, on the device."""
 
     def build(shape: dict[str, Any]) -> Critics:
@@ -44,7 +44,7 @@ def read_critics(work: StageWork) -> Critics:
     return _read(work, CRITICS, build)
 
 
-def write_dynamics(work: StageWork, model: DynamicsModel, task: Task) -> None:
+def write_dynamics(work: StageWork[Any], model: DynamicsModel, task: Task) -> None:
     """The elite models; the rule of termination is found again by the environment's name."""
     shape = {
         "members": model.members,
@@ -56,7 +56,7 @@ def write_dynamics(work: StageWork, model: DynamicsModel, task: Task) -> None:
     _write(work, DYNAMICS, model, shape)
 
 
-def read_dynamics(work: StageWork) -> DynamicsModel:
+def read_dynamics(work: StageWork[Any]) -> DynamicsModel:
     """The models of an input, frozen, on the device."""
 
     def build(shape: dict[str, Any]) -> DynamicsModel:
@@ -67,13 +67,13 @@ def read_dynamics(work: StageWork) -> DynamicsModel:
     return _read(work, DYNAMICS, build)
 
 
-def _write(work: StageWork, name: str, module: nn.Module, shape: dict[str, Any]) -> None:
+def _write(work: StageWork[Any], name: str, module: nn.Module, shape: dict[str, Any]) -> None:
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
     save_file(tensors, work.folder / f"{name}.safetensors")
     (work.folder / f"{name}.json").write_text(json.dumps(shape, indent=1) + "\n")
 
 
-def _read(work: StageWork, name: str, build: Callable[[dict[str, Any]], Module]) -> Module:
+def _read(work: StageWork[Any], name: str, build: Callable[[dict[str, Any]], Module]) -> Module:
     folder: Path = work.input(name)
     module = build(json.loads((folder / f"{name}.json").read_bytes()))
     # Not by the name of the file: safetensors 0.8.0 then keeps some 57 bytes of each tensor for ever.
