@@ -19,6 +19,7 @@ from unio4_lib.learning.offline_data import Batch, OfflineData
 from unio4_lib.learning.replay import Fresh, Replay
 from unio4_lib.learning.replays import also_when_replayed, fastest
 from unio4_lib.learning.rollout import Collector
+from unio4_lib.learning.threads import tiny_is_zero
 from unio4_lib.nets.policy import Policy
 from unio4_lib.settings.offpolicy import OffPolicyTrainConfig, OffPolicyTuneConfig
 
@@ -45,7 +46,8 @@ class OfflineTraining:
     def step(self) -> Metrics:
         batch = self.replay.sample(self.config.batch_size, self.generator)
         also_when_replayed(self._count)
-        return self.learner.update(with_returns(batch) if self.updates <= self.fitting else batch)
+        with tiny_is_zero():
+            return self.learner.update(with_returns(batch) if self.updates <= self.fitting else batch)
 
     def _count(self) -> None:
         self.updates += 1
@@ -96,7 +98,8 @@ class BatchUpdates:
 
     def step(self) -> Metrics:
         assert self.batch is not None
-        return self.learner.update(self.batch)
+        with tiny_is_zero():
+            return self.learner.update(self.batch)
 
     def phase(self) -> Hashable:
         return self.learner.phase()

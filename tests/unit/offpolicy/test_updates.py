@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from offline_worlds import make_data, point_mass_transitions
 from torch import Tensor, nn
 
+from unio4_lib.learning.offline_data import Batch
+from unio4_lib.learning.offpolicy import BatchUpdates, OfflineTraining
 from unio4_lib.learning.updates import Group, Schedule, Updates, half_cosine, limit_norm, straight
 from unio4_lib.nets.ensemble import EnsembleMLP
+from unio4_lib.settings.offpolicy import OffPolicyTrainConfig
 
 RATE = 1e-2
 
@@ -186,6 +190,28 @@ def test_steps_are_counted_in_python_and_on_the_device_alike() -> None:
     assert float(group.clock) == 7.0
     updates.forget()
     assert (group.taken, float(group.clock)) == (0, 0.0)
+
+
+class Watching:
+    """A learner that says what a tiny number comes to."""
+
+    def update(self, _: Batch) -> dict[str, torch.Tensor]:
+        return {"tiny": torch.tensor(1e-38) * 0.1}
+
+    def phase(self) -> str:
+        return "watching"
+
+    def draws_from(self) -> list[torch.Generator]:
+        return [torch.Generator()]
+
+
+def test_learners_count_tiny_numbers_as_zero_offline_and_online() -> None:
+    data, learner = make_data(point_mass_transitions(episodes=2)), Watching()
+    offline = OfflineTraining(learner, data, OffPolicyTrainConfig(), seed=0)  # type: ignore[arg-type]
+    online = BatchUpdates(learner)  # type: ignore[arg-type]
+    assert offline.step()["tiny"] == 0.0
+    assert online.update(data.rows(torch.arange(4)))["tiny"] == 0.0
+    assert learner.update(data.rows(torch.arange(4)))["tiny"] > 0.0
 
 
 PROBE = """

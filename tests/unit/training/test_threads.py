@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from unio4_lib.learning.threads import AbandonedError, go_on, side_by_side, torch_threads
+from unio4_lib.learning.threads import AbandonedError, go_on, side_by_side, tiny_is_zero, torch_threads
 
 PATIENCE = 20.0  # seconds until a task that should have ended is called endless
 
@@ -70,3 +70,17 @@ def test_when_the_caller_is_interrupted_all_tasks_end(monkeypatch: pytest.Monkey
 def test_outside_of_such_tasks_everything_goes_on() -> None:
     side_by_side([lambda: None])
     go_on()
+
+
+def tiny() -> float:
+    return float(torch.tensor([1e-38]) * 0.1)
+
+
+def test_tiny_numbers_are_zero_inside_only() -> None:
+    assert 0.0 < tiny() < 1e-38
+    with tiny_is_zero():
+        assert tiny() == 0.0
+    assert tiny() > 0.0
+    with pytest.raises(ZeroDivisionError), tiny_is_zero():
+        raise ZeroDivisionError
+    assert tiny() > 0.0
