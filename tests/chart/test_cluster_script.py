@@ -164,9 +164,9 @@ def test_steps_in_which_something_fails(
     addresses = (f"--kfp-endpoint={endpoint}", f"--mlflow={mlflow}")
     done = run_script(tmp_path, api, *addresses, "--steps", "install", "failing", "sweep")
     assert done.returncode == 0, done.stderr
-    [_, failing, sweep] = [line for line in done.stderr.splitlines() if "waiting" not in line]
-    assert failing == f"failing    FAILED in MLflow: no {MISSING}"
-    assert "error: 1 of 2 members did not succeed; the first: sweep-" in sweep
+    said = done.stderr.splitlines()  # on a busy machine also of what it waits for
+    assert f"failing    FAILED in MLflow: no {MISSING}" in said
+    assert "error: 1 of 2 members did not succeed; the first: sweep-" in done.stderr
 
 
 def one_fails(run: dict[str, Any]) -> list[dict[str, Any]]:
